@@ -1,0 +1,1 @@
+"""What connects the client to a chain: local chains, contracts, transactions and events."""

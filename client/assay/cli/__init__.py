@@ -1,0 +1,5 @@
+"""The command line `assay`."""
+
+from assay.cli.root import main
+
+__all__ = ["main"]
