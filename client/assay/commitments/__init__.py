@@ -1,0 +1,1 @@
+"""Commitments: Merkle trees over tensors, states and executions. Nothing here knows chains or money."""
