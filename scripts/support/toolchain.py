@@ -114,18 +114,19 @@ def npm_install(*options: str) -> Callable[[Path], None]:
     return work
 
 
-def anvil_package() -> Path:
-    """The anvil binary among the npm packages. It runs without Node."""
-    machine = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}.get(
-        platform.machine().lower()
+def anvil_program() -> Path:
+    """The anvil binary: the npm package's, which runs without Node, or on other machines one that is installed."""
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    packaged = NODE_MODULES / "@foundry-rs" / f"anvil-{sys.platform}-{machine}" / "bin" / "anvil"
+    installed = os.environ.get("ASSAY_ANVIL") or shutil.which("anvil")
+    if packaged.is_file():
+        return packaged
+    if installed:
+        return Path(installed)
+    raise SetupError(
+        f"no anvil comes with this project for {platform.system()} on {platform.machine()}: install Foundry, or set\n"
+        "  ASSAY_ANVIL to the path of an anvil, and run this again"
     )
-    binary = NODE_MODULES / "@foundry-rs" / f"anvil-{sys.platform}-{machine}" / "bin" / "anvil"
-    if not binary.is_file():
-        raise SetupError(
-            f"there is no anvil for {platform.system()} on {platform.machine()} among the npm packages: install\n"
-            "  Foundry and set ASSAY_ANVIL to the path of its anvil"
-        )
-    return binary
 
 
 def put_program(source: Path, target: Path) -> None:
@@ -149,13 +150,13 @@ def put_wrapper(target: Path, script: Path, environment: dict[str, str]) -> None
 
 def put_user_programs(_log: Path) -> None:
     """anvil beside the user environment's Python, where the client looks for it first."""
-    put_program(anvil_package(), USER_VENV / "bin" / "anvil")
+    put_program(anvil_program(), USER_VENV / "bin" / "anvil")
 
 
 def put_dev_programs(_log: Path) -> None:
     """anvil, ganache and solhint beside the development environment's Python."""
     programs = DEV_VENV / "bin"
-    put_program(anvil_package(), programs / "anvil")
+    put_program(anvil_program(), programs / "anvil")
     ganache = NODE_MODULES / "ganache" / "dist" / "node" / "cli.js"
     for name in ("ganache", "ganache-cli"):
         put_wrapper(programs / name, ganache, {})
