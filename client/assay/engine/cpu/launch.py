@@ -1,0 +1,174 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, attr-defined, unreachable, var-annotated"
+"""Compiling, caching and running kernels.
+
+A kernel is a Python function `kernel(parameters, task, worker)` that numba compiles to a C function. `parameters` is
+one numpy record (declared with the kernel), `task` says which part of the output to compute, `worker` < threads says
+whose scratch memory to use. Tasks write disjoint outputs and never depend on each other, so neither the number of
+workers nor the order of tasks can show in a result; workers draw tasks from a shared counter, which keeps them all
+busy when the machine is shared.
+
+Compiled kernels are kept on disk in `ASSAY_CACHE_DIR` (default: `assay/kernels` in the user's cache directory), in a
+folder named by a hash of the source files the kernel depends on, since numba itself only watches the file of the
+outermost function. numba's own key holds the processor and its features (see `isa`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numba import cfunc, njit, prange, types
+from numba.core import config
+from numba.np.numpy_support import from_dtype
+
+from assay.engine.cpu import vector
+
+config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
+
+_lock = threading.RLock()
+_scratch = threading.local()
+
+
+@cache
+def source_hash(*modules: str) -> str:
+    """Hash of the source files a kernel depends on: its own and the building blocks beside this file."""
+    here = Path(__file__).resolve().parent
+    hasher = hashlib.sha256()
+    for path in sorted({here / "isa.py", here / "vector.py", here / "tile.py", *(Path(each) for each in modules)}):
+        hasher.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return hasher.hexdigest()[:16]
+
+
+@cache
+def cache_directory() -> Path:
+    """Folder of compiled kernels; created, and private to the user."""
+    base = os.environ.get("ASSAY_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    folder = Path(base) / ("kernels" if os.environ.get("ASSAY_CACHE_DIR") else "assay/kernels")
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError:
+        folder = Path(tempfile.mkdtemp(prefix="assay-kernels-"))
+    return folder
+
+
+@contextmanager
+def compiling(*modules: str) -> Iterator[None]:
+    """Within it, numba's `cache=True` means our cache, keyed by these source files. Serialises compilation."""
+    with _lock:
+        before = config.CACHE_DIR
+        config.CACHE_DIR = str(cache_directory() / source_hash(*modules))
+        try:
+            yield
+        finally:
+            config.CACHE_DIR = before
+
+
+class Kernel:
+    """A kernel, compiled or loaded from disk when it is first used."""
+
+    def __init__(self, function: Callable[..., None], dtype: np.dtype[Any], depends: tuple[str, ...]) -> None:
+        self.function = function
+        self.depends = depends
+        self.dtype = dtype
+        self._compiled: Any = None
+
+    @property
+    def address(self) -> int:
+        """Address of the compiled C function `void(record *, int64 task, int64 worker)`."""
+        if self._compiled is None:
+            with compiling(self.function.__code__.co_filename, *self.depends):
+                if self._compiled is None:
+                    record = types.CPointer(from_dtype(self.dtype))
+                    signature = types.void(record, types.int64, types.int64)
+                    self._compiled = cfunc(signature, cache=True, error_model="numpy")(self.function)
+        return int(self._compiled.address)
+
+
+def record_type(*names: str) -> np.dtype[Any]:
+    """Type of a parameter record of int64 fields: sizes, byte strides, addresses."""
+    return np.dtype([(name, np.int64) for name in names])
+
+
+def kernel(dtype: np.dtype[Any], *depends: str) -> Callable[[Callable[..., None]], Kernel]:
+    """Declare a kernel whose parameters have the record type `dtype`; `depends` are further source files it uses."""
+    return lambda function: Kernel(function, dtype, depends)
+
+
+def _run_serial(address, parameters, tasks):
+    before = vector.enter_float_environment()
+    for task in range(tasks):
+        vector.call_kernel(address, parameters, task, 0)
+    vector.leave_float_environment(before)
+
+
+def _run_parallel(address, parameters, tasks, workers):
+    counter = np.zeros(1, np.int64)
+    for worker in prange(workers):
+        before = vector.enter_float_environment()
+        task = vector.next_task(counter)
+        while task < tasks:
+            vector.call_kernel(address, parameters, task, worker)
+            task = vector.next_task(counter)
+        vector.leave_float_environment(before)
+
+
+@cache
+def _serial() -> Any:
+    with compiling(__file__):
+        signature = types.void(types.int64, types.int64, types.int64)
+        return njit(signature, cache=True, nogil=True)(_run_serial)
+
+
+@cache
+def _parallel() -> Any:
+    with compiling(__file__):
+        signature = types.void(types.int64, types.int64, types.int64, types.int64)
+        return njit(signature, cache=True, nogil=True, parallel=True)(_run_parallel)
+
+
+@cache
+def _parallel_guard() -> Any:
+    """A lock where numba's threading layer cannot be entered from two threads at once."""
+    import numba
+    from numba.np.ufunc import parallel
+
+    parallel._launch_threads()
+    return threading.Lock() if numba.threading_layer() == "workqueue" else None
+
+
+def run(what: Kernel, parameters: np.ndarray[Any, Any], tasks: int, threads: int) -> None:
+    """Run `tasks` tasks of a kernel on up to `threads` threads. Every array the record points to must stay alive."""
+    if tasks <= 0:
+        return
+    workers = min(threads, tasks)
+    address, record = what.address, parameters.ctypes.data
+    if workers == 1:
+        _serial()(address, record, tasks)
+        return
+    launch = _parallel()
+    guard = _parallel_guard()
+    if guard is None:
+        launch(address, record, tasks, workers)
+        return
+    with guard:
+        launch(address, record, tasks, workers)
+
+
+def scratch(name: str, size: int) -> int:
+    """Address of at least `size` bytes of memory, aligned to 64, that this thread reuses from call to call."""
+    buffers = _scratch.__dict__
+    held = buffers.get(name)
+    if held is None or held[0].size < size + 64:
+        array = np.empty(size + size // 4 + 64, np.uint8)
+        held = buffers[name] = (array, (array.ctypes.data + 63) & ~63)
+    return int(held[1])
