@@ -62,11 +62,11 @@ def cache_directory() -> Path:
 
 
 @contextmanager
-def compiling(*modules: str) -> Iterator[None]:
+def compiling(*modules: str, variant: str = "") -> Iterator[None]:
     """Within it, numba's `cache=True` means our cache, keyed by these source files. Serialises compilation."""
     with _lock:
         before = config.CACHE_DIR
-        config.CACHE_DIR = str(cache_directory() / source_hash(*modules))
+        config.CACHE_DIR = str(cache_directory() / (source_hash(*modules) + variant))
         try:
             yield
         finally:
@@ -76,9 +76,12 @@ def compiling(*modules: str) -> Iterator[None]:
 class Kernel:
     """A kernel, compiled or loaded from disk when it is first used."""
 
-    def __init__(self, function: Callable[..., None], dtype: np.dtype[Any], depends: tuple[str, ...]) -> None:
+    def __init__(
+        self, function: Callable[..., None], dtype: np.dtype[Any], depends: tuple[str, ...], variant: str
+    ) -> None:
         self.function = function
         self.depends = depends
+        self.variant = variant
         self.dtype = dtype
         self._compiled: Any = None
 
@@ -86,7 +89,7 @@ class Kernel:
     def address(self) -> int:
         """Address of the compiled C function `void(record *, int64 task, int64 worker)`."""
         if self._compiled is None:
-            with compiling(self.function.__code__.co_filename, *self.depends):
+            with compiling(self.function.__code__.co_filename, *self.depends, variant=self.variant):
                 if self._compiled is None:
                     record = types.CPointer(from_dtype(self.dtype))
                     signature = types.void(record, types.int64, types.int64)
@@ -99,9 +102,13 @@ def record_type(*names: str) -> np.dtype[Any]:
     return np.dtype([(name, np.int64) for name in names])
 
 
-def kernel(dtype: np.dtype[Any], *depends: str) -> Callable[[Callable[..., None]], Kernel]:
-    """Declare a kernel whose parameters have the record type `dtype`; `depends` are further source files it uses."""
-    return lambda function: Kernel(function, dtype, depends)
+def kernel(dtype: np.dtype[Any], *depends: str, variant: str = "") -> Callable[[Callable[..., None]], Kernel]:
+    """Declare a kernel whose parameters have the record type `dtype`.
+
+    `depends` are further source files it uses; `variant` names a choice made when the module was imported, other than
+    the vector unit, so that kernels compiled under another choice are not taken from disk.
+    """
+    return lambda function: Kernel(function, dtype, depends, variant)
 
 
 def _run_serial(address, parameters, tasks):
