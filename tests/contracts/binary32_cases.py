@@ -73,8 +73,9 @@ def _either_nan(a: NDArray[np.float32], b: NDArray[np.float32], chosen: NDArray[
 
 
 def _to_int32(operands: Patterns) -> Patterns:
-    values = np.ascontiguousarray(operands[:, 0]).view(np.float32).astype(np.float64)
-    whole = np.where(np.isnan(values), 0.0, np.clip(np.trunc(values), -(2.0**31), 2.0**31 - 1))
+    with np.errstate(invalid="ignore"):  # signalling NaNs
+        values = np.ascontiguousarray(operands[:, 0]).view(np.float32).astype(np.float64)
+    whole = np.clip(np.trunc(np.where(np.isnan(values), 0.0, values)), -(2.0**31), 2.0**31 - 1)
     return whole.astype(np.int64).astype(np.int32).view(np.uint32)
 
 
@@ -91,6 +92,27 @@ def fma_by_machine(operands: Patterns) -> Patterns:
     """a * b + c with one rounding, by the C library's ``fmaf`` (the processor's own instruction where it has one)."""
     columns = [column.tolist() for column in np.ascontiguousarray(operands.T).view(np.float32)]
     return canonical(np.array([_FMAF(a, b, c) for a, b, c in zip(*columns, strict=True)], dtype=np.float32))
+
+
+def by_softfloat(operation: Operation) -> Callable[[Patterns], Patterns] | None:
+    """Berkeley SoftFloat as oracle, where it is installed and has the operation."""
+    try:
+        import softfloatpy  # an extra oracle, not a dependency
+    except ImportError:
+        return None
+    name = {"fma": "mul_add"}.get(operation.name, operation.name)
+    function = getattr(softfloatpy, f"f32_{name}", None)
+    if operation.name not in ("add", "sub", "mul", "div", "sqrt", "fma") or function is None:
+        return None
+
+    def value(pattern: int) -> object:
+        return softfloatpy.Float32.from_bytes(pattern.to_bytes(4, "big"))
+
+    def oracle(operands: Patterns) -> Patterns:
+        results = [function(*map(value, row)).to_bytes() for row in operands.tolist()]
+        return canonical(np.frombuffer(b"".join(results), dtype=">u4").astype(np.uint32).view(np.float32))
+
+    return oracle
 
 
 def fma_by_integers(operands: Patterns) -> Patterns:
@@ -158,7 +180,7 @@ def special_cases(arity: int) -> Patterns:
 
 
 def random_cases(arity: int, count: int, seed: int) -> Patterns:
-    """``count`` cases, a sixth each: any patterns, near exponents, cancelling, close to the ends of the range, few bits, special."""
+    """``count`` cases, a sixth each: any, near exponents, cancelling, ends of the range, few bits, special patterns."""
     generator = np.random.default_rng(seed)
     shape = (count // 6 + 1, arity)
     whole = generator.integers(0, 2**32, shape, dtype=np.uint32)
