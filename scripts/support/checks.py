@@ -1,0 +1,260 @@
+"""Runs the checks of this project and counts what passed; `scripts/test` sets up the environment and calls it.
+
+    scripts/test                 everything
+    scripts/test lint contracts  some parts
+    scripts/test --fast          without the tests marked slow
+    scripts/test --list          the parts
+
+The last line is the total, `N passed, N failed`; the exit code is 0 only where nothing failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import brownie_home
+import contracts_package
+import slither_findings
+import wheel_contents
+from processes import SignalError, run, signals_as_exceptions
+from stages import ROOT
+from toolchain import DEV_VENV, SOLC_VERSION, SOLCX, USER_VENV
+
+PROGRAMS = DEV_VENV / "bin"
+PYTHON = PROGRAMS / "python"
+CONTRACT_TESTS = ROOT / "tests" / "contracts"
+MARKET_TESTS = (ROOT / "tests" / "market", ROOT / "tests" / "attacks")
+NO_TESTS_COLLECTED = 5  # pytest's exit code
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asked for."""
+
+    fast: bool
+    folder: Path  # for reports; removed at the end
+
+
+@dataclass(frozen=True)
+class Count:
+    """Checks that passed, failed and were skipped."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def __add__(self, other: Count) -> Count:
+        return Count(self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped)
+
+    def __str__(self) -> str:
+        return f"{self.passed} passed, {self.failed} failed" + (f", {self.skipped} skipped" if self.skipped else "")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One check of a part: a title, and the work that returns its count."""
+
+    title: str
+    work: Callable[[Options], Count]
+
+
+# ---- Kinds of checks ----------------------------------------------------------------------------------------------
+
+
+def command(*words: str | Path, environment: Mapping[str, str] | None = None) -> Callable[[Options], Count]:
+    """A program that passes by exiting with 0."""
+
+    def work(_options: Options) -> Count:
+        code = run(words, folder=ROOT, environment={**os.environ, **(environment or {})})
+        return Count(passed=1) if code == 0 else Count(failed=1)
+
+    return work
+
+
+def function(check: Callable[[], list[str]]) -> Callable[[Options], Count]:
+    """A check in this process that returns what is wrong, a line each."""
+
+    def work(_options: Options) -> Count:
+        problems = check()
+        for problem in problems:
+            print(problem)
+        return Count(failed=len(problems)) if problems else Count(passed=1)
+
+    return work
+
+
+def count_report(report: Path, code: int) -> Count:
+    """Read pytest's JUnit report. A run that failed beside its tests (collection, a crash) counts as one failure."""
+    try:
+        suites = ElementTree.parse(report).getroot().iter("testsuite")
+        numbers = [
+            [int(suite.get(name, "0")) for name in ("tests", "failures", "errors", "skipped")] for suite in suites
+        ]
+    except (OSError, ElementTree.ParseError):
+        numbers = []
+    tests, failures, errors, skipped = (
+        (sum(column) for column in zip(*numbers, strict=True)) if numbers else (0, 0, 0, 0)
+    )
+    failed = failures + errors
+    if code != 0 and failed == 0:
+        if code == NO_TESTS_COLLECTED:
+            print("no test was collected: check the names of the files and the markers")
+        failed = 1
+    return Count(max(0, tests - failures - errors - skipped), failed, skipped)
+
+
+def pytest(
+    options: Options, folders: Sequence[Path], words: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Count:
+    """Run pytest over folders of tests."""
+    report = options.folder / f"report-{time.monotonic_ns()}.xml"
+    marker = ["-m", "not slow"] if options.fast and "-m" not in words else []
+    code = run(
+        [PYTHON, "-m", "pytest", *folders, "-q", f"--junitxml={report}", *marker, *words],
+        folder=ROOT,
+        environment={**os.environ, **(environment or {})},
+        # pytest tidies up (chains, markets) on Ctrl-C, not on SIGTERM.
+        death_signal=signal.SIGINT,
+    )
+    return count_report(report, code)
+
+
+def contract_tests(network: str, *words: str) -> Callable[[Options], Count]:
+    """Brownie's tests on one of its networks, on a port of their own, with no settings from the home directory."""
+
+    def work(options: Options) -> Count:
+        kind = (SOLCX / "kind.txt").read_text().strip()
+        print(f"Solidity compiler: solc {SOLC_VERSION}, {kind}")
+        with brownie_home.make(options.folder) as home:
+            return pytest(options, [CONTRACT_TESTS], ["--network", network, *words], {"HOME": str(home)})
+
+    return work
+
+
+def client_tests(options: Options) -> Count:
+    """The tests of the package, a file at a time on every core."""
+    words = ["-p", "no:pytest-brownie", "-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile"]
+    return pytest(options, [ROOT / "tests" / "client"], words, {"OMP_NUM_THREADS": "1"})
+
+
+def market_tests(options: Options) -> Count:
+    """Whole markets: one at a time, since each runs several processes."""
+    folders = [folder for folder in MARKET_TESTS if folder.is_dir()]
+    return pytest(options, folders, ["-p", "no:pytest-brownie"])
+
+
+def user_environment(_options: Options) -> Count:
+    """What a newcomer gets: the environment of `scripts/demo`, without Brownie, with a working command line."""
+    demo = run([ROOT / "scripts" / "demo"], folder=ROOT)
+    version = run([USER_VENV / "bin" / "assay", "--version"], folder=ROOT)
+    probe = "import importlib.util, sys; sys.exit(importlib.util.find_spec('brownie') is not None)"
+    alone = run([USER_VENV / "bin" / "python", "-c", probe], folder=ROOT)
+    results = {"scripts/demo": demo, "assay --version": version, "no Brownie among what users install": alone}
+    for name, code in results.items():
+        print(f"{name}: {'ok' if code == 0 else f'failed (exit code {code})'}")
+    failed = sum(code != 0 for code in results.values())
+    return Count(len(results) - failed, failed)
+
+
+# ---- The parts ----------------------------------------------------------------------------------------------------
+
+
+def solidity_files() -> list[Path]:
+    """Every contract's source."""
+    return sorted((ROOT / "contracts").rglob("*.sol"))
+
+
+def has_tests(*folders: Path) -> bool:
+    """True where there is a test file in one of the folders."""
+    return any(next(folder.rglob("test_*.py"), None) for folder in folders if folder.is_dir())
+
+
+def parts() -> dict[str, list[Step]]:
+    """The parts in the order in which they run: what fails fastest first."""
+    table = {
+        "lint": [
+            Step("ruff check", command(PROGRAMS / "ruff", "check", ".")),
+            Step("ruff format", command(PROGRAMS / "ruff", "format", "--check", ".")),
+            Step("solhint", command(PROGRAMS / "solhint", "--disc", "--max-warnings", "0", *solidity_files())),
+        ],
+        "types": [Step("mypy", command(PYTHON, "-m", "mypy"))],
+        "package": [
+            Step("compiled contracts are those of contracts/", function(contracts_package.stale)),
+            Step("the wheel holds what users need", function(wheel_contents.problems)),
+        ],
+        "slither": [Step("slither", function(slither_findings.unexplained))],
+        "contracts": [
+            Step("contracts on anvil", contract_tests("development")),
+            Step("contracts on ganache (smoke tests)", contract_tests("ganache-cli", "-m", "smoke")),
+        ],
+        "client": [Step("client", client_tests)],
+        "market": [Step("whole markets and attacks", market_tests)],
+        "demo": [Step("scripts/demo in an environment of its own", user_environment)],
+    }
+    if not has_tests(CONTRACT_TESTS):
+        del table["contracts"]
+    if not has_tests(*MARKET_TESTS):
+        del table["market"]
+    return table
+
+
+def run_parts(names: Sequence[str], table: Mapping[str, list[Step]], options: Options) -> Count:
+    """Run the named parts; every step runs even where an earlier one failed. Prints a summary."""
+    lines = []
+    total = Count()
+    for name in names:
+        for step in table[name]:
+            print(f"\n== {name}: {step.title}", flush=True)
+            begin = time.monotonic()
+            count = step.work(options)
+            total += count
+            mark = "FAILED" if count.failed else "ok"
+            lines.append(f"{mark:6}  {name:10} {step.title}: {count} ({time.monotonic() - begin:.0f} s)")
+            print(lines[-1], flush=True)
+    print("\n" + "\n".join(lines))
+    return total
+
+
+def main(words: Sequence[str]) -> int:
+    """Parse the command line, run the checks, print the total. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/test", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help="parts to run; all of them where none is named")
+    parser.add_argument("--fast", action="store_true", help="leave out the tests marked slow")
+    parser.add_argument("--list", action="store_true", help="list the parts and stop")
+    arguments = parser.parse_args(words)
+    table = parts()
+    if arguments.list:
+        for name, steps in table.items():
+            print(f"{name:10} {'; '.join(step.title for step in steps)}")
+        return 0
+    names = list(table) if arguments.parts in ([], ["all"]) else arguments.parts
+    unknown = [name for name in names if name not in table]
+    if unknown:
+        parser.error(f"no part {', '.join(unknown)}; there are: {', '.join(table)}")
+    folder = Path(tempfile.mkdtemp(prefix="assay-checks-"))
+    try:
+        with signals_as_exceptions():
+            total = run_parts(names, table, Options(arguments.fast, folder))
+    except SignalError as interruption:
+        print(f"\nstopped by {interruption}", file=sys.stderr)
+        return interruption.exit_code
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    print(total)
+    return 1 if total.failed or not total.passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
