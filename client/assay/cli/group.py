@@ -1,0 +1,99 @@
+"""`assay group`: plan a group's placement, measure its links, try it on a simulated network."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def group() -> None:
+    """Train one task with several machines."""
+
+
+@group.command()
+@click.argument("cluster", type=click.Path(path_type=Path))
+@click.option("--output", type=click.Path(path_type=Path), help="Write the plan here (TOML) for the members.")
+@click.option("--picture", type=click.Path(path_type=Path), help="Also draw the plan as an SVG file.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the search; same seed, same plan.")
+@click.option("--starts", type=int, default=3, show_default=True, help="Random starts beside the two built layouts.")
+@click.option("--iterations", type=int, default=300_000, show_default=True, help="Annealing moves from each start.")
+@click.option("--bound/--no-bound", default=False, help="Also prove how good a placement could be (up to a minute).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+def plan(
+    cluster: Path,
+    output: Path | None,
+    picture: Path | None,
+    seed: int,
+    starts: int,
+    iterations: int,
+    bound: bool,
+    as_json: bool,
+) -> None:
+    """Place the members of CLUSTER (a cluster.toml): who holds which layers and who sends to whom."""
+    # Compiled kernels and tables are loaded only when the command runs, so that --help stays quick.
+    from assay.group.bound import proven_bound
+    from assay.group.cluster_file import read_cluster_file
+    from assay.group.cost import cost_tables
+    from assay.group.picture import draw_svg, draw_text
+    from assay.group.plan import choose_plan, write_plan
+    from assay.group.search import SearchSettings
+
+    description = read_cluster_file(cluster)
+    started = time.perf_counter()
+    made, costs = choose_plan(
+        description.cluster,
+        [(description.costs(*shape), description.compression) for shape in description.shapes],
+        SearchSettings(seed, starts, iterations),
+    )
+    searched = time.perf_counter() - started
+    tables = cost_tables(description.cluster, costs)
+    lower = proven_bound(description.cluster, costs, made.time.communication) if bound else None
+    if output is not None:
+        write_plan(made, output)
+    region = {device.name: name for device, name in zip(description.cluster.devices, description.regions, strict=True)}
+    if picture is not None:
+        picture.write_text(draw_svg(made, description.cluster, tables, region), encoding="utf-8")
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    "stages": made.stages,
+                    "replicas": made.replicas,
+                    "layers": made.layers,
+                    "pipelines": made.pipelines,
+                    "spares": made.spares,
+                    "compression": made.compression,
+                    "step_seconds": made.time.total,
+                    "communication_seconds": made.time.communication,
+                    "data_parallel_seconds": made.time.data_parallel,
+                    "pipeline_seconds": made.time.pipeline,
+                    "compute_seconds": made.time.compute,
+                    "stall_seconds": made.time.stalls,
+                    "random_seconds": made.random_seconds,
+                    "naive_seconds": made.naive_seconds,
+                    "lower_bound_seconds": None if lower is None else lower.seconds,
+                    "lower_bound_method": None if lower is None else lower.method,
+                    "exact": made.exact,
+                    "search_seconds": searched,
+                }
+            )
+        )
+        return
+    click.echo(draw_text(made, description.cluster, tables, region))
+    how = "every placement tried" if made.exact else f"seed {seed}"
+    click.echo(f"\n{made.stages} stages x {made.replicas} replicas, found in {searched:.1f} s ({how})")
+    click.echo(
+        f"predicted step      {made.time.total:10.4f} s  (exchange {made.time.data_parallel:.4f}, pipeline "
+        f"{made.time.pipeline:.4f}, compute {made.time.compute:.4f}, stalls {made.time.stalls:.4f})"
+    )
+    for label, seconds in (("members as listed", made.naive_seconds), ("random placement", made.random_seconds)):
+        click.echo(f"{label:<19} {seconds:10.4f} s  ({seconds / made.time.total:.2f} times as long)")
+    if lower is not None:
+        proven = " (proven: every better combination excluded)" if lower.method == "enumeration" else ""
+        click.echo(f"lower bound         {lower.seconds:10.4f} s  of communication{proven}")
+    if made.spares:
+        click.echo(f"spares: {', '.join(made.spares)}")

@@ -1,0 +1,1 @@
+"""Training one task with several machines over slow networks: placement, compressed pipelines, local steps, faults."""

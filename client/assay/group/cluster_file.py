@@ -1,0 +1,184 @@
+"""Read `cluster.toml`: the devices, the links between them, and what the program costs.
+
+scenario = "world_wide"            # optional: devices and links of a known scenario instead of the tables below
+
+[program]
+stages = 8                         # leave both out to let the plan choose
+replicas = 8
+activation_bytes = 4.712e8         # one boundary, one direction, one replica's share of the batch
+parameter_bytes = 6.5e8            # gradients of one stage (of the whole model with model_bytes instead)
+layers = 24
+layer_flops = 2.1e14               # optional; with it every device needs flops
+layer_memory_bytes = 1.3e9         # optional
+microbatches = 4
+compression = "aqsgd-4-8"          # optional: how forward and backward messages are quantised
+
+[[device]]
+name = "ann"
+region = "Ohio"                    # optional; links may be given between regions
+flops = 5e12
+memory_bytes = 24e9
+address = "203.0.113.7:29500"      # optional; where `assay group measure` and the pipeline listen
+
+[[link]]
+between = ["Ohio", "Tokyo"]        # two devices, two regions, or one region twice for the links inside it
+delay_ms = 130.0
+bandwidth_mbps = 694.0
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from assay.group.compression.choice import parse_compression, wire_ratios
+from assay.group.cost import TrainingCosts
+from assay.group.errors import ClusterError
+from assay.group.network import Cluster, Device, Network
+from assay.group.scenarios import load_scenario
+
+
+@dataclass(frozen=True)
+class ClusterFile:
+    """A parsed description. `shapes`: the (stages, replicas) to consider; `model_bytes`: gradients of all layers."""
+
+    cluster: Cluster
+    regions: tuple[str, ...]
+    addresses: tuple[str, ...]
+    program: dict[str, float]
+    compression: str
+    shapes: tuple[tuple[int, int], ...]
+
+    def costs(self, stages: int, replicas: int) -> TrainingCosts:
+        """The program's costs when cut into that shape; per-replica volumes are given for the file's own replicas."""
+        program = self.program
+        asked = program.get("replicas", 0)
+        # A replica's share of the batch shrinks as replicas are added.
+        share = asked / replicas if asked else 1.0 / replicas
+        forward, backward, gradient = wire_ratios(parse_compression(self.compression))
+        layers = int(program.get("layers", 0))
+        if "model_bytes" in program:
+            parameter_bytes = program["model_bytes"] / stages
+        else:
+            parameter_bytes = program["parameter_bytes"] * (program.get("stages", stages) / stages)
+        return TrainingCosts(
+            stages=stages,
+            replicas=replicas,
+            activation_bytes=program["activation_bytes"] * share,
+            parameter_bytes=parameter_bytes,
+            layers=layers,
+            layer_flops=program.get("layer_flops", 0.0) * share,
+            layer_memory_bytes=program.get("layer_memory_bytes", 0.0),
+            microbatches=int(program.get("microbatches", 1)),
+            forward_ratio=forward,
+            backward_ratio=backward,
+            gradient_ratio=gradient,
+        )
+
+
+PROGRAM_KEYS = {
+    "stages", "replicas", "activation_bytes", "parameter_bytes", "model_bytes", "layers", "layer_flops",
+    "layer_memory_bytes", "microbatches", "compression",
+}  # fmt: skip
+
+
+def read_cluster_file(path: Path) -> ClusterFile:
+    """Parse a description; raises ClusterError naming what is missing or contradictory."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ClusterError(f"cannot read {path}: {error.strerror}; give the path of a cluster.toml") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ClusterError(f"{path} is not valid TOML: {error}") from error
+    return parse_cluster(document)
+
+
+def parse_cluster(document: dict[str, Any]) -> ClusterFile:
+    """The same from a parsed document."""
+    unknown = set(document) - {"scenario", "program", "device", "link"}
+    if unknown:
+        raise ClusterError(f"unknown entries {sorted(unknown)}; a cluster has scenario, program, device and link")
+    if "scenario" in document:
+        scenario = load_scenario(str(document["scenario"]))
+        cluster, regions = scenario.cluster, scenario.groups
+        addresses = tuple("" for _ in regions)
+    else:
+        cluster, regions, addresses = _devices_and_links(document)
+    program = dict(document.get("program", {}))
+    compression = str(program.pop("compression", "none"))
+    parse_compression(compression)
+    unknown = set(program) - PROGRAM_KEYS
+    if unknown:
+        raise ClusterError(f"unknown entries {sorted(unknown)} in [program]; known are {sorted(PROGRAM_KEYS)}")
+    if "activation_bytes" not in program or not {"parameter_bytes", "model_bytes"} & set(program):
+        raise ClusterError(
+            "[program] needs activation_bytes, and parameter_bytes (a stage) or model_bytes (all layers)"
+        )
+    values = {key: float(value) for key, value in program.items()}
+    return ClusterFile(cluster, regions, addresses, values, compression, _shapes(values, cluster.network.size))
+
+
+def _shapes(program: dict[str, float], devices: int) -> tuple[tuple[int, int], ...]:
+    """Shapes to consider: the one asked for, or all that use every device (or all but the fewest)."""
+    stages, replicas = int(program.get("stages", 0)), int(program.get("replicas", 0))
+    layers = int(program.get("layers", 0)) or devices
+    if stages and replicas:
+        return ((stages, replicas),)
+    if stages:
+        return ((stages, max(1, devices // stages)),)
+    if replicas:
+        return ((min(layers, max(1, devices // replicas)), replicas),)
+    return tuple((s, devices // s) for s in range(1, min(devices, layers) + 1) if devices % s == 0)
+
+
+def _devices_and_links(document: dict[str, Any]) -> tuple[Cluster, tuple[str, ...], tuple[str, ...]]:
+    entries = document.get("device", [])
+    if not entries:
+        raise ClusterError("the cluster has no [[device]]; list the members, or name a scenario")
+    for entry in entries:
+        if "name" not in entry:
+            raise ClusterError(f"a [[device]] has no name: {entry}")
+        unknown = set(entry) - {"name", "region", "flops", "memory_bytes", "address"}
+        if unknown:
+            raise ClusterError(f"device {entry['name']!r} has unknown entries {sorted(unknown)}")
+    names = [str(entry["name"]) for entry in entries]
+    regions = [str(entry.get("region", entry["name"])) for entry in entries]
+    devices = tuple(
+        Device(name, float(entry.get("flops", 0)), float(entry.get("memory_bytes", 0)))
+        for name, entry in zip(names, entries, strict=True)
+    )
+    n = len(devices)
+    delay, bandwidth = np.full((n, n), np.nan), np.full((n, n), np.nan)
+    # Links between regions first, so that links between two devices override them.
+    for by_device in (False, True):
+        for link in document.get("link", []):
+            between = [str(end) for end in link.get("between", [])]
+            if len(between) != 2 or not {"delay_ms", "bandwidth_mbps"} <= set(link):
+                raise ClusterError(f"a [[link]] needs between = [a, b], delay_ms and bandwidth_mbps: {link}")
+            if all(end in names for end in between) != by_device:
+                continue
+            ends = []
+            for end in between:
+                matched = [i for i in range(n) if end == names[i]] or [i for i in range(n) if end == regions[i]]
+                if not matched:
+                    raise ClusterError(f"a link names {end!r}, which is neither a device nor a region")
+                ends.append(matched)
+            for i in ends[0]:
+                for j in ends[1]:
+                    delay[i, j] = delay[j, i] = float(link["delay_ms"]) / 1e3
+                    bandwidth[i, j] = bandwidth[j, i] = float(link["bandwidth_mbps"]) * 1e6 / 8
+    missing = np.isnan(delay) & ~np.eye(n, dtype=bool)
+    if missing.any():
+        i, j = np.argwhere(missing)[0]
+        raise ClusterError(
+            f"no link between {names[i]!r} and {names[j]!r}; add a [[link]] for them or their regions, or measure them "
+            "with `assay group measure`"
+        )
+    np.fill_diagonal(delay, 0.0)
+    np.fill_diagonal(bandwidth, np.inf)
+    addresses = tuple(str(entry.get("address", "")) for entry in entries)
+    return Cluster(devices, Network(delay, bandwidth)), tuple(regions), addresses

@@ -1,0 +1,1 @@
+"""What crosses a slow link, and in how many bits."""

@@ -1,0 +1,43 @@
+"""Errors of group training, each with a code of its own."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from assay.errors import AssayError
+
+
+class ClusterError(AssayError):
+    """A cluster description is incomplete or contradicts itself."""
+
+    code: ClassVar[str] = "cluster"
+
+
+class PlacementError(AssayError):
+    """No placement satisfies what was asked (too few devices, too little memory)."""
+
+    code: ClassVar[str] = "placement"
+
+
+class CompressionError(AssayError):
+    """A compressed message or a compression setting is not valid."""
+
+    code: ClassVar[str] = "compression"
+
+
+class GroupMessageError(AssayError):
+    """A message between members is malformed, or its hash or signature does not match; names the sender."""
+
+    code: ClassVar[str] = "group-message"
+
+
+class MemberFailedError(AssayError):
+    """A member of the group died, stalled or fell too far behind; names the member."""
+
+    code: ClassVar[str] = "member-failed"
+
+
+class SimulationError(AssayError):
+    """A simulated network cannot be set up on this machine."""
+
+    code: ClassVar[str] = "simulation"
