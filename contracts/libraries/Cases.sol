@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: MIT
+pragma solidity 0.8.30;
+
+/// @notice The part of a claim's leaf that the challenger denies, everything else in it being granted.
+enum Part {
+    End, // the state after the segment's last step (the clean run's, in a profile)
+    NoisyEnd, // the state after the noisy run's last step (profile)
+    Distance, // the distance, computed from the granted end state (replay, tolerant mode)
+    Threshold, // the new threshold vector (profile)
+    Separation, // the separation (profile)
+    Trace // the trace root (replay: of the clean run, profile: of the noisy run)
+}
+
+/// @notice What a case waits for. The claimant's clock runs in Expand, Reveal and Prove, the challenger's in Choose.
+enum Phase {
+    None,
+    Expand,
+    Reveal,
+    Choose,
+    Prove,
+    Closed
+}
+
+/// @notice The tree a case is in, from the claim's leaf downwards.
+enum Tree {
+    Segment, // state roots after each step
+    Trace, // trace chunks of each step
+    Operators, // output roots of the operators of one step, or of the distance or deviation section
+    NextState, // tensor roots of the state after the step
+    Tensor, // chunks of one operator's output
+    Sums // chunks of the partial sums of one element of a fold
+}
+
+/// @notice Where a case stands. One storage slot.
+/// @param phase What is awaited.
+/// @param tree The tree the disputed node belongs to.
+/// @param levels Levels of that tree below the disputed node; 0: the node is a leaf.
+/// @param shown How many of them the last reveal showed.
+/// @param index Place of the disputed node in its level; the term's number once a partial sum was chosen.
+/// @param step Step in the segment.
+/// @param operator Operator in its section.
+/// @param element Element of that operator's output.
+/// @param elements Number of elements of that output.
+/// @param terms Terms of the operator's fold, 1 if it has none.
+/// @param value The 32 bits claimed for the disputed element or partial sum.
+struct Cursor {
+    Phase phase;
+    Tree tree;
+    uint8 levels;
+    uint8 shown;
+    uint32 index;
+    uint32 step;
+    uint32 operator;
+    uint32 element;
+    uint32 elements;
+    uint32 terms;
+    uint32 value;
+}
+
+/// @notice What opening a case proved about its claim and leaf. The case keeps its hash; moves that need it bring it along.
+/// @param programRoot Root of the program.
+/// @param dataRoot Root of the data.
+/// @param startRoot State before the segment's first step, granted by the challenger.
+/// @param endRoot State after the (clean) run, as claimed.
+/// @param noisyRoot State after the noisy run, as claimed (profile).
+/// @param comparedRoot The solver's checkpoint at the end of the segment (part Distance).
+/// @param thresholdRoot The threshold vector read: the task's (part Distance), the one so far (profile).
+/// @param taskSeed Seed of everything random in the program.
+struct Facts {
+    bytes32 programRoot;
+    bytes32 dataRoot;
+    bytes32 startRoot;
+    bytes32 endRoot;
+    bytes32 noisyRoot;
+    bytes32 comparedRoot;
+    bytes32 thresholdRoot;
+    uint64 taskSeed;
+}
+
+/// @notice One challenger against one leaf of one claim.
+struct Case {
+    // Who and what.
+    address challenger;
+    uint32 leaf;
+    uint32 steps; // of the segment
+    Part part;
+    bool noisy; // whether the run in dispute is a profile's noisy one
+    // The claimant and the clocks, in seconds.
+    address claimant;
+    uint24 claimantLeft;
+    uint24 challengerLeft;
+    uint40 movedAt;
+    // Where the case stands.
+    Cursor cursor;
+    bytes32 node; // the disputed node
+    // Constants of the case.
+    uint256 claimId;
+    bytes32 factsHash;
+    bytes32 claimed; // the root that the part denied was claimed to be
+    bytes32 operatorsRoot; // sum tree of the section's operators
+    uint32 operators; // their number
+    uint32 states; // tensors of the state
+    uint32 firstStep; // global number of the segment's first step
+    uint64 drawSeed;
+    // The trace value in dispute (part Trace), and clock extensions used.
+    uint8 tracePlace;
+    uint32 traceValue;
+    uint24 claimantOvershoot;
+    uint24 challengerOvershoot;
+}
+
+/// @title Cases
+/// @notice Predicates and clocks of one case.
+library Cases {
+    /// @notice A move came after its side's clock had run out: only a timeout is possible now.
+    error ClockExpired(uint256 deadline, uint256 nowAt);
+
+    /// @notice A timeout was called while the clock still runs.
+    error ClockRunning(uint256 deadline, uint256 nowAt);
+
+    /// @notice Whether the case exists and is not decided.
+    function isOpen(Case storage self) internal view returns (bool) {
+        Phase phase = self.cursor.phase;
+        return phase != Phase.None && phase != Phase.Closed;
+    }
+
+    /// @notice Whether it is the challenger's turn.
+    function isChallengersTurn(Case storage self) internal view returns (bool) {
+        return self.cursor.phase == Phase.Choose;
+    }
+
+    /// @notice The last second of the side in turn: its own time, or the extension if that is longer.
+    function deadline(Case storage self, uint256 extension) internal view returns (uint256) {
+        uint256 left = isChallengersTurn(self) ? self.challengerLeft : self.claimantLeft;
+        return self.movedAt + (left > extension ? left : extension);
+    }
+
+    /// @notice Stops the clock of the side in turn. What it used beyond its own time is noted, to be charged at the end.
+    function stopClock(Case storage self, uint256 extension) internal {
+        bool challenger = isChallengersTurn(self);
+        uint256 left = challenger ? self.challengerLeft : self.claimantLeft;
+        uint256 limit = self.movedAt + (left > extension ? left : extension);
+        // INVARIANT: a side whose clock is out can only lose.
+        if (block.timestamp > limit) revert ClockExpired(limit, block.timestamp);
+        uint256 used = block.timestamp - self.movedAt;
+        uint256 over;
+        if (used > left) {
+            over = used - left;
+            left = 0;
+        } else {
+            left -= used;
+        }
+        self.movedAt = uint40(block.timestamp);
+        // `left` was a uint24 and only shrank; `over` is at most the extension, and the sum saturates.
+        if (challenger) self.challengerLeft = uint24(left);
+        else self.claimantLeft = uint24(left);
+        if (over != 0) _addOvershoot(self, challenger, over);
+    }
+
+    function _addOvershoot(Case storage self, bool challenger, uint256 over) private {
+        uint256 sum = over + (challenger ? self.challengerOvershoot : self.claimantOvershoot);
+        if (sum > type(uint24).max) sum = type(uint24).max;
+        if (challenger) self.challengerOvershoot = uint24(sum);
+        else self.claimantOvershoot = uint24(sum);
+    }
+
+    /// @notice Role of the section whose operators the case is about.
+    function role(Case storage self) internal view returns (uint8) {
+        Part part = self.part;
+        if (part == Part.Distance) return 1;
+        if (part == Part.Threshold || part == Part.Separation) return 3;
+        return self.noisy ? 2 : 0;
+    }
+
+    /// @notice Names the state of play: every move says which one it answers, so that it cannot land on another after a reorganisation.
+    function position(Case storage self, uint256 caseId) internal view returns (bytes32 hash) {
+        bytes32 node = self.node;
+        Cursor storage cursor = self.cursor;
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            mstore(free, caseId)
+            mstore(add(free, 32), node)
+            mstore(add(free, 64), sload(cursor.slot))
+            hash := keccak256(free, 96)
+        }
+    }
+}
