@@ -1,0 +1,226 @@
+"""Launches: one kernel of a plan, ready to be run on given addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from assay.arithmetic import permutation, philox
+from assay.engine.cpu import jit, launch, loops, scatter
+from assay.engine.cpu.matmul import batch_offsets, batched_matmul, matmul
+from assay.engine.nest import LoopGroup
+from assay.engine.patterns import Pattern, Permute, Product, Scatter, Uniform
+from assay.program.operator import Array, Operator, Source
+
+Key = tuple[Source, int]
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where every tensor lies in a run."""
+
+    arrays: Mapping[Key, Array]
+    seed: int
+
+    def array(self, source: Source, index: int) -> Array:
+        return self.arrays[(source, index)]
+
+    def address(self, key: Key) -> int:
+        found = self.arrays.get(key)
+        if found is None:
+            raise KeyError(f"the section reads {key[0].name.lower()} tensor {key[1]}, which is not bound")
+        return int(found.ctypes.data)
+
+    def signature(self) -> tuple[int, ...]:
+        return tuple(int(array.ctypes.data) for array in self.arrays.values())
+
+
+class Launch(Protocol):
+    """One kernel with its place in the plan."""
+
+    writes: tuple[Key, ...]  # the operators whose output it writes to memory
+
+    def prepare(self, addresses: Addresses) -> Any:
+        """What can be worked out once for a set of addresses."""
+
+    def run(self, prepared: Any, addresses: Addresses, step: int, threads: int) -> None: ...
+
+    def one_block(self, index: int, element: int, addresses: Addresses, step: int) -> Any:
+        """Compute only the rows around one element of operator `index`, and return that element."""
+
+
+class _WritesOne:
+    """Launches of a single operator, which is always in memory."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.writes: tuple[Key, ...] = ((Source.OPERATOR, index),)
+
+    def prepare(self, addresses: Addresses) -> Any:
+        return None
+
+    def one_block(self, index: int, element: int, addresses: Addresses, step: int) -> Any:
+        return addresses.array(Source.OPERATOR, index).reshape(-1)[element]
+
+
+class LoopLaunch:
+    """A generated loop kernel."""
+
+    def __init__(self, group: LoopGroup) -> None:
+        self.group = group
+        self.kernel = loops.generate(group)
+        self.code = jit.compile_loops(self.kernel.text)
+        inside = group.members_of
+        self.writes: tuple[Key, ...] = tuple(
+            key for key in self.kernel.slots if key[0] == Source.OPERATOR and key[1] in inside
+        )
+
+    def _record(self, addresses: Mapping[Key, int], step: int, first: int, end: int, workers: int) -> Any:
+        size = self.kernel.scratch_bytes
+        scratch = launch.scratch("loops", max(64, size * workers)) if size else 0
+        words = [step, scratch, size, first, end, *(addresses[key] for key in self.kernel.slots)]
+        return np.array(words, np.int64)
+
+    def prepare(self, addresses: Addresses) -> Any:
+        places = {key: addresses.address(key) for key in self.kernel.slots}
+        return self._record(places, 0, 0, self.group.rows, 1)
+
+    def run(self, prepared: Any, addresses: Addresses, step: int, threads: int) -> None:
+        workers = min(threads, self.kernel.tasks)
+        prepared[0] = step
+        if self.kernel.scratch_bytes:
+            prepared[1] = launch.scratch("loops", self.kernel.scratch_bytes * workers)
+        launch.run(self.code, prepared, self.kernel.tasks, workers)
+
+    def one_block(self, index: int, element: int, addresses: Addresses, step: int) -> Any:
+        nests = {nest.index: nest for nest in self.group.nests}
+        row = element // nests[index].row_elements
+        first = row // self.group.block_rows * self.group.block_rows
+        end = min(first + self.group.block_rows, self.group.rows)
+        held: dict[int, npt.NDArray[Any]] = {}
+        places: dict[Key, int] = {}
+        for key in self.kernel.slots:
+            if key in self.writes:
+                nest = nests[key[1]]
+                held[key[1]] = np.empty((end - first) * nest.row_elements, nest.operator.type.dtype)
+                # The kernel addresses whole tensors: shift the block so that its rows fall into place.
+                places[key] = held[key[1]].ctypes.data - 4 * first * nest.row_elements
+            else:
+                places[key] = addresses.address(key)
+        record = self._record(places, step, first, end, 1)
+        launch.run(self.code, record, 1, 1)
+        return held[index][element - first * nests[index].row_elements]
+
+
+class ProductLaunch(_WritesOne):
+    """Matrix products."""
+
+    def __init__(self, index: int, operator: Operator, pattern: Product) -> None:
+        super().__init__(index)
+        self.pattern = pattern
+        self.left, self.right = operator.operands[pattern.left], operator.operands[pattern.right]
+        self.batch = [
+            batch_offsets(offset, [dim[0] for dim in pattern.batch], [dim[1 + which] for dim in pattern.batch])
+            for which, offset in enumerate((self.left.offset, self.right.offset, 0))
+        ]
+
+    def run(self, prepared: Any, addresses: Addresses, step: int, threads: int) -> None:
+        p = self.pattern
+        a = addresses.array(self.left.source, self.left.index)
+        b = addresses.array(self.right.source, self.right.index)
+        c = addresses.array(Source.OPERATOR, self.index)
+        shape = (p.rows, p.columns, p.depth, threads)
+        if p.batch:
+            batched_matmul(
+                a,
+                self.batch[0],
+                p.left_strides,
+                b,
+                self.batch[1],
+                p.right_strides,
+                c,
+                self.batch[2],
+                p.output_stride,
+                *shape,
+            )
+        else:
+            matmul(
+                a,
+                self.left.offset,
+                p.left_strides,
+                b,
+                self.right.offset,
+                p.right_strides,
+                c,
+                0,
+                p.output_stride,
+                *shape,
+            )
+
+
+class ScatterLaunch(_WritesOne):
+    """Scatter-add of rows, in the fold's order."""
+
+    def __init__(self, index: int, operator: Operator, pattern: Scatter) -> None:
+        super().__init__(index)
+        self.pattern = pattern
+        by_index = operator.operands[1] if operator.operands[0].source == Source.INDEX else operator.operands[0]
+        self.by, self.rows = by_index, operator.operands[2]
+        self.code = jit.compile_loops(scatter.text(pattern))
+
+    def prepare(self, addresses: Addresses) -> Any:
+        keys = ((self.by.source, self.by.index), (self.rows.source, self.rows.index), self.writes[0])
+        return np.array([addresses.address(key) for key in keys], np.int64)
+
+    def run(self, prepared: Any, addresses: Addresses, step: int, threads: int) -> None:
+        tasks = scatter.tasks(self.pattern)
+        launch.run(self.code, prepared, tasks, min(threads, tasks))
+
+
+class PermuteLaunch(_WritesOne):
+    """Sample numbers of a batch."""
+
+    def __init__(self, index: int, operator: Operator) -> None:
+        super().__init__(index)
+        self.operator = operator
+
+    def run(self, prepared: Any, addresses: Addresses, step: int, threads: int) -> None:
+        batch, samples = self.operator.p0, self.operator.p1
+        output = addresses.array(Source.OPERATOR, self.index).reshape(-1)
+        for element in range(self.operator.elements):
+            epoch, place = divmod(step * batch + element, samples)
+            output[element] = permutation.permutation(addresses.seed, epoch, place, samples)
+
+
+class UniformLaunch(_WritesOne):
+    """Uniform random numbers of one stream."""
+
+    def __init__(self, index: int, operator: Operator) -> None:
+        super().__init__(index)
+        self.operator = operator
+
+    def run(self, prepared: Any, addresses: Addresses, step: int, threads: int) -> None:
+        output = addresses.array(Source.OPERATOR, self.index).reshape(-1)
+        for element in range(self.operator.elements):
+            output.view(np.uint32)[element] = philox.uniform(addresses.seed, step, self.operator.p0, element)
+
+
+def make_launch(what: LoopGroup | tuple[int, Pattern], operators: Sequence[Operator]) -> Launch:
+    """The launch of a loop group or of a recognised operator."""
+    if isinstance(what, LoopGroup):
+        return LoopLaunch(what)
+    index, pattern = what
+    operator = operators[index]
+    if isinstance(pattern, Product):
+        return ProductLaunch(index, operator, pattern)
+    if isinstance(pattern, Scatter):
+        return ScatterLaunch(index, operator, pattern)
+    if isinstance(pattern, Permute):
+        return PermuteLaunch(index, operator)
+    if isinstance(pattern, Uniform):
+        return UniformLaunch(index, operator)
+    raise AssertionError(f"no launch for {pattern}")

@@ -1,0 +1,165 @@
+"""Loop nests and groups of them: what a plan hands to a back end's code generator.
+
+A group's operators share their first dimensions, the *rows*; what one reads of another lies in the same row. See
+`assay.engine.plan` for how groups are formed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from math import prod
+
+from assay.program.operator import BODY_RULES, ElementType, Guard, Operand, Operator, Source, row_major_strides
+
+MEMORYLESS = (Source.IMMEDIATE, Source.STEP, Source.INDEX)
+"""Sources that read no tensor."""
+
+
+class Location(Enum):
+    """Where a value lives between the member that makes it and those that read it."""
+
+    REGISTER = 0  # read only by the same loop
+    SCRATCH = 1  # a block of rows in the worker's scratch memory
+    BUFFER = 2  # a whole tensor in memory
+
+
+@dataclass(frozen=True)
+class Dim:
+    """One loop, possibly several of the operator's collapsed into one."""
+
+    extent: int
+    last: int  # the operator's loop whose strides it takes
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An operand in its place: an index map, and how it meets the group."""
+
+    source: Source
+    index: int
+    fill: int
+    offset: int
+    stride: tuple[int, ...]
+    guards: tuple[Guard, ...]
+    dtype: ElementType
+    rows_flat: bool  # whether the row dimensions act as one flat row number
+    in_register: bool  # whether it is what the same loop has just computed at the same place
+
+    @property
+    def has_memory(self) -> bool:
+        return self.source not in MEMORYLESS
+
+
+@dataclass(frozen=True)
+class Nest:
+    """One operator of a group."""
+
+    index: int
+    operator: Operator
+    readings: tuple[Reading, ...]
+    inner: tuple[Dim, ...]  # output dimensions that are not rows
+    fold: tuple[Dim, ...]
+    location: Location
+    row_elements: int
+
+    @cached_property
+    def output_strides(self) -> tuple[int, ...]:
+        """Strides of the output over all loops (0 over the reduced ones)."""
+        return row_major_strides(self.operator.extents) + (0,) * len(self.operator.reduced)
+
+
+@dataclass(frozen=True)
+class Member:
+    """Nests that share one loop: several maps over one box, or one fold."""
+
+    is_fold: bool
+    nests: tuple[Nest, ...]
+
+
+@dataclass(frozen=True)
+class LoopGroup:
+    """Operators that one kernel computes, in the order of `members`."""
+
+    row_extents: tuple[int, ...]
+    members: tuple[Member, ...]
+    block_rows: int
+    task_rows: int
+
+    @cached_property
+    def nests(self) -> tuple[Nest, ...]:
+        return tuple(nest for member in self.members for nest in member.nests)
+
+    @cached_property
+    def members_of(self) -> frozenset[int]:
+        """Numbers of the operators in the group."""
+        return frozenset(nest.index for nest in self.nests)
+
+    @property
+    def rows(self) -> int:
+        return prod(self.row_extents)
+
+
+def is_fold(operator: Operator) -> bool:
+    return BODY_RULES[operator.body].fold
+
+
+def chains(extents: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether dimensions with these strides act as one: each stride is the next one's times its extent."""
+    seen = [(extent, stride) for extent, stride in zip(extents, strides, strict=True) if extent > 1]
+    return all(outer[1] == inner[1] * inner[0] for outer, inner in zip(seen, seen[1:], strict=False))
+
+
+def index_maps(operand: Operand) -> list[tuple[int, ...]]:
+    """All stride vectors of an operand: its own and its guards'."""
+    return [operand.stride, *(guard.stride for guard in operand.guards)]
+
+
+def collapse(extents: Sequence[int], first: int, maps: Sequence[Sequence[int]]) -> tuple[Dim, ...]:
+    """Loops first, first + 1, ... of these extents with neighbours merged where every stride vector in `maps` allows
+    it, and loops of one turn dropped."""
+    dims: list[Dim] = []
+    for place, extent in enumerate(extents):
+        if extent == 1:
+            continue
+        loop = first + place
+        if dims and all(strides[dims[-1].last] == strides[loop] * extent for strides in maps):
+            dims[-1] = Dim(dims[-1].extent * extent, loop)
+        else:
+            dims.append(Dim(extent, loop))
+    return tuple(dims)
+
+
+def stays_in_row(operand: Operand, consumer: Operator, producer: Operator, rows: int) -> bool:
+    """Whether `consumer`, in row r (over its first `rows` dimensions), reads only row r of `producer`."""
+    if producer.extents[:rows] != consumer.extents[:rows] or len(producer.extents) < rows:
+        return False
+    row_elements = prod(producer.extents[rows:])
+    step = row_elements
+    for place in range(rows - 1, -1, -1):
+        extent = consumer.extents[place]
+        if extent > 1 and operand.stride[place] != step:
+            return False
+        if any(guard.multiplier and guard.stride[place] and extent > 1 for guard in operand.guards):
+            return False
+        step *= extent
+    low = high = operand.offset
+    for extent, stride in zip(consumer.dimensions[rows:], operand.stride[rows:], strict=True):
+        low += min(0, stride * (extent - 1))
+        high += max(0, stride * (extent - 1))
+    for guard in operand.guards:
+        low += min(0, guard.multiplier * (guard.bound - 1))
+        high += max(0, guard.multiplier * (guard.bound - 1))
+    return low >= 0 and high < row_elements
+
+
+def reads_same_place(operand: Operand, consumer: Operator, producer: Operator) -> bool:
+    """Whether `consumer` reads `producer` exactly at the element it computes itself."""
+    if operand.guards or operand.offset or producer.extents != consumer.extents or consumer.reduced:
+        return False
+    strides = row_major_strides(producer.extents)
+    return all(
+        extent == 1 or mine == its for extent, mine, its in zip(consumer.extents, operand.stride, strides, strict=True)
+    )
