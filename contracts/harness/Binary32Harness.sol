@@ -2,11 +2,16 @@
 pragma solidity ^0.8.24;
 
 import {Binary32} from "../libraries/Binary32.sol";
+import {Permutation} from "../libraries/Permutation.sol";
+import {Philox} from "../libraries/Philox.sol";
+import {Transcendental} from "../libraries/Transcendental.sol";
 
 /// @title Binary32Harness
 /// @notice For tests and benchmarks only, never deployed with the market: applies the scalar operations to packed arrays of
 /// operands, so that one call checks thousands of cases, and measures their gas.
-/// @dev Operations go by the body codes of contracts/FORMAT.md. Operands and results are big-endian words of four bytes.
+/// @dev Operations go by the body codes of contracts/FORMAT.md, and 0x80 for a Philox word. Operands and results are big-endian
+/// words of four bytes. Of six and seven words, the first two are a seed and the next two a step (of 64 bits, the high word first);
+/// then follow stream and element, or zero, position and count, of a permutation whose epoch is the step.
 contract Binary32Harness {
     error UnknownOperation(uint256 operation);
     error OperandsIncomplete(uint256 length, uint256 cellSize);
@@ -83,6 +88,15 @@ contract Binary32Harness {
         if (operation == 0x0e) return (_le, 2);
         if (operation == 0x11) return (_toInt32, 1);
         if (operation == 0x12) return (_fromInt32, 1);
+        if (operation == 0x13) return (_exp, 1);
+        if (operation == 0x14) return (_log, 1);
+        if (operation == 0x15) return (_tanh, 1);
+        if (operation == 0x16) return (_erf, 1);
+        if (operation == 0x17) return (_sin, 1);
+        if (operation == 0x18) return (_cos, 1);
+        if (operation == 0x61) return (_permute, 7);
+        if (operation == 0x62) return (_uniform, 6);
+        if (operation == 0x80) return (_philox, 6);
         revert UnknownOperation(operation);
     }
 
@@ -98,9 +112,17 @@ contract Binary32Harness {
     {
         assembly ("memory-safe") {
             let word := calldataload(add(operands.offset, mul(i, mul(4, arity))))
-            a := shr(224, word)
-            b := and(shr(192, word), 0xffffffff)
-            c := and(shr(160, word), 0xffffffff)
+            switch gt(arity, 3)
+            case 0 {
+                a := shr(224, word)
+                b := and(shr(192, word), 0xffffffff)
+                c := and(shr(160, word), 0xffffffff)
+            }
+            default {
+                a := shr(192, word)
+                b := and(shr(128, word), 0xffffffffffffffff)
+                c := and(shr(32, word), 0xffffffffffffffffffffffff)
+            }
         }
     }
 
@@ -158,5 +180,43 @@ contract Binary32Harness {
 
     function _fromInt32(uint256 a, uint256, uint256) private pure returns (uint256) {
         return Binary32.fromInt32(a);
+    }
+
+    function _exp(uint256 a, uint256, uint256) private pure returns (uint256) {
+        return Transcendental.exp(a);
+    }
+
+    function _log(uint256 a, uint256, uint256) private pure returns (uint256) {
+        return Transcendental.log(a);
+    }
+
+    function _tanh(uint256 a, uint256, uint256) private pure returns (uint256) {
+        return Transcendental.tanh(a);
+    }
+
+    function _erf(uint256 a, uint256, uint256) private pure returns (uint256) {
+        return Transcendental.erf(a);
+    }
+
+    function _sin(uint256 a, uint256, uint256) private pure returns (uint256) {
+        return Transcendental.sin(a);
+    }
+
+    function _cos(uint256 a, uint256, uint256) private pure returns (uint256) {
+        return Transcendental.cos(a);
+    }
+
+    function _permute(uint256 seed, uint256 epoch, uint256 positionAndCount) private pure returns (uint256) {
+        return Permutation.permute(
+            seed, epoch, (positionAndCount >> 32) & type(uint32).max, positionAndCount & type(uint32).max
+        );
+    }
+
+    function _uniform(uint256 seed, uint256 step, uint256 streamAndElement) private pure returns (uint256) {
+        return Philox.uniform(seed, step, streamAndElement >> 64, (streamAndElement >> 32) & type(uint32).max);
+    }
+
+    function _philox(uint256 seed, uint256 step, uint256 streamAndElement) private pure returns (uint256) {
+        return Philox.word(seed, step, streamAndElement >> 64, (streamAndElement >> 32) & type(uint32).max);
     }
 }

@@ -260,7 +260,7 @@ library Binary32 {
             if (a >= SIGN) return NAN;
             (uint256 exponent, uint256 significand) = _decode(a);
             // A subnormal has a shorter significand: lengthen it, at an exponent that may then be below one.
-            uint256 missing = 24 - _bitLength(significand);
+            uint256 missing = 24 - bitLength(significand);
             exponent = exponent + 125 - missing;
             // The radicand lies in [2^48, 2^50) at an even power of two, so that its root, in [2^24, 2^25), has one place to round away.
             uint256 radicand = significand << (missing + 25 + (exponent & 1));
@@ -388,7 +388,7 @@ library Binary32 {
         unchecked {
             // Lengthened by 24 places, so that there is always something to drop.
             significand <<= 24;
-            uint256 drop = _bitLength(significand) - 24;
+            uint256 drop = bitLength(significand) - 24;
             exponent = exponent + drop - 24;
             if (exponent <= _BIAS) {
                 // Below the normal range the last place stays at exponent one.
@@ -414,8 +414,8 @@ library Binary32 {
         }
     }
 
-    /// @dev Number of binary places of `a`: 0 for 0, 8 for 255.
-    function _bitLength(uint256 a) private pure returns (uint256 length) {
+    /// @notice Number of binary places of `a`: 0 for 0, 8 for 255.
+    function bitLength(uint256 a) internal pure returns (uint256 length) {
         assembly ("memory-safe") {
             length := shl(7, lt(0xffffffffffffffffffffffffffffffff, a))
             length := or(length, shl(6, lt(0xffffffffffffffff, shr(length, a))))
