@@ -1,1 +1,1 @@
-"""The arithmetic `binary32-1`: reference operations, folds, transcendental functions, random numbers, data permutation."""
+"""The arithmetic `binary32-1`: scalar operations, folds, transcendental functions, random numbers, data order."""

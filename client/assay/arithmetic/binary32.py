@@ -1,18 +1,21 @@
 """Scalar operations of the arithmetic `binary32-1`, on bit patterns.
 
-This module is the specification made executable: slow, and meant to be checked by reading. Every value is a *word*, a Python
-integer in [0, 2**32), that holds the bit pattern of an IEEE-754-2019 binary32 number. All computation is on unbounded
-integers, so every result is the exact one rounded once (round to nearest, ties to even); no floating-point unit is involved.
+This module is the specification made executable: slow, and meant to be checked by reading. Every value is a
+*word*, a Python integer in [0, 2**32), that holds the bit pattern of an IEEE-754-2019 binary32 number. All
+computation is on unbounded integers, so every result is the exact one rounded once (round to nearest, ties to
+even); no floating-point unit is involved.
 
 Rules that go beyond IEEE-754, or choose where it leaves a choice:
 
-- There is one NaN. Every operation that yields a NaN yields `NAN` (0x7fc00000), neg, abs, select and copies of a NaN included.
+- There is one NaN. Every operation that yields a NaN yields `NAN` (0x7fc00000), neg, abs, select and copies of
+  a NaN included.
 - Subnormal numbers are kept, as operands and as results.
-- Comparisons with NaN are false. `maximum(a, b)` is `a > b ? a : b` and `minimum(a, b)` is `a < b ? a : b`, so equal operands and
-  zeros of either sign give b; a NaN on either side gives NaN.
+- Comparisons with NaN are false. `maximum(a, b)` is `a > b ? a : b` and `minimum(a, b)` is `a < b ? a : b`, so
+  equal operands and zeros of either sign give b; a NaN on either side gives NaN.
 - Conversions are total: NaN converts to 0, and what does not fit into an int32 saturates.
 
-int32 values are words too, in two's complement. No operation here raises for a word; other integers raise `ValueError`.
+int32 values are words too, in two's complement. No operation here raises for a word; other integers raise
+`ValueError`.
 """
 
 from __future__ import annotations
@@ -265,7 +268,7 @@ def _decode(a: int) -> tuple[int, int]:
 
 
 def _round(sign: int, magnitude: int, exponent: int) -> int:
-    """Word nearest to (-1)**sign * magnitude * 2**exponent, ties to even; overflow gives infinity, underflow is gradual."""
+    """Word nearest to (-1)**sign * magnitude * 2**exponent, ties to even; infinite on overflow, gradual underflow."""
     if magnitude == 0:
         return _zero(sign)
     # Exponent of the result's last bit: 24 significant bits, unless that would be finer than the least subnormal.

@@ -1,8 +1,9 @@
 """Strictly sequential folds over words, first term first.
 
-A reduction is never a tree and never split: the accumulator after term k is a function of the accumulator after term k - 1 and of
-term k alone, so any single step of a long reduction can be checked by itself. Terms come in row-major order of the reduced dimensions.
-Every fold but the first-maximum index is defined for no terms and then gives its start.
+A reduction is never a tree and never split: the accumulator after term k is a function of the accumulator after
+term k - 1 and of term k alone, so any single step of a long reduction can be checked by itself. Terms come in
+row-major order of the reduced dimensions. Every fold but the first-maximum index is defined for no terms and
+then gives its start.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def fold_maximum(terms: Iterable[int], start: int = MAXIMUM_START) -> int:
 def fold_argmax(terms: Sequence[int]) -> int:
     """Index of the first maximum: term k takes over when it is greater than the leader, or NaN and the leader is not.
 
-    So the first NaN leads for good, and of equal terms (zeros of either sign included) the first leads. Raises `ValueError` without terms.
+    So the first NaN leads for good, and of equal terms (zeros of either sign included) the first leads. Raises
+    `ValueError` without terms.
     """
     if not terms:
         raise ValueError("the first maximum of no terms has no index; pass at least one term")
@@ -54,7 +56,7 @@ def fold_argmax(terms: Sequence[int]) -> int:
 
 
 def fold_add_if_equal(terms: Iterable[tuple[int, int, int]], start: int = SUM_START) -> int:
-    """Scatter-add seen from its target: terms are (a, b, c), and c is added where the int32 words a and b are the same."""
+    """Scatter-add seen from its target: of terms (a, b, c), c is added where the int32 words a and b are the same."""
     accumulator = start
     for a, b, c in terms:
         if a == b:

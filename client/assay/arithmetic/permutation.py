@@ -1,18 +1,19 @@
 """The order of the data: a keyed bijection on [0, count) for every epoch.
 
-`permutation(seed, epoch, position, count)` is the sample at a position. On the least domain [0, 2**bits) that holds [0, count), a key of eight
-words drives six rounds r = 0 .. 5, each a bijection:
+`permutation(seed, epoch, position, count)` is the sample at a position. On the least domain [0, 2**bits) that
+holds [0, count), a key of eight words drives six rounds r = 0 .. 5, each a bijection:
 
     x = (x + key[3 r mod 8]) * (key[(3 r + 1) mod 8] | 1)  mod 2**bits      an odd factor is invertible
     x = x xor (x >> shift)                                                  shift = ceil(bits / 2)
 
-The first step carries low bits upward, the second brings high bits down; a key word that serves twice is a summand
-once and a factor once. Where the result falls outside [0, count), the
-rounds are applied again (cycle walking, Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002), which keeps a bijection
-on [0, count). More than half of the domain is inside, so fewer than two passes are needed on average; a walk of w passes more has
-probability below 2**-w.
+The first step carries low bits upward, the second brings high bits down; a key word that serves twice is a
+summand once and a factor once. Where the result falls outside [0, count), the rounds are applied again (cycle
+walking, Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002), which keeps a bijection on
+[0, count). More than half of the domain is inside, so fewer than two passes are needed on average; a walk of w
+passes more has probability below 2**-w.
 
-The key is key[j] = philox(seed, step = epoch + 0xffffffff * 2**32, stream = 0xffffffff, element = j): two Philox blocks an epoch.
+The key is key[j] = philox(seed, step = epoch + 0xffffffff * 2**32, stream = 0xffffffff, element = j): two
+Philox blocks an epoch.
 
 This orders data well enough for training; it is no cipher, and nobody's secret depends on it.
 """
@@ -59,5 +60,5 @@ def permute(key: Sequence[int], position: int, count: int) -> int:
 
 
 def permutation(seed: int, epoch: int, position: int, count: int) -> int:
-    """The sample at `position` of `epoch`, for a data set of `count` samples (1 to 2**31 - 1) and an unsigned 64-bit seed."""
+    """The sample at `position` of `epoch`; the data set has `count` samples (1 to 2**31 - 1), `seed` is 64-bit."""
     return permute(permutation_key(seed, epoch), position, count)

@@ -1,7 +1,7 @@
 """Counter-based random numbers: Philox4x32-10.
 
-Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011. A block of four 32-bit words is a function of a
-128-bit counter and a 64-bit key; ten rounds, each two 32 x 32 -> 64 bit products.
+Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011. A block of four 32-bit
+words is a function of a 128-bit counter and a 64-bit key; ten rounds, each two 32 x 32 -> 64 bit products.
 
 The value for (seed, step, stream, element) is one word of one block:
 
@@ -48,7 +48,8 @@ def philox_block(key: tuple[int, int], counter: Block) -> Block:
 def philox(seed: int, step: int, stream: int, element: int) -> int:
     """The random word for (seed, step, stream, element).
 
-    `seed` and `step` are unsigned 64-bit, `stream` and `element` unsigned 32-bit integers; raises `ValueError` for others.
+    `seed` and `step` are unsigned 64-bit, `stream` and `element` unsigned 32-bit integers; raises `ValueError`
+    for others.
     """
     for name, value, bits in (("seed", seed, 64), ("step", step, 64), ("stream", stream, 32), ("element", element, 32)):
         if not 0 <= value < 1 << bits:
@@ -70,8 +71,8 @@ def uniform(seed: int, step: int, stream: int, element: int) -> int:
 def normal(seed: int, step: int, stream: int, element: int) -> int:
     """Standard normal binary32 word for (seed, step, stream, element).
 
-    Box and Muller's transform (1958) of the pair of words that the element shares with its neighbour, each step rounded once and the
-    functions those of `transcendental`:
+    Box and Muller's transform (1958) of the pair of words that the element shares with its neighbour, each step
+    rounded once and the functions those of `transcendental`:
 
         u = uniform of the even word, v = uniform of the odd word
         radius = sqrt(-2 * log(1 - u)),  angle = 2 pi * v

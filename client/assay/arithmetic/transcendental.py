@@ -1,11 +1,12 @@
-'''exp, log, tanh, erf, sin and cos of the arithmetic `binary32-1`: fixed sequences of scalar operations.
+"""exp, log, tanh, erf, sin and cos of the arithmetic `binary32-1`: fixed sequences of scalar operations.
 
 The listings below *are* the definition. Each is straight-line code in single assignment, one step a line:
 
     name = operation(argument, ...)        an argument is an earlier name or a 32-bit word in hexadecimal
 
-`x` is the argument, a *canonical* word (any NaN is first replaced by 0x7fc00000); the last line names the result, which is made
-canonical once more. Nothing else happens: no branch, no table, no step left out. The steps are
+`x` is the argument, a *canonical* word (any NaN is first replaced by 0x7fc00000); the last line names the
+result, which is made canonical once more. Nothing else happens: no branch, no table, no step left out. The
+steps are
 
 | step | meaning |
 |---|---|
@@ -16,31 +17,35 @@ canonical once more. Nothing else happens: no branch, no table, no step left out
 | select(p, a, b) | a where p is not 0, else b; the bits unchanged |
 | iadd, isub | the bits as integers, modulo 2**32 |
 | iand, ixor | bitwise |
-| shl(a, k), shr(a, k), sar(a, k) | shift of the bits by a constant: left (modulo 2**32), right logical, right arithmetic |
+| shl(a, k), shr(a, k), sar(a, k) | shift of the bits by a constant: left, right logical, right arithmetic |
 
 Two idioms replace conversions between floats and integers:
 
-- *Rounding to an integer.* t = y * c + M with M = 1.5 * 2**23 + b rounds y * c to the nearest integer n (ties to even), as long as
-  |n| < 2**22: the bits of t are then the bits of M plus n, and t - M is n as a float, exactly.
-- *Powers of two.* With b = 127 the low nine bits of t are n + 127 (for -127 < n < 128), so `shl(t, 23)` is the float 2**n. For exp,
-  whose results span more than one float exponent, b = 254: h = shr(t, 1) holds 127 + floor(n / 2) and t - h holds 127 + ceil(n / 2)
-  in the low nine bits; multiplying by both powers of two in turn rounds only once, in the second product, so that results
-  below 2**-126 are subnormal numbers rounded like any other.
+- *Rounding to an integer.* t = y * c + M with M = 1.5 * 2**23 + b rounds y * c to the nearest integer n (ties
+  to even), as long as |n| < 2**22: the bits of t are then the bits of M plus n, and t - M is exactly n as a float.
+- *Powers of two.* With b = 127 the low nine bits of t are n + 127 (for -127 < n < 128), so `shl(t, 23)` is the
+  float 2**n. For exp, whose results span more than one float exponent, b = 254: h = shr(t, 1) holds 127 +
+  floor(n / 2) and t - h holds 127 + ceil(n / 2) in the low nine bits; multiplying by both powers of two in turn
+  rounds only once, in the second product, so that results below 2**-126 are subnormal numbers rounded like any
+  other.
 
 How they work (errors over all 2**32 arguments are in `ULP.md`):
 
 - exp: n = round(x / ln 2), r = x - n ln 2 in two fused steps, p = r + r**2 P(r) = e**r - 1, result 2**n + 2**n p.
   Clamping to [-104, 89] gives +0 and infinity at the ends; NaN passes the comparisons and arrives as NaN.
-- log: x = 2**e m with m in [2/3, 4/3), f = m - 1, result e ln 2 + (f + f**2 (-1/2 + f P(f))). Subnormal arguments are first multiplied by
-  2**23. log(+-0) is -infinity, negative arguments give NaN.
-- tanh: with p and s = 2**n as in exp for -2|x|: tanh|x| = -(s p + (s - 1)) / (s p + (s + 1)), both sums rounded once. |x| > 10 gives 1.
-- erf: erf|x| = 1 - e**-g with g(|x|) = -log(1 - erf|x|) = |x| + |x| Q(|x|), a polynomial on [0, 4]; then as tanh's numerator.
-- sin, cos: q = round(x * 2 / pi), r = x - q pi / 2 in three fused steps; one odd or even polynomial, selected by its coefficients.
-  **Range: |x| <= 2**20 = 1048576.** Beyond it, and for infinities, the result is NaN: a visible refusal rather than a number without digits.
+- log: x = 2**e m with m in [2/3, 4/3), f = m - 1, result e ln 2 + (f + f**2 (-1/2 + f P(f))). Subnormal
+  arguments are first multiplied by 2**23. log(+-0) is -infinity, negative arguments give NaN.
+- tanh: with p and s = 2**n as in exp for -2|x|: tanh|x| = -(s p + (s - 1)) / (s p + (s + 1)), both sums rounded
+  once. |x| > 10 gives 1.
+- erf: erf|x| = 1 - e**-g with g(|x|) = -log(1 - erf|x|) = |x| + |x| Q(|x|), a polynomial on [0, 4]; then as
+  tanh's numerator.
+- sin, cos: q = round(x * 2 / pi), r = x - q pi / 2 in three fused steps; one odd or even polynomial, selected
+  by its coefficients. **Range: |x| <= 2**20 = 1048576.** Beyond it, and for infinities, the result is NaN: a
+  visible refusal rather than a number without digits.
 
-tanh, erf and sin are odd and cos is even, to the bit. Signed zeros and subnormal arguments of tanh and sin are returned unchanged.
-Coefficients are weighted minimax fits, rounded to binary32 from the lowest order up.
-'''
+tanh, erf and sin are odd and cos is even, to the bit. Signed zeros and subnormal arguments of tanh and sin are
+returned unchanged. Coefficients are weighted minimax fits, rounded to binary32 from the lowest order up.
+"""
 
 from __future__ import annotations
 
