@@ -42,7 +42,9 @@ def source_hash(*modules: str) -> str:
     """Hash of the source files a kernel depends on: its own and the building blocks beside this file."""
     here = Path(__file__).resolve().parent
     hasher = hashlib.sha256()
-    for path in sorted({here / "isa.py", here / "vector.py", here / "tile.py", *(Path(each) for each in modules)}):
+    for path in sorted(
+        {here / "isa.py", here / "vector.py", here / "tile.py", here / "packing.py", *(Path(each) for each in modules)}
+    ):
         hasher.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return hasher.hexdigest()[:16]
 

@@ -19,8 +19,9 @@ from numba import carray, njit
 
 from assay.engine.cpu import isa, launch
 from assay.engine.cpu.isa import UNIT
+from assay.engine.cpu.packing import pack_panel, panel_rows, panel_start
 from assay.engine.cpu.tile import LARGE, MEDIUM, SMALL, packed_tile, row_panels
-from assay.engine.cpu.vector import copy_vector, read_f32, read_i64, transpose_4x4, write_f32, zero_vector
+from assay.engine.cpu.vector import read_f32, read_i64, write_f32
 
 Array = npt.NDArray[Any]
 
@@ -29,56 +30,10 @@ COLUMN_BLOCK = 4096  # columns packed at once
 ROW_BLOCK = 3072  # rows packed at once
 SERIAL_WORK = 1 << 17  # multiply-adds below which one thread is faster than two
 
-COLUMNS, LANES, VECTORS = UNIT.columns, UNIT.lanes, UNIT.vectors
+COLUMNS = UNIT.columns
 SCRATCH_BYTES = LARGE * COLUMNS * 4
 
 _large_tile, _medium_tile, _small_tile = packed_tile(LARGE), packed_tile(MEDIUM), packed_tile(SMALL)
-
-
-@njit
-def pack_panel(source, outer_step, depth_step, valid, width, depth, destination):
-    """destination[k][i] = source[i * outer_step + k * depth_step] for i < valid, +0 for valid <= i < width."""
-    if outer_step == 4 and valid == width and width % LANES == 0:
-        for k in range(depth):
-            for i in range(0, width, LANES):
-                copy_vector(destination + 4 * (k * width + i), source + k * depth_step + 4 * i)
-        return
-    if valid < width and width % LANES == 0:
-        for i in range(0, 4 * width * depth, 4 * LANES):
-            zero_vector(destination + i)
-    blocked = 0
-    if depth_step == 4:
-        blocked = valid - valid % 4
-        for i in range(0, blocked, 4):
-            start = source + i * outer_step
-            for k in range(0, depth - 3, 4):
-                transpose_4x4(destination + 4 * (k * width + i), 4 * width, start + 4 * k, outer_step)
-            for k in range(depth - depth % 4, depth):
-                for j in range(i, i + 4):
-                    write_f32(destination + 4 * (k * width + j), read_f32(source + j * outer_step + 4 * k))
-    for k in range(depth if blocked < valid else 0):
-        for i in range(blocked, valid):
-            write_f32(destination + 4 * (k * width + i), read_f32(source + i * outer_step + k * depth_step))
-    if valid < width and width % LANES != 0:
-        for k in range(depth):
-            for i in range(valid, width):
-                write_f32(destination + 4 * (k * width + i), np.float32(0))
-
-
-@njit
-def panel_start(panel, large, medium):
-    """First row of a row panel (see `row_panels`)."""
-    if panel < large:
-        return panel * LARGE
-    if panel < large + medium:
-        return large * LARGE + (panel - large) * MEDIUM
-    return large * LARGE + medium * MEDIUM + (panel - large - medium) * SMALL
-
-
-@njit
-def panel_rows(panel, large, medium):
-    """Rows of a row panel."""
-    return LARGE if panel < large else (MEDIUM if panel < large + medium else SMALL)
 
 
 @njit

@@ -11,12 +11,14 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from assay.engine.cpu.isa import UNIT
 from assay.engine.cpu.vector import (
     FLOAT,
+    I32,
     I64,
     VECTOR,
     emit_loop,
@@ -82,30 +84,89 @@ def packed_tile(rows: int) -> Any:
 
 
 @cache
-def table_tile(rows: int) -> Any:
-    """tile(a, b0, b1, table, c, c_step, depth, first): like `packed_tile`, but the tile's two vectors of row k of b lie
-    at b0 + table[k] and b1 + table[k] (`table`: address of int64 byte offsets)."""
+def gather_tile(rows: int, pieces: int) -> Any:
+    """tile(a, bases, table, c, c_step, depth, first): like `packed_tile`, with b read where it lies.
+
+    Each of the tile's vectors is put together from `pieces` loads of lanes / pieces values; piece i of row k of b lies
+    at bases[i] + table[k] (`bases`, `table`: addresses of int64 addresses and byte offsets).
+    """
+    width = UNIT.lanes // pieces
+    piece_type = ir.VectorType(FLOAT, width)
+
+    def joined(builder: Any, parts: list[Any]) -> Any:
+        while len(parts) > 1:
+            lanes = ir.Constant(ir.VectorType(I32, 2 * parts[0].type.count), list(range(2 * parts[0].type.count)))
+            parts = [builder.shuffle_vector(*parts[i : i + 2], lanes) for i in range(0, len(parts), 2)]
+        return parts[0]
 
     @intrinsic
-    def tile(typingctx, a, b0, b1, table, c, c_step, depth, first):
+    def tile(typingctx, a, bases, table, c, c_step, depth, first):
         def generate(context, builder, signature, arguments):
-            a, b0, b1, table, c, c_step, depth, first = arguments
-            addresses = _accumulator_addresses(builder, c, c_step, rows, 2)
-            start = load_accumulators(builder, first, addresses)
+            a, bases, table, c, c_step, depth, first = arguments
+            starts = [load(builder, bases, 8 * i, I64) for i in range(UNIT.vectors * pieces)]
+            addresses = _accumulator_addresses(builder, c, c_step, rows, UNIT.vectors)
+            accumulators = load_accumulators(builder, first, addresses)
 
             def body(index, carried):
                 a_now, table_now, *accumulators = carried
                 offset = load(builder, table_now, 0, I64)
-                b_vectors = [load(builder, base, offset, VECTOR) for base in (b0, b1)]
+                parts = [load(builder, start, offset, piece_type) for start in starts]
+                b_vectors = [joined(builder, parts[j : j + pieces]) for j in range(0, len(parts), pieces)]
                 results = _multiply_add(builder, a_now, rows, b_vectors, accumulators)
                 return [builder.add(a_now, I64(4 * rows)), builder.add(table_now, I64(8)), *results]
 
-            results = emit_loop(builder, depth, [a, table, *start], body)[2:]
+            results = emit_loop(builder, depth, [a, table, *accumulators], body)[2:]
             for address, value in zip(addresses, results, strict=True):
                 store(builder, value, address, 0)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 8), generate
+        return types.void(*[types.int64] * 7), generate
+
+    return tile
+
+
+@cache
+def window_tile(rows: int) -> Any:
+    """tile(offsets, image, image_step, b, c, lines, length): c[i][j] += fold over (line, k) of fma(x_i, b_j, .).
+
+    Row i reads x at image + offsets[i] + line * image_step + 4 * k, for line < lines and k < length, both >= 1; b holds
+    one packed row of the tile's columns for each (line, k) in that order; rows of c are contiguous. The fold continues
+    from c.
+    """
+
+    @intrinsic
+    def tile(typingctx, offsets, image, image_step, b, c, lines, length):
+        def generate(context, builder, signature, arguments):
+            offsets, image, image_step, b, c, lines, length = arguments
+            starts = [builder.add(image, load(builder, offsets, 8 * i, I64)) for i in range(rows)]
+            addresses = _accumulator_addresses(builder, c, I64(4 * UNIT.columns), rows, UNIT.vectors)
+            fused = fma_function(builder, VECTOR)
+
+            def line_body(line, carried):
+                line_start = builder.mul(line, image_step)
+                line_starts = [builder.add(start, line_start) for start in starts]
+
+                def body(k, carried):
+                    b_now, *accumulators = carried
+                    offset = builder.mul(k, I64(4))
+                    b_vectors = [load(builder, b_now, 4 * UNIT.lanes * j, VECTOR) for j in range(UNIT.vectors)]
+                    results = []
+                    for i in range(rows):
+                        factor = splat(builder, load(builder, line_starts[i], offset, FLOAT), VECTOR)
+                        for j, b_vector in enumerate(b_vectors):
+                            accumulator = accumulators[i * UNIT.vectors + j]
+                            results.append(builder.call(fused, [factor, b_vector, accumulator]))
+                    return [builder.add(b_now, I64(4 * UNIT.columns)), *results]
+
+                return emit_loop(builder, length, carried, body)
+
+            start = [b, *(load(builder, address, 0, VECTOR) for address in addresses)]
+            results = emit_loop(builder, lines, start, line_body)[1:]
+            for address, value in zip(addresses, results, strict=True):
+                store(builder, value, address, 0)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 7), generate
 
     return tile
 

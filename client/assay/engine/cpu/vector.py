@@ -94,6 +94,15 @@ read_i64, write_i64 = _memory_intrinsics(types.int64, I64)
 
 
 @intrinsic
+def word_pointer(typingctx, address):
+    """An address as a pointer to int32, for `numba.carray`."""
+    kind = types.CPointer(types.int32)
+    return kind(types.int64), lambda context, builder, signature, arguments: builder.inttoptr(
+        arguments[0], I32.as_pointer()
+    )
+
+
+@intrinsic
 def call_kernel(typingctx, address, parameters, task, worker):
     """Call the C function at `address`."""
 
@@ -149,15 +158,23 @@ def leave_float_environment(typingctx, before):
     return types.void(types.int32), generate
 
 
-@intrinsic
-def copy_vector(typingctx, destination, source):
-    """Copy one vector."""
+def _copy_intrinsic(kind: Any) -> Any:
+    @intrinsic
+    def copy(typingctx, destination, source):
+        def generate(context, builder, signature, arguments):
+            store(builder, load(builder, arguments[1], 0, kind), arguments[0], 0)
+            return context.get_dummy_value()
 
-    def generate(context, builder, signature, arguments):
-        store(builder, load(builder, arguments[1], 0, VECTOR), arguments[0], 0)
-        return context.get_dummy_value()
+        return types.void(types.int64, types.int64), generate
 
-    return types.void(types.int64, types.int64), generate
+    return copy
+
+
+copy_vector = _copy_intrinsic(VECTOR)
+"""copy_vector(destination, source): copy one vector."""
+
+copy_quad = _copy_intrinsic(ir.VectorType(FLOAT, 4))
+"""copy_quad(destination, source): copy four values."""
 
 
 @intrinsic

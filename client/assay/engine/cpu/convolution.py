@@ -1,0 +1,424 @@
+"""Two-dimensional convolution and its two gradients, each output element one fused sequential fold from +0:
+
+    y[n, o, i, j]    = fold over (c, kh, kw) of fma(x[n, c, i*s + kh*d - p, j*s + kw*d - p], w[o, c, kh, kw], .)
+    dx[n, c, h, v]   = fold over (o, kh, kw) of fma(dy[n, o, (h + p - kh*d)/s, (v + p - kw*d)/s], w[o, c, kh, kw], .)
+    dw[o, c, kh, kw] = fold over (n, i, j) of fma(x[n, c, i*s + kh*d - p, j*s + kw*d - p], dy[n, o, i, j], .)
+
+row-major over the named indices (s stride, p padding, d dilation, for each axis; with groups, c and o run within the
+group). A term whose x or dy lies outside its tensor, or between its rows under a stride, is not skipped: it takes part
+with the value +0, so an infinite or NaN weight shows. A bias is a separate addition.
+
+The input gradient under a stride leaves out the terms between the rows when that cannot show. Such a term adds a zero:
+with finite weights it changes no accumulator but -0, which it may turn into +0. So the result without those terms is
+the result with them unless it holds a -0 somewhere; only then (a product of tiny values rounded to -0) is the fold
+repeated in full.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import gcd
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from assay.engine.cpu import convolution_kernels as kernels
+from assay.engine.cpu import isa, launch
+from assay.engine.cpu.convolution_kernels import COLUMNS, LANES
+from assay.engine.cpu.tile import row_panels
+from assay.errors import AssayError
+
+Array = npt.NDArray[np.float32]
+Table = npt.NDArray[np.int64]
+
+GROUP_BYTES = 256 << 10  # padded images a worker holds at once: they should stay in its cache
+PREPARED_BYTES = 24 << 20  # prepared images of the weight gradient held at once
+SCAN_BLOCK = 1 << 16
+
+
+class ConvolutionError(AssayError):
+    """Shapes or arrays that do not make a convolution."""
+
+    code: ClassVar[str] = "convolution"
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution of x (batch, in_channels, height, width) with w (out_channels, in_channels / groups, *kernel)."""
+
+    batch: int
+    in_channels: int
+    height: int
+    width: int
+    out_channels: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        sizes = (self.batch, self.in_channels, self.height, self.width, self.out_channels, self.groups)
+        if min(*sizes, *self.kernel, *self.stride, *self.dilation) < 1 or min(self.padding) < 0:
+            raise ConvolutionError(f"every size of {self} must be at least 1, and the padding at least 0")
+        if self.in_channels % self.groups or self.out_channels % self.groups:
+            raise ConvolutionError(
+                f"{self.in_channels} input and {self.out_channels} output channels are not divisible by groups={self.groups}"
+            )
+        if min(self.out_height, self.out_width) < 1:
+            raise ConvolutionError(f"the kernel of {self} is larger than the padded image: enlarge the padding")
+
+    def _out(self, axis: int, size: int) -> int:
+        span = self.dilation[axis] * (self.kernel[axis] - 1) + 1
+        return (size + 2 * self.padding[axis] - span) // self.stride[axis] + 1
+
+    @property
+    def out_height(self) -> int:
+        """Rows of y."""
+        return self._out(0, self.height)
+
+    @property
+    def out_width(self) -> int:
+        """Columns of y."""
+        return self._out(1, self.width)
+
+    @property
+    def x_shape(self) -> tuple[int, int, int, int]:
+        """Shape of x and dx."""
+        return self.batch, self.in_channels, self.height, self.width
+
+    @property
+    def w_shape(self) -> tuple[int, int, int, int]:
+        """Shape of w and dw."""
+        return self.out_channels, self.in_channels // self.groups, *self.kernel
+
+    @property
+    def y_shape(self) -> tuple[int, int, int, int]:
+        """Shape of y and dy."""
+        return self.batch, self.out_channels, self.out_height, self.out_width
+
+
+def _check(name: str, array: Array, shape: tuple[int, ...]) -> None:
+    if array.dtype != np.float32 or array.size != int(np.prod(shape)) or not array.flags.c_contiguous:
+        raise ConvolutionError(
+            f"{name} must be a contiguous float32 array of shape {shape}, not {array.dtype} of shape {array.shape}"
+            f" with strides {array.strides}"
+        )
+
+
+@dataclass(frozen=True)
+class _Image:
+    """How images of one group of channels are padded; sizes in elements (see `pad_image`)."""
+
+    channels: int
+    height: int
+    width: int
+    top: int
+    left: int
+    row_dilation: int
+    column_dilation: int
+    padded_height: int
+    phases: int
+    phase_width: int
+
+    @property
+    def line(self) -> int:
+        return self.phases * self.phase_width
+
+    @property
+    def bytes(self) -> int:
+        size = 4 * self.channels * self.padded_height * self.line
+        return -(-size // (4 * LANES)) * 4 * LANES
+
+    def position(self, channel: int, row: int, column: int) -> int:
+        """Byte offset of a padded position."""
+        column = (column % self.phases) * self.phase_width + column // self.phases
+        return 4 * ((channel * self.padded_height + row) * self.line + column)
+
+    def fields(self, source: int, source_channels: int) -> dict[str, int]:
+        channel = 4 * self.height * self.width
+        return {
+            "source": source, "source_image": channel * source_channels, "source_channel": channel,
+            "channels": self.channels, "height": self.height, "width": self.width, "top": self.top, "left": self.left,
+            "row_dilation": self.row_dilation, "column_dilation": self.column_dilation,
+            "padded_height": self.padded_height, "phases": self.phases, "phase_width": self.phase_width,
+            "image_bytes": self.bytes,
+        }  # fmt: skip
+
+
+def _record(dtype: np.dtype[Any], **values: int) -> npt.NDArray[Any]:
+    return np.array([tuple(values[name] for name in dtype.names or ())], dtype)
+
+
+def _pack(weights: int, row_step: int, group_step: int, groups: int, depth: int, rows: int, workers: int) -> int:
+    """Pack a matrix of rows x (groups * depth) weights; returns the address of its panels."""
+    large, medium, small, padded = row_panels(rows)
+    packed = launch.scratch("weights", 4 * padded * groups * depth)
+    panels = large + medium + small
+    parameters = _record(
+        kernels.WEIGHTS, source=weights, row_step=row_step, group_step=group_step, groups=groups, depth=depth,
+        rows=rows, large=large, medium=medium, panels=panels, packed=packed,
+    )  # fmt: skip
+    launch.run(kernels.pack_weights, parameters, panels, workers if rows * groups * depth > 1 << 14 else 1)
+    return packed
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Pixels of the output: extents, and steps in elements."""
+
+    height: int
+    width: int
+    line: int
+    column: int
+
+
+def _gather(
+    image: _Image, source: int, source_channels: int, batch: int, packed: int, rows: int, table: Table, grid: _Grid,
+    line_step: int, out: int, out_image: int, out_row: int, workers: int,
+) -> None:  # fmt: skip
+    """out[n, m, pixel] = fold over k of fma(image, weights[m, k], .) over a batch; the steps are bytes."""
+    large, medium, small, _ = row_panels(rows)
+    panels, depth, pixels = large + medium + small, len(table), grid.height * grid.width
+    pieces = next((n for n in (1, 2, 4) if n <= LANES and grid.width % (LANES // n) == 0), 0)
+    group = max(1, min(GROUP_BYTES // image.bytes, -(-batch // (4 * workers))))
+    whole = COLUMNS // gcd(COLUMNS, pixels)  # images that fill their last tile
+    if whole <= 16:
+        group = -(-group // whole) * whole
+    group = min(group, batch)
+    image_groups = -(-batch // group)
+    row_groups = 1 if image_groups >= workers else min(panels, workers)
+    workspace = kernels.POINTER_BYTES + kernels.TILE_BYTES + group * image.bytes
+    workspace += 4 * COLUMNS * depth if pieces == 0 else 0
+    workspace = -(-workspace // 64) * 64
+    parameters = _record(
+        kernels.GATHER, **image.fields(source, source_channels), batch=batch, group=group, row_groups=row_groups,
+        packed=packed, rows=rows, large=large, medium=medium, panels=panels, depth=depth, table=table.ctypes.data,
+        grid_height=grid.height, grid_width=grid.width, line_step=line_step, pieces=pieces, out=out,
+        out_image=out_image, out_row=out_row, out_line=4 * grid.line, out_column=4 * grid.column,
+        workspace=launch.scratch("gather", workers * workspace), workspace_bytes=workspace,
+    )  # fmt: skip
+    launch.run(kernels.gather_convolution, parameters, image_groups * row_groups, workers)
+
+
+def _table(positions: list[int]) -> Table:
+    return np.array(positions, np.int64)
+
+
+@lru_cache(maxsize=512)
+def _forward_plan(shape: Convolution) -> tuple[_Image, Table]:
+    """The padded input of one group, and where kernel position k = (c, kh, kw) lies from a pixel's first one."""
+    channels = shape.in_channels // shape.groups
+    phases = shape.stride[1]
+    padded_width = shape.width + 2 * shape.padding[1]
+    image = _Image(
+        channels, shape.height, shape.width, *shape.padding, 1, 1, shape.height + 2 * shape.padding[0],
+        phases, -(-padded_width // phases),
+    )  # fmt: skip
+    table = [
+        image.position(c, kh * shape.dilation[0], kw * shape.dilation[1])
+        for c in range(channels)
+        for kh in range(shape.kernel[0])
+        for kw in range(shape.kernel[1])
+    ]
+    return image, _table(table)
+
+
+def forward(shape: Convolution, x: Array, w: Array, y: Array, threads: int | None = None) -> None:
+    """y from x and w, as the module's docstring orders it. Contiguous float32 arrays of the shape's sizes."""
+    _check("x", x, shape.x_shape)
+    _check("w", w, shape.w_shape)
+    _check("y", y, shape.y_shape)
+    workers = isa.threads(threads)
+    image, table = _forward_plan(shape)
+    rows, depth, pixels = shape.out_channels // shape.groups, len(table), shape.out_height * shape.out_width
+    grid = _Grid(shape.out_height, shape.out_width, shape.out_width, 1)
+    for group in range(shape.groups):
+        packed = _pack(w.ctypes.data + 4 * group * rows * depth, 4 * depth, 0, 1, depth, rows, workers)
+        source = x.ctypes.data + 4 * group * image.channels * shape.height * shape.width
+        out = y.ctypes.data + 4 * group * rows * pixels
+        _gather(
+            image, source, shape.in_channels, shape.batch, packed, rows, table, grid,
+            4 * image.line * shape.stride[0], out, 4 * shape.out_channels * pixels, 4 * pixels, workers,
+        )  # fmt: skip
+
+
+@lru_cache(maxsize=512)
+def _full_gradient_plan(shape: Convolution) -> tuple[_Image, Table]:
+    """dy of one group spread by the stride and padded, and where term k = (o, kh, kw) lies from a pixel's origin."""
+    channels = shape.out_channels // shape.groups
+    reach = [(shape.kernel[axis] - 1) * shape.dilation[axis] for axis in (0, 1)]
+    margin = [max(0, reach[axis] - shape.padding[axis]) for axis in (0, 1)]
+    image = _Image(
+        channels, shape.out_height, shape.out_width, margin[0], margin[1], *shape.stride,
+        shape.height + shape.padding[0] + margin[0], 1, shape.width + shape.padding[1] + margin[1],
+    )  # fmt: skip
+    table = [
+        image.position(
+            o,
+            margin[0] + shape.padding[0] - kh * shape.dilation[0],
+            margin[1] + shape.padding[1] - kw * shape.dilation[1],
+        )
+        for o in range(channels)
+        for kh in range(shape.kernel[0])
+        for kw in range(shape.kernel[1])
+    ]
+    return image, _table(table)
+
+
+def _full_input_gradient(shape: Convolution, dy: Array, w: Array, dx: Array, workers: int) -> None:
+    """dx with every term of the fold executed."""
+    image, table = _full_gradient_plan(shape)
+    rows, taps = shape.in_channels // shape.groups, shape.kernel[0] * shape.kernel[1]
+    channels, pixels = image.channels, shape.height * shape.width
+    grid = _Grid(shape.height, shape.width, shape.width, 1)
+    for group in range(shape.groups):
+        weights = w.ctypes.data + 4 * group * channels * rows * taps
+        packed = _pack(weights, 4 * taps, 4 * rows * taps, channels, taps, rows, workers)
+        source = dy.ctypes.data + 4 * group * channels * shape.out_height * shape.out_width
+        out = dx.ctypes.data + 4 * group * rows * pixels
+        _gather(
+            image, source, shape.out_channels, shape.batch, packed, rows, table, grid, 4 * image.line,
+            out, 4 * shape.in_channels * pixels, 4 * pixels, workers,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Phase:
+    """The pixels (row + stride * i, column + stride * j) of dx, and the kernel positions that reach them."""
+
+    row: int
+    column: int
+    kernel_rows: tuple[int, ...]
+    kernel_columns: tuple[int, ...]
+    table: Table
+
+
+@lru_cache(maxsize=512)
+def _phase_plan(shape: Convolution) -> tuple[_Image, tuple[_Phase, ...]]:
+    channels = shape.out_channels // shape.groups
+    sizes = (shape.height, shape.width)
+
+    def reaching(axis: int, residue: int) -> list[tuple[int, int]]:
+        """Kernel positions with a term at pixels of this residue, and the position of dy read at the first of them."""
+        found = []
+        for tap in range(shape.kernel[axis]):
+            distance = residue + shape.padding[axis] - tap * shape.dilation[axis]
+            if distance % shape.stride[axis] == 0:
+                found.append((tap, distance // shape.stride[axis]))
+        return found
+
+    origins = [[each for r in range(shape.stride[axis]) for each in reaching(axis, r)] for axis in (0, 1)]
+    margin = [max(0, *(-origin for _, origin in each)) for each in origins]
+    pixels = [-(-sizes[axis] // shape.stride[axis]) for axis in (0, 1)]
+    padded = [
+        max(margin[axis] + pixels[axis] + max(origin for _, origin in origins[axis]), margin[axis] + 1)
+        for axis in (0, 1)
+    ]
+    image = _Image(channels, shape.out_height, shape.out_width, margin[0], margin[1], 1, 1, padded[0], 1, padded[1])
+    phases = []
+    for row in range(min(shape.stride[0], shape.height)):
+        for column in range(min(shape.stride[1], shape.width)):
+            rows, columns = reaching(0, row), reaching(1, column)
+            table = [
+                image.position(o, margin[0] + h, margin[1] + v)
+                for o in range(channels)
+                for _, h in rows
+                for _, v in columns
+            ]
+            taps = tuple(tap for tap, _ in rows), tuple(tap for tap, _ in columns)
+            phases.append(_Phase(row, column, *taps, _table(table)))
+    return image, tuple(phases)
+
+
+def _short_input_gradient(shape: Convolution, dy: Array, w: Array, dx: Array, workers: int) -> None:
+    """dx without the terms that fall between the rows and columns of dy."""
+    image, phases = _phase_plan(shape)
+    rows, channels = shape.in_channels // shape.groups, image.channels
+    pixels = shape.height * shape.width
+    weights = w.reshape(shape.groups, channels, rows, *shape.kernel)
+    if any(len(phase.table) == 0 for phase in phases):
+        dx[...] = 0
+    for phase in phases:
+        if len(phase.table) == 0:
+            continue
+        chosen = np.ascontiguousarray(weights[:, :, :, phase.kernel_rows][..., phase.kernel_columns])
+        taps = chosen.shape[-2] * chosen.shape[-1]
+        grid = _Grid(
+            -(-(shape.height - phase.row) // shape.stride[0]), -(-(shape.width - phase.column) // shape.stride[1]),
+            shape.stride[0] * shape.width, shape.stride[1],
+        )  # fmt: skip
+        for group in range(shape.groups):
+            packed = _pack(chosen[group].ctypes.data, 4 * taps, 4 * rows * taps, channels, taps, rows, workers)
+            source = dy.ctypes.data + 4 * group * channels * shape.out_height * shape.out_width
+            out = dx.ctypes.data + 4 * (group * rows * pixels + phase.row * shape.width + phase.column)
+            _gather(
+                image, source, shape.out_channels, shape.batch, packed, rows, phase.table, grid, 4 * image.line,
+                out, 4 * shape.in_channels * pixels, 4 * pixels, workers,
+            )  # fmt: skip
+
+
+def _holds_negative_zero(array: Array, workers: int) -> bool:
+    found = np.zeros(1, np.int64)
+    parameters = _record(
+        kernels.SCAN, source=array.ctypes.data, size=array.size, block=SCAN_BLOCK, found=found.ctypes.data
+    )
+    launch.run(kernels.find_negative_zeros, parameters, -(-array.size // SCAN_BLOCK), workers)
+    return bool(found[0])
+
+
+def input_gradient(shape: Convolution, dy: Array, w: Array, dx: Array, threads: int | None = None) -> None:
+    """dx from dy and w, as the module's docstring orders it. Contiguous float32 arrays of the shape's sizes."""
+    _check("dy", dy, shape.y_shape)
+    _check("w", w, shape.w_shape)
+    _check("dx", dx, shape.x_shape)
+    workers = isa.threads(threads)
+    if shape.stride != (1, 1) and bool(np.isfinite(w).all()):
+        _short_input_gradient(shape, dy, w, dx, workers)
+        if not _holds_negative_zero(dx, workers):
+            return
+    _full_input_gradient(shape, dy, w, dx, workers)
+
+
+@lru_cache(maxsize=512)
+def _window_table(shape: Convolution) -> Table:
+    """The offsets of `_forward_plan`, filled up to whole row panels."""
+    table = _forward_plan(shape)[1]
+    return np.concatenate([table, np.zeros(row_panels(len(table))[3] - len(table), np.int64)])
+
+
+def weight_gradient(shape: Convolution, x: Array, dy: Array, dw: Array, threads: int | None = None) -> None:
+    """dw from x and dy, as the module's docstring orders it. Contiguous float32 arrays of the shape's sizes."""
+    _check("x", x, shape.x_shape)
+    _check("dy", dy, shape.y_shape)
+    _check("dw", dw, shape.w_shape)
+    workers = isa.threads(threads)
+    image, table = _forward_plan(shape)
+    window = _window_table(shape)
+    rows, channels, pixels = len(table), shape.out_channels // shape.groups, shape.out_height * shape.out_width
+    large, medium, small, padded = row_panels(rows)
+    panels, out_panels = large + medium + small, -(-channels // COLUMNS)
+    gradient_bytes = 4 * out_panels * pixels * COLUMNS
+    chunk = max(1, min(shape.batch, PREPARED_BYTES // (image.bytes + gradient_bytes)))
+    images = launch.scratch("windows", chunk * image.bytes)
+    packed = launch.scratch("gradients", chunk * gradient_bytes)
+    row_groups = min(panels, max(1, -(-4 * workers // out_panels)))
+    for group in range(shape.groups):
+        accumulators = np.zeros(out_panels * padded * COLUMNS, np.float32)
+        source = x.ctypes.data + 4 * group * image.channels * shape.height * shape.width
+        parameters = _record(
+            kernels.WINDOWS, **image.fields(source, shape.in_channels), first_image=0, batch=chunk, images=images,
+            gradient=dy.ctypes.data + 4 * group * channels * pixels,
+            gradient_image=4 * shape.out_channels * pixels, out_channels=channels, out_panels=out_panels,
+            grid_height=shape.out_height, grid_width=shape.out_width, line_step=4 * image.line * shape.stride[0],
+            packed=packed, table=window.ctypes.data, rows=rows, large=large, medium=medium, panels=panels,
+            padded_rows=padded, row_groups=row_groups, accumulators=accumulators.ctypes.data,
+            out=dw.ctypes.data + 4 * group * channels * rows,
+        )  # fmt: skip
+        for first in range(0, shape.batch, chunk):
+            parameters["first_image"], parameters["batch"] = first, min(chunk, shape.batch - first)
+            launch.run(kernels.prepare_windows, parameters, min(chunk, shape.batch - first), workers)
+            launch.run(kernels.accumulate_windows, parameters, row_groups * out_panels, workers)
+        launch.run(kernels.store_windows, parameters, out_panels, workers)

@@ -1,0 +1,272 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, attr-defined, unreachable, var-annotated"
+"""The kernels below `assay.engine.cpu.convolution`. Addresses are int64, steps bytes.
+
+All of them read images that a worker has padded in its own memory, so that no position of a window needs a test and a
+padded position takes part in the fold as the value +0. A padded row is stored as `phases` planes, plane p holding the
+columns u with u % phases == p, so that the columns one kernel position reads under a horizontal stride are contiguous.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import carray, njit
+
+from assay.engine.cpu import launch
+from assay.engine.cpu.isa import UNIT
+from assay.engine.cpu.packing import pack_panel, panel_rows, panel_start, transpose
+from assay.engine.cpu.tile import LARGE, MEDIUM, SMALL, gather_tile, packed_tile, window_tile
+from assay.engine.cpu.vector import (
+    copy_quad,
+    copy_vector,
+    read_f32,
+    read_i64,
+    word_pointer,
+    write_f32,
+    write_i64,
+    zero_vector,
+)
+
+COLUMNS, LANES, VECTORS = UNIT.columns, UNIT.lanes, UNIT.vectors
+
+_PIECES = (1, 2, 4)
+_gather_large_1, _gather_large_2, _gather_large_4 = (gather_tile(LARGE, pieces) for pieces in _PIECES)
+_gather_medium_1, _gather_medium_2, _gather_medium_4 = (gather_tile(MEDIUM, pieces) for pieces in _PIECES)
+_gather_small_1, _gather_small_2, _gather_small_4 = (gather_tile(SMALL, pieces) for pieces in _PIECES)
+_packed_large, _packed_medium, _packed_small = packed_tile(LARGE), packed_tile(MEDIUM), packed_tile(SMALL)
+_window_large, _window_medium, _window_small = window_tile(LARGE), window_tile(MEDIUM), window_tile(SMALL)
+
+IMAGE_FIELDS = (
+    "source", "source_image", "source_channel", "channels", "height", "width",
+    "top", "left", "row_dilation", "column_dilation", "padded_height", "phases", "phase_width", "image_bytes",
+)  # fmt: skip
+"""Where images come from and how they are padded; image_bytes is a multiple of the vector size."""
+
+
+@njit
+def pad_image(p, number, destination):
+    """Write image `number` of the batch to `destination`, padded, its rows and columns spread by the dilations."""
+    for i in range(0, p.image_bytes, 4 * LANES):
+        zero_vector(destination + i)
+    line_bytes = 4 * p.phases * p.phase_width
+    padded_width = p.phases * p.phase_width
+    width = min(p.width, (padded_width - p.left + p.column_dilation - 1) // p.column_dilation)
+    height = min(p.height, (p.padded_height - p.top + p.row_dilation - 1) // p.row_dilation)
+    for c in range(p.channels):
+        for h in range(height):
+            source = p.source + number * p.source_image + c * p.source_channel + h * 4 * p.width
+            line = destination + (c * p.padded_height + p.top + h * p.row_dilation) * line_bytes
+            if p.phases == 1 and p.column_dilation == 1:
+                line += 4 * p.left
+                whole = width - width % LANES
+                for j in range(0, whole, LANES):
+                    copy_vector(line + 4 * j, source + 4 * j)
+                for j in range(whole, width):
+                    write_f32(line + 4 * j, read_f32(source + 4 * j))
+            else:
+                for j in range(width):
+                    u = p.left + j * p.column_dilation
+                    place = (u % p.phases) * p.phase_width + u // p.phases
+                    write_f32(line + 4 * place, read_f32(source + 4 * j))
+
+
+WEIGHTS = launch.record_type(
+    "source", "row_step", "group_step", "groups", "depth", "rows", "large", "medium", "panels", "packed"
+)
+
+
+@launch.kernel(WEIGHTS)
+def pack_weights(parameters, task, worker):
+    """Pack row panel `task` of a matrix whose row m is `groups` runs of `depth` values, `group_step` apart."""
+    p = carray(parameters, 1)[0]
+    row, height = panel_start(task, p.large, p.medium), panel_rows(task, p.large, p.medium)
+    for group in range(p.groups):
+        pack_panel(
+            p.source + row * p.row_step + group * p.group_step, p.row_step, 4, min(height, p.rows - row), height,
+            p.depth, p.packed + 4 * (row * p.groups + group * height) * p.depth,
+        )  # fmt: skip
+
+
+@njit
+def _run_gather(height, pieces, a, bases, table, c, c_step, depth):
+    if pieces == 1:
+        if height == LARGE:
+            _gather_large_1(a, bases, table, c, c_step, depth, 1)
+        elif height == MEDIUM:
+            _gather_medium_1(a, bases, table, c, c_step, depth, 1)
+        else:
+            _gather_small_1(a, bases, table, c, c_step, depth, 1)
+    elif pieces == 2:
+        if height == LARGE:
+            _gather_large_2(a, bases, table, c, c_step, depth, 1)
+        elif height == MEDIUM:
+            _gather_medium_2(a, bases, table, c, c_step, depth, 1)
+        else:
+            _gather_small_2(a, bases, table, c, c_step, depth, 1)
+    elif height == LARGE:
+        _gather_large_4(a, bases, table, c, c_step, depth, 1)
+    elif height == MEDIUM:
+        _gather_medium_4(a, bases, table, c, c_step, depth, 1)
+    else:
+        _gather_small_4(a, bases, table, c, c_step, depth, 1)
+
+
+@njit
+def _run_packed(height, a, b, c, c_step, depth):
+    if height == LARGE:
+        _packed_large(a, b, 4 * COLUMNS, c, c_step, depth, 1)
+    elif height == MEDIUM:
+        _packed_medium(a, b, 4 * COLUMNS, c, c_step, depth, 1)
+    else:
+        _packed_small(a, b, 4 * COLUMNS, c, c_step, depth, 1)
+
+
+GATHER = launch.record_type(
+    *IMAGE_FIELDS, "batch", "group", "row_groups", "packed", "rows", "large", "medium", "panels", "depth", "table",
+    "grid_height", "grid_width", "line_step", "pieces", "out", "out_image", "out_row", "out_line", "out_column",
+    "workspace", "workspace_bytes",
+)  # fmt: skip
+
+POINTER_BYTES = 8 * COLUMNS
+TILE_BYTES = 4 * LARGE * COLUMNS
+
+
+@njit
+def _pixel_bases(p, images, start, valid, width, bases):
+    """Where the tile's pixels start, start + width, ... read their first terms; a spare one repeats the first."""
+    pixels = p.grid_height * p.grid_width
+    for i in range(COLUMNS // width):
+        pixel = start + i * width if i * width < valid else start
+        image, place = pixel // pixels, pixel % pixels
+        line, column = place // p.grid_width, place % p.grid_width
+        write_i64(bases + 8 * i, images + image * p.image_bytes + line * p.line_step + 4 * column)
+
+
+@njit
+def _scatter(p, first_image, start, row, rows, valid, tile):
+    """Copy a tile to the pixels of the output it belongs to."""
+    pixels = p.grid_height * p.grid_width
+    width = 4 if p.grid_width % 4 == 0 and p.out_column == 4 else 1
+    for j in range(0, valid, width):
+        image, place = (start + j) // pixels, (start + j) % pixels
+        line, column = place // p.grid_width, place % p.grid_width
+        out = p.out + (first_image + image) * p.out_image + line * p.out_line + column * p.out_column + row * p.out_row
+        if width == 4:
+            for i in range(rows):
+                copy_quad(out + i * p.out_row, tile + 4 * (i * COLUMNS + j))
+        else:
+            for i in range(rows):
+                write_f32(out + i * p.out_row, read_f32(tile + 4 * (i * COLUMNS + j)))
+
+
+@launch.kernel(GATHER)
+def gather_convolution(parameters, task, worker):
+    """out[n, m, pixel] = fold over k of fma(image[base(pixel) + table[k]], weights[m, k], .) for a group of images."""
+    p = carray(parameters, 1)[0]
+    row_group, image_group = task % p.row_groups, task // p.row_groups
+    first_image = image_group * p.group
+    count = min(p.group, p.batch - first_image)
+    bases = p.workspace + worker * p.workspace_bytes
+    tile = bases + POINTER_BYTES
+    images = tile + TILE_BYTES
+    panel_b = images + p.group * p.image_bytes
+    for i in range(count):
+        pad_image(p, first_image + i, images + i * p.image_bytes)
+    first_panel, end_panel = row_group * p.panels // p.row_groups, (row_group + 1) * p.panels // p.row_groups
+    pixels = p.grid_height * p.grid_width
+    in_order = p.out_column == 4 and p.out_line == 4 * p.grid_width
+    width = LANES // p.pieces if p.pieces > 0 else 1
+    for start in range(0, count * pixels, COLUMNS):
+        valid = min(COLUMNS, count * pixels - start)
+        image = start // pixels
+        whole = in_order and valid == COLUMNS and (start + COLUMNS - 1) // pixels == image
+        out = p.out + (first_image + image) * p.out_image + 4 * (start - image * pixels)
+        _pixel_bases(p, images, start, valid, width, bases)
+        if p.pieces == 0:
+            for k in range(p.depth):
+                offset = read_i64(p.table + 8 * k)
+                for j in range(COLUMNS):
+                    write_f32(panel_b + 4 * (k * COLUMNS + j), read_f32(read_i64(bases + 8 * j) + offset))
+        for i in range(first_panel, end_panel):
+            row, height = panel_start(i, p.large, p.medium), panel_rows(i, p.large, p.medium)
+            direct = whole and row + height <= p.rows
+            target = out + row * p.out_row if direct else tile
+            step = p.out_row if direct else 4 * COLUMNS
+            a = p.packed + 4 * row * p.depth
+            if p.pieces == 0:
+                _run_packed(height, a, panel_b, target, step, p.depth)
+            else:
+                _run_gather(height, p.pieces, a, bases, p.table, target, step, p.depth)
+            if not direct:
+                _scatter(p, first_image, start, row, min(height, p.rows - row), valid, tile)
+
+
+WINDOWS = launch.record_type(
+    *IMAGE_FIELDS, "first_image", "batch", "images", "gradient", "gradient_image", "out_channels", "out_panels",
+    "grid_height", "grid_width", "line_step", "packed", "table", "rows", "large", "medium", "panels", "padded_rows",
+    "row_groups", "accumulators", "out",
+)  # fmt: skip
+
+
+@launch.kernel(WINDOWS)
+def prepare_windows(parameters, task, worker):
+    """Pad one image and lay out the output's gradient for it by pixel, then channel."""
+    p = carray(parameters, 1)[0]
+    number = p.first_image + task
+    pad_image(p, number, p.images + task * p.image_bytes)
+    pixels = p.grid_height * p.grid_width
+    for panel in range(p.out_panels):
+        channel = panel * COLUMNS
+        pack_panel(
+            p.gradient + number * p.gradient_image + 4 * channel * pixels, 4 * pixels, 4,
+            min(COLUMNS, p.out_channels - channel), COLUMNS, pixels,
+            p.packed + 4 * (task * p.out_panels + panel) * pixels * COLUMNS,
+        )  # fmt: skip
+
+
+@launch.kernel(WINDOWS)
+def accumulate_windows(parameters, task, worker):
+    """Continue the folds of some weights over `batch` prepared images."""
+    p = carray(parameters, 1)[0]
+    row_group, panel = task % p.row_groups, task // p.row_groups
+    pixels = p.grid_height * p.grid_width
+    first, end = row_group * p.panels // p.row_groups, (row_group + 1) * p.panels // p.row_groups
+    for n in range(p.batch):
+        image = p.images + n * p.image_bytes
+        b = p.packed + 4 * (n * p.out_panels + panel) * pixels * COLUMNS
+        for i in range(first, end):
+            row, height = panel_start(i, p.large, p.medium), panel_rows(i, p.large, p.medium)
+            c = p.accumulators + 4 * (panel * p.padded_rows + row) * COLUMNS
+            table = p.table + 8 * row
+            if height == LARGE:
+                _window_large(table, image, p.line_step, b, c, p.grid_height, p.grid_width)
+            elif height == MEDIUM:
+                _window_medium(table, image, p.line_step, b, c, p.grid_height, p.grid_width)
+            else:
+                _window_small(table, image, p.line_step, b, c, p.grid_height, p.grid_width)
+
+
+@launch.kernel(WINDOWS)
+def store_windows(parameters, task, worker):
+    """Turn the accumulators of one panel of output channels into rows of the weights' gradient."""
+    p = carray(parameters, 1)[0]
+    channel = task * COLUMNS
+    transpose(
+        p.out + 4 * channel * p.rows, 4 * p.rows, p.accumulators + 4 * task * p.padded_rows * COLUMNS, 4 * COLUMNS,
+        p.rows, min(COLUMNS, p.out_channels - channel),
+    )  # fmt: skip
+
+
+SCAN = launch.record_type("source", "size", "block", "found")
+
+
+@launch.kernel(SCAN)
+def find_negative_zeros(parameters, task, worker):
+    """Set `found` to 1 if a block of the array holds a -0."""
+    p = carray(parameters, 1)[0]
+    start = task * p.block
+    words = carray(word_pointer(p.source + 4 * start), min(p.block, p.size - start))
+    count = np.int64(0)
+    for i in range(words.size):
+        count += words[i] == np.int32(-0x80000000)
+    if count > 0:
+        write_i64(p.found, 1)
