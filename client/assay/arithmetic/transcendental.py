@@ -52,6 +52,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from assay.arithmetic import binary32
 
@@ -321,6 +322,11 @@ def evaluate(sequence: Sequence, x: int) -> int:
         words = [values[argument] if isinstance(argument, str) else argument for argument in step.arguments]
         values[step.name] = OPERATIONS[step.operation](*words)
     return binary32.canonical(values[sequence.result])
+
+
+def evaluator(function: str) -> Callable[[int], int]:
+    """The reference function of a name in `SEQUENCES`, from word to word."""
+    return partial(evaluate, SEQUENCES[function])
 
 
 def exp(x: int) -> int:
