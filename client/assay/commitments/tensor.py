@@ -8,8 +8,8 @@ from hashlib import sha256
 import numpy as np
 import numpy.typing as npt
 
-from assay.commitments import sha256 as fast
 from assay.commitments import tree
+from assay.commitments.sha256 import merkle_levels, tensor_leaves, tensor_root
 
 CHUNK_BYTES = 1024
 CHUNK_ELEMENTS = CHUNK_BYTES // 4
@@ -42,7 +42,7 @@ def chunks_of(elements: int) -> int:
 
 def root(tensor: Tensor, threads: int | None = None) -> bytes:
     """Root of a float32 or int32 tensor of any shape; reads it in place when it is C-contiguous."""
-    return fast.tensor_root(np.ascontiguousarray(tensor).reshape(-1), threads)
+    return tensor_root(np.ascontiguousarray(tensor).reshape(-1), threads)
 
 
 def chunk(tensor: Tensor, index: int) -> bytes:
@@ -62,8 +62,8 @@ def chunk_leaf(data: bytes) -> bytes:
 def levels(tensor: Tensor) -> list[list[bytes]]:
     """All levels of the tensor's tree, leaves first, as lists of hashes (for openings and reveals)."""
     flat = np.ascontiguousarray(tensor).reshape(-1)
-    leaves = fast.tensor_leaves(flat)
-    return [[bytes(row) for row in level] for level in fast.merkle_levels(leaves)]
+    leaves = tensor_leaves(flat)
+    return [[bytes(row) for row in level] for level in merkle_levels(leaves)]
 
 
 def open_element(tensor: Tensor, element: int) -> Opening:

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from assay.program.operator import Array, Program, Role, Source
+from assay.program.operator import Array, ElementType, Program, Role, Source
 
 Element = tuple[int, int]
 """Operator number and element number of one value of a run."""
@@ -34,6 +34,16 @@ class Bindings:
                 raise ValueError(f"{source.name.lower()} tensor {number} is not contiguous: copy it first")
             self.arrays[(source, number)] = array
         return self
+
+
+def contiguous(array: Array) -> Array:
+    """The array itself if it is C-contiguous, otherwise a copy that is."""
+    return array if array.flags.c_contiguous else array.copy()
+
+
+def typed(raw: npt.NDArray[np.uint8], kind: ElementType) -> Array:
+    """The elements that lie in these bytes."""
+    return raw.view(np.float32) if kind is ElementType.FLOAT else raw.view(np.int32)
 
 
 class Executable(Protocol):
@@ -73,5 +83,5 @@ class Device(Protocol):
         keep: Collection[int],
         observe: Callable[[int, Array], None] | None = None,
     ) -> Executable:
-        """Compile a section. `keep` are the operators whose outputs the caller wants. With `observe`, every operator's output
-        is materialised and shown, in an order in which they were computed, during each run."""
+        """Compile a section. `keep` are the operators whose outputs the caller wants. With `observe`, every operator's
+        output is materialised and shown, in an order in which they were computed, during each run."""

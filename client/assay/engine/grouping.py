@@ -191,9 +191,8 @@ def _stages(operators: Sequence[Operator], members: list[int]) -> dict[int, int]
 
 
 def _in_register(operators: Sequence[Operator], stage: dict[int, int], consumer: int, operand: Operand) -> bool:
-    if operand.source != Source.OPERATOR or operand.index not in stage or stage[operand.index] != stage[consumer]:
-        return False
-    return True  # stages are equal only for maps that read the same place
+    # Stages are equal only for maps that read the same place.
+    return operand.source == Source.OPERATOR and stage.get(operand.index) == stage[consumer]
 
 
 def _choose_rows(operators: Sequence[Operator], members: list[int], rows: int, lanes: int) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
+from itertools import pairwise
 from math import prod
 
 from assay.program.operator import BODY_RULES, ElementType, Guard, Operand, Operator, Source, row_major_strides
@@ -109,7 +110,7 @@ def is_fold(operator: Operator) -> bool:
 def chains(extents: Sequence[int], strides: Sequence[int]) -> bool:
     """Whether dimensions with these strides act as one: each stride is the next one's times its extent."""
     seen = [(extent, stride) for extent, stride in zip(extents, strides, strict=True) if extent > 1]
-    return all(outer[1] == inner[1] * inner[0] for outer, inner in zip(seen, seen[1:], strict=False))
+    return all(outer[1] == inner[1] * inner[0] for outer, inner in pairwise(seen))
 
 
 def index_maps(operand: Operand) -> list[tuple[int, ...]]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from assay.engine.cpu import isa
 from assay.engine.cpu.launches import Addresses, Launch, make_launch
-from assay.engine.device import Bindings, Element
+from assay.engine.device import Bindings, Element, typed
 from assay.engine.grouping import Grouping, build_group
 from assay.engine.patterns import Pattern, recognise
 from assay.program.operator import Array, ElementType, Operator, Program, Role, Source
@@ -149,7 +149,7 @@ class CpuExecutable:
     def _own(self, index: int) -> Array:
         operator = self.operators[index]
         start = self._offsets[index]
-        return self._arena[start : start + 4 * operator.elements].view(operator.type.dtype)
+        return typed(self._arena[start : start + 4 * operator.elements], operator.type)
 
     # -- running -------------------------------------------------------------------------------------------------
 

@@ -11,16 +11,18 @@ import os
 import tempfile
 import threading
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
-from numba.core import config
+from numba.core import config as numba_config
 
 from assay.engine.cpu import isa, launch
 
 ENTRY = "kernel"
 """Name of the function every module defines: void(ptr record, i64 task, i64 worker)."""
 
+config: Any = numba_config
 _lock = threading.Lock()
 
 
@@ -85,7 +87,7 @@ def _object_code(text: str) -> bytes:
         handle, temporary = tempfile.mkstemp(dir=folder)
         with os.fdopen(handle, "wb") as file:
             file.write(hashlib.sha256(code).digest() + code)
-        os.replace(temporary, path)
+        Path(temporary).replace(path)
     except OSError:
         pass  # a full or read-only disk costs compile time, not results
     return code

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from assay.arithmetic import permutation, philox
+from assay.arithmetic.native_random import permutations, uniforms
 from assay.engine.cpu import jit, launch, loops, scatter
 from assay.engine.cpu.matmul import batch_offsets, batched_matmul, matmul
 from assay.engine.nest import LoopGroup
@@ -191,9 +191,12 @@ class PermuteLaunch(_WritesOne):
     def run(self, prepared: Any, addresses: Addresses, step: int, threads: int) -> None:
         batch, samples = self.operator.p0, self.operator.p1
         output = addresses.array(Source.OPERATOR, self.index).reshape(-1)
-        for element in range(self.operator.elements):
-            epoch, place = divmod(step * batch + element, samples)
-            output[element] = permutation.permutation(addresses.seed, epoch, place, samples)
+        position, done = step * batch, 0
+        while done < output.size:  # a batch may straddle epochs
+            epoch, place = divmod(position + done, samples)
+            number = min(output.size - done, samples - place)
+            output[done : done + number] = permutations(addresses.seed, epoch, place, number, samples)
+            done += number
 
 
 class UniformLaunch(_WritesOne):
@@ -205,8 +208,7 @@ class UniformLaunch(_WritesOne):
 
     def run(self, prepared: Any, addresses: Addresses, step: int, threads: int) -> None:
         output = addresses.array(Source.OPERATOR, self.index).reshape(-1)
-        for element in range(self.operator.elements):
-            output.view(np.uint32)[element] = philox.uniform(addresses.seed, step, self.operator.p0, element)
+        output[:] = uniforms(addresses.seed, step, self.operator.p0, 0, self.operator.elements)
 
 
 def make_launch(what: LoopGroup | tuple[int, Pattern], operators: Sequence[Operator]) -> Launch:

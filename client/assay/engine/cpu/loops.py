@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from assay.engine.cpu import isa, sequences
 from assay.engine.cpu.emitter import NEGATIVE_INFINITY, Emitter, float_literal, signed
 from assay.engine.nest import Location, LoopGroup, Member, Nest, Reading
-from assay.program.operator import Body, ElementType, Source
+from assay.program.operator import Body, ElementType, Guard, Source
 
 Key = tuple[str, int]
 ROW: Key = ("row", 0)
@@ -170,7 +170,7 @@ class _Writer:
         e.when(holds, yes, lambda: e.line(f"store {kind} {fill}, ptr {slot}"))
         return e.let(f"load {kind}, ptr {slot}")
 
-    def _guards_at(self, guards: list[tuple[_Affine, object]], scope: _Scope, lane: int) -> tuple[str, str]:
+    def _guards_at(self, guards: list[tuple[_Affine, Guard]], scope: _Scope, lane: int) -> tuple[str, str]:
         """Whether all guards hold at a lane (i1), and what they add to the position (i64)."""
         e = self.e
         holds, extra = "true", "0"
@@ -178,15 +178,15 @@ class _Writer:
             value = self._scalar(form, scope, lane)
             condition = e.let(f"icmp sge i64 {value}, 0")
             quotient = value
-            if guard.divisor > 1:  # type: ignore[attr-defined]
-                divisor = guard.divisor  # type: ignore[attr-defined]
+            if guard.divisor > 1:
+                divisor = guard.divisor
                 rest = e.let(f"srem i64 {value}, {divisor}")
                 condition = e.let(f"and i1 {condition}, {e.let(f'icmp eq i64 {rest}, 0')}")
                 quotient = e.let(f"sdiv i64 {value}, {divisor}")
-            below = e.let(f"icmp slt i64 {quotient}, {guard.bound}")  # type: ignore[attr-defined]
+            below = e.let(f"icmp slt i64 {quotient}, {guard.bound}")
             condition = e.let(f"and i1 {condition}, {below}")
             holds = condition if holds == "true" else e.let(f"and i1 {holds}, {condition}")
-            extra = e.add64(extra, e.mul64(quotient, guard.multiplier))  # type: ignore[attr-defined]
+            extra = e.add64(extra, e.mul64(quotient, guard.multiplier))
         return holds, extra
 
     def _invariant(self, reading: Reading) -> str:
@@ -237,7 +237,7 @@ class _Writer:
         return result
 
     def _read_lane_by_lane(
-        self, reading: Reading, position: _Affine, guards: list[tuple[_Affine, object]], scope: _Scope, element: str
+        self, reading: Reading, position: _Affine, guards: list[tuple[_Affine, Guard]], scope: _Scope, element: str
     ) -> str:
         """Each lane by itself. A lane whose guard fails reads element 0 instead and is then replaced by the fill."""
         e = self.e
@@ -247,9 +247,9 @@ class _Writer:
         stride = position.coefficient(lanes_on)
         simple = not decoded or lanes_on != ROW
         for form, guard in guards:
-            if guard.divisor != 1 or abs(form.coefficient(lanes_on)) > 1:  # type: ignore[attr-defined]
+            if guard.divisor != 1 or abs(form.coefficient(lanes_on)) > 1:
                 simple = False
-            stride += form.coefficient(lanes_on) * guard.multiplier  # type: ignore[attr-defined]
+            stride += form.coefficient(lanes_on) * guard.multiplier
         kind = e.vector(element)
         slot = e.slot(kind)
 

@@ -1,0 +1,101 @@
+"""Profiling: how far honest runs may lie apart, tensor by tensor, measured with seeded rounding noise.
+
+A profile is itself a canonical run: it can be claimed, replayed and disputed like any other (contracts/FORMAT.md,
+section 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from assay.commitments import tensor
+from assay.commitments.execution import ProfileLeaf, state_root, trace_leaf, trace_root
+from assay.engine.cpu.device import CpuDevice
+from assay.engine.device import Bindings, Device, contiguous
+from assay.program.operator import Array, Role, Source
+from assay.training.canonical import CanonicalRun
+from assay.training.task import TrainingTask
+from assay.training.trace import trace_elements
+
+MINIMUM_SEPARATION = 1.0
+"""A skipped step must lie at least this many thresholds away, or the task is refused in tolerant mode."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Thresholds of a task, and whether they separate honest from dishonest runs."""
+
+    leaves: tuple[ProfileLeaf, ...]
+    thresholds: Array  # one float32 a state tensor
+    separations: tuple[float, ...]  # one a profiled segment
+
+    @property
+    def separates(self) -> bool:
+        """Whether every profiled segment would show a skipped step. A NaN does not separate."""
+        return all(separation >= MINIMUM_SEPARATION for separation in self.separations)
+
+
+def profile(
+    task: TrainingTask,
+    draw_seed: int,
+    segments: int = 1,
+    device: Device | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Profile:
+    """Run the first `segments` segments from the initial state, clean and noisy, and derive the thresholds.
+
+    `progress` gets (steps done, steps to do), clean and noisy ones counted alike.
+    """
+    device = device or CpuDevice()
+    segments = min(segments, task.segments)
+    clean = CanonicalRun(task.program, task.data, task.seed, device)
+    noisy = CanonicalRun(task.program, task.data, task.seed, device, Role.NOISY_STEP)
+    noisy_operators = task.program.section(Role.NOISY_STEP).operators
+    outputs = len(task.program.section(Role.DEVIATION).operators)
+    vector, scalar = outputs - 2, outputs - 1
+    deviation = device.compile(task.program, Role.DEVIATION, [vector, scalar])
+    thresholds: Array = np.zeros(len(task.program.state), np.float32)
+    start: list[Array] = list(task.state)
+    total = 2 * sum(task.segment_steps(segment) for segment in range(segments))
+    done = 0
+    leaves: list[ProfileLeaf] = []
+    separations: list[float] = []
+    for segment in range(segments):
+        first, steps = task.first_step(segment), task.segment_steps(segment)
+        clean.load(start)
+        noisy.load(start)
+        traces = []
+        penultimate = start
+        for number in range(first, first + steps):
+            if number == first + steps - 1:
+                penultimate = clean.copy_state()
+            clean.step(number)
+            traces.append(trace_leaf(noisy.step(number, trace_elements(noisy_operators, draw_seed, number))))
+            done += 2
+            if progress is not None:
+                progress(done, total)
+        bindings = Bindings({}, task.seed)
+        bindings.bind(Source.STATE, clean.state).bind(Source.NOISY, noisy.state)
+        bindings.bind(Source.START, [contiguous(part) for part in start])
+        bindings.bind(Source.PENULTIMATE, [contiguous(part) for part in penultimate])
+        bindings.bind(Source.THRESHOLD, [thresholds])
+        deviation.run(bindings, first + steps - 1, {})
+        thresholds = deviation.value(vector).reshape(-1).copy()
+        separation = deviation.value(scalar).reshape(-1)[:1].copy()
+        separations.append(float(separation[0]))
+        bits = 0x7FC00000 if np.isnan(separation[0]) else int(separation.view(np.uint32)[0])
+        leaves.append(
+            ProfileLeaf(
+                segment,
+                state_root(clean.state),
+                state_root(noisy.state),
+                tensor.root(thresholds),
+                bits,
+                trace_root(traces),
+            )
+        )
+        start = clean.copy_state()
+    return Profile(tuple(leaves), thresholds, tuple(separations))
