@@ -65,7 +65,7 @@ class Convolution:
             raise ConvolutionError(f"every size of {self} must be at least 1, and the padding at least 0")
         if self.in_channels % self.groups or self.out_channels % self.groups:
             raise ConvolutionError(
-                f"{self.in_channels} input and {self.out_channels} output channels are not divisible by groups={self.groups}"
+                f"{self.in_channels} input or {self.out_channels} output channels: not divisible by groups={self.groups}"
             )
         if min(self.out_height, self.out_width) < 1:
             raise ConvolutionError(f"the kernel of {self} is larger than the padded image: enlarge the padding")
@@ -152,14 +152,16 @@ def _record(dtype: np.dtype[Any], **values: int) -> npt.NDArray[Any]:
     return np.array([tuple(values[name] for name in dtype.names or ())], dtype)
 
 
-def _pack(weights: int, row_step: int, group_step: int, groups: int, depth: int, rows: int, workers: int) -> int:
-    """Pack a matrix of rows x (groups * depth) weights; returns the address of its panels."""
+def _pack(
+    weights: int, row_step: int, group_step: int, groups: int, depth: int, rows: int, workers: int, taps: int = 0
+) -> int:
+    """Pack a matrix of rows x (groups * depth) weights (see `pack_weights`); returns the address of its panels."""
     large, medium, small, padded = row_panels(rows)
     packed = launch.scratch("weights", 4 * padded * groups * depth)
     panels = large + medium + small
     parameters = _record(
-        kernels.WEIGHTS, source=weights, row_step=row_step, group_step=group_step, groups=groups, depth=depth,
-        rows=rows, large=large, medium=medium, panels=panels, packed=packed,
+        kernels.WEIGHTS, source=weights, row_step=row_step, group_step=group_step, groups=groups, taps=taps,
+        depth=depth, rows=rows, large=large, medium=medium, panels=panels, packed=packed,
     )  # fmt: skip
     launch.run(kernels.pack_weights, parameters, panels, workers if rows * groups * depth > 1 << 14 else 1)
     return packed
@@ -182,7 +184,7 @@ def _gather(
     """out[n, m, pixel] = fold over k of fma(image, weights[m, k], .) over a batch; the steps are bytes."""
     large, medium, small, _ = row_panels(rows)
     panels, depth, pixels = large + medium + small, len(table), grid.height * grid.width
-    pieces = next((n for n in (1, 2, 4) if n <= LANES and grid.width % (LANES // n) == 0), 0)
+    pieces = next((n for n in (1, 2, 4, 8) if n <= LANES // 2 and grid.width % (LANES // n) == 0), 0)
     group = max(1, min(GROUP_BYTES // image.bytes, -(-batch // (4 * workers))))
     whole = COLUMNS // gcd(COLUMNS, pixels)  # images that fill their last tile
     if whole <= 16:
@@ -291,8 +293,7 @@ class _Phase:
 
     row: int
     column: int
-    kernel_rows: tuple[int, ...]
-    kernel_columns: tuple[int, ...]
+    taps: Table  # byte offsets of those positions in a kernel
     table: Table
 
 
@@ -328,8 +329,8 @@ def _phase_plan(shape: Convolution) -> tuple[_Image, tuple[_Phase, ...]]:
                 for _, h in rows
                 for _, v in columns
             ]
-            taps = tuple(tap for tap, _ in rows), tuple(tap for tap, _ in columns)
-            phases.append(_Phase(row, column, *taps, _table(table)))
+            taps = [4 * (kh * shape.kernel[1] + kw) for kh, _ in rows for kw, _ in columns]
+            phases.append(_Phase(row, column, _table(taps), _table(table)))
     return image, tuple(phases)
 
 
@@ -338,20 +339,21 @@ def _short_input_gradient(shape: Convolution, dy: Array, w: Array, dx: Array, wo
     image, phases = _phase_plan(shape)
     rows, channels = shape.in_channels // shape.groups, image.channels
     pixels = shape.height * shape.width
-    weights = w.reshape(shape.groups, channels, rows, *shape.kernel)
+    taps = shape.kernel[0] * shape.kernel[1]
     if any(len(phase.table) == 0 for phase in phases):
         dx[...] = 0
     for phase in phases:
         if len(phase.table) == 0:
             continue
-        chosen = np.ascontiguousarray(weights[:, :, :, phase.kernel_rows][..., phase.kernel_columns])
-        taps = chosen.shape[-2] * chosen.shape[-1]
         grid = _Grid(
             -(-(shape.height - phase.row) // shape.stride[0]), -(-(shape.width - phase.column) // shape.stride[1]),
             shape.stride[0] * shape.width, shape.stride[1],
         )  # fmt: skip
         for group in range(shape.groups):
-            packed = _pack(chosen[group].ctypes.data, 4 * taps, 4 * rows * taps, channels, taps, rows, workers)
+            packed = _pack(
+                w.ctypes.data + 4 * group * channels * rows * taps, 4 * taps, 4 * rows * taps, channels,
+                len(phase.taps), rows, workers, phase.taps.ctypes.data,
+            )  # fmt: skip
             source = dy.ctypes.data + 4 * group * channels * shape.out_height * shape.out_width
             out = dx.ctypes.data + 4 * (group * rows * pixels + phase.row * shape.width + phase.column)
             _gather(

@@ -28,10 +28,10 @@ from assay.engine.cpu.vector import (
 
 COLUMNS, LANES, VECTORS = UNIT.columns, UNIT.lanes, UNIT.vectors
 
-_PIECES = (1, 2, 4)
-_gather_large_1, _gather_large_2, _gather_large_4 = (gather_tile(LARGE, pieces) for pieces in _PIECES)
-_gather_medium_1, _gather_medium_2, _gather_medium_4 = (gather_tile(MEDIUM, pieces) for pieces in _PIECES)
-_gather_small_1, _gather_small_2, _gather_small_4 = (gather_tile(SMALL, pieces) for pieces in _PIECES)
+_PIECES = (1, 2, 4, 8) if LANES >= 8 else (1, 2, 4, 4)
+_gather_large_1, _gather_large_2, _gather_large_4, _gather_large_8 = (gather_tile(LARGE, n) for n in _PIECES)
+_gather_medium_1, _gather_medium_2, _gather_medium_4, _gather_medium_8 = (gather_tile(MEDIUM, n) for n in _PIECES)
+_gather_small_1, _gather_small_2, _gather_small_4, _gather_small_8 = (gather_tile(SMALL, n) for n in _PIECES)
 _packed_large, _packed_medium, _packed_small = packed_tile(LARGE), packed_tile(MEDIUM), packed_tile(SMALL)
 _window_large, _window_medium, _window_small = window_tile(LARGE), window_tile(MEDIUM), window_tile(SMALL)
 
@@ -63,27 +63,43 @@ def pad_image(p, number, destination):
                 for j in range(whole, width):
                     write_f32(line + 4 * j, read_f32(source + 4 * j))
             else:
-                for j in range(width):
-                    u = p.left + j * p.column_dilation
-                    place = (u % p.phases) * p.phase_width + u // p.phases
-                    write_f32(line + 4 * place, read_f32(source + 4 * j))
+                # column j of the image is column left + j * dilation of the padded one; one plane at a time
+                for phase in range(p.phases):
+                    first = 0
+                    while (p.left + first * p.column_dilation) % p.phases != phase and first < p.phases:
+                        first += 1
+                    if first == p.phases:
+                        continue  # no column of the image falls into this plane
+                    place = phase * p.phase_width + (p.left + first * p.column_dilation) // p.phases
+                    for j in range(first, width, p.phases):
+                        write_f32(line + 4 * place, read_f32(source + 4 * j))
+                        place += p.column_dilation
 
 
 WEIGHTS = launch.record_type(
-    "source", "row_step", "group_step", "groups", "depth", "rows", "large", "medium", "panels", "packed"
+    "source", "row_step", "group_step", "groups", "taps", "depth", "rows", "large", "medium", "panels", "packed"
 )
 
 
 @launch.kernel(WEIGHTS)
 def pack_weights(parameters, task, worker):
-    """Pack row panel `task` of a matrix whose row m is `groups` runs of `depth` values, `group_step` apart."""
+    """Pack row panel `task` of a matrix whose row m is `groups` runs, `group_step` apart, of `depth` values: adjacent
+    ones, or those at the byte offsets `taps`."""
     p = carray(parameters, 1)[0]
     row, height = panel_start(task, p.large, p.medium), panel_rows(task, p.large, p.medium)
+    valid = min(height, p.rows - row)
     for group in range(p.groups):
-        pack_panel(
-            p.source + row * p.row_step + group * p.group_step, p.row_step, 4, min(height, p.rows - row), height,
-            p.depth, p.packed + 4 * (row * p.groups + group * height) * p.depth,
-        )  # fmt: skip
+        source = p.source + row * p.row_step + group * p.group_step
+        packed = p.packed + 4 * (row * p.groups + group * height) * p.depth
+        if p.taps == 0:
+            pack_panel(source, p.row_step, 4, valid, height, p.depth, packed)
+        else:
+            for k in range(p.depth):
+                tap = source + read_i64(p.taps + 8 * k)
+                for i in range(valid):
+                    write_f32(packed + 4 * (k * height + i), read_f32(tap + i * p.row_step))
+                for i in range(valid, height):
+                    write_f32(packed + 4 * (k * height + i), np.float32(0))
 
 
 @njit
@@ -102,12 +118,19 @@ def _run_gather(height, pieces, a, bases, table, c, c_step, depth):
             _gather_medium_2(a, bases, table, c, c_step, depth, 1)
         else:
             _gather_small_2(a, bases, table, c, c_step, depth, 1)
+    elif pieces == 4:
+        if height == LARGE:
+            _gather_large_4(a, bases, table, c, c_step, depth, 1)
+        elif height == MEDIUM:
+            _gather_medium_4(a, bases, table, c, c_step, depth, 1)
+        else:
+            _gather_small_4(a, bases, table, c, c_step, depth, 1)
     elif height == LARGE:
-        _gather_large_4(a, bases, table, c, c_step, depth, 1)
+        _gather_large_8(a, bases, table, c, c_step, depth, 1)
     elif height == MEDIUM:
-        _gather_medium_4(a, bases, table, c, c_step, depth, 1)
+        _gather_medium_8(a, bases, table, c, c_step, depth, 1)
     else:
-        _gather_small_4(a, bases, table, c, c_step, depth, 1)
+        _gather_small_8(a, bases, table, c, c_step, depth, 1)
 
 
 @njit
