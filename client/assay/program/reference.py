@@ -174,7 +174,7 @@ def evaluate_element(operator: Operator, element: int, read: Read, context: Step
         return result
     if operator.body == Body.PERMUTE:
         epoch, place = divmod(context.step * operator.p0 + element, operator.p1)
-        return permutation(context.seed, epoch, place, operator.p1)
+        return permutation(context.seed, epoch & binary32.WORD_MASK, place, operator.p1)
     if operator.body == Body.UNIFORM:
         draw = philox(context.seed, context.step, operator.p0, element)
         return binary32.mul(binary32.int_to_float(draw >> 8), binary32.from_float(2.0**-24))

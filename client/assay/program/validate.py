@@ -104,6 +104,8 @@ def validate_operator(operator: Operator, number: int, context: _Context) -> Non
             raise refuse(f"{size} {what}, fewer than 2^31 are allowed")
     if operator.body in (Body.PERMUTE, Body.GATHER) and operator.p1 < 1:
         raise refuse("p1 is 0, at least 1 is needed")
+    if operator.body == Body.PERMUTE and operator.p1 > MAX_ELEMENTS:
+        raise refuse(f"p1 is {operator.p1}, fewer than 2^31 samples are allowed")
     if len(operator.operands) != len(rule.operands):
         raise refuse(f"number of operands is {len(operator.operands)}, the body takes {len(rule.operands)}")
     for place, (operand, letter) in enumerate(zip(operator.operands, rule.operands, strict=True)):
