@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-pragma solidity ^0.8.24;
+pragma solidity 0.8.30;
 
 /// @title Binary32
 /// @notice IEEE-754 binary32 arithmetic on bit patterns: the scalar operations of Assay's arithmetic `binary32-1`.
