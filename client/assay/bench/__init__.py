@@ -1,0 +1,1 @@
+"""Benchmarks behind `assay bench`: ratios measured in one process, interleaved, medians."""

@@ -1,0 +1,124 @@
+"""The one interface of all stores, and fetching over it: resumed, retried, limited in size and watched.
+
+A locator is `scheme:name`, for instance `dir:9f86d0...` or `ipfs:bafk...`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from assay.storage.errors import NotFoundError, StorageError, TooLargeError
+
+BLOCK_BYTES = 1 << 20
+MAX_LOCATOR = 512
+
+Progress = Callable[[int, int | None], None]
+"""(bytes so far, bytes in all if known)"""
+
+
+class Store(Protocol):
+    """A place for files."""
+
+    @property
+    def scheme(self) -> str:
+        """What its locators begin with."""
+
+    def put(self, path: Path, progress: Progress | None = None) -> str:
+        """Store a file and return its locator. The same content gives the same locator."""
+
+    def read(self, locator: str, offset: int) -> Iterator[bytes]:
+        """The file's bytes from `offset` on, in pieces. Raises `StorageError`; may end early if the connection does."""
+
+    def check(self) -> str:
+        """A sentence about the store's state. Raises `StorageError` if it cannot be used, with what to do."""
+
+
+def name_of(locator: str, scheme: str) -> str:
+    """The part of a locator after its scheme. `StorageError` if it is another store's, or could be a path."""
+    found, _, name = locator.partition(":")
+    if len(locator) > MAX_LOCATOR or found != scheme or not name.isascii() or not name.isalnum():
+        shown = locator[:80] + ("..." if len(locator) > 80 else "")
+        raise StorageError(
+            f"{shown!r} is no locator of the {scheme} store: it begins with '{scheme}:' and a plain name"
+        )
+    return name
+
+
+def fetch(
+    store: Store,
+    locator: str,
+    target: Path,
+    limit: int,
+    size: int | None = None,
+    attempts: int = 4,
+    progress: Progress | None = None,
+    pause: Callable[[float], None] = time.sleep,
+) -> Path:
+    """Fetch a file to `target`, which appears only when it is complete.
+
+    `limit` is the most bytes ever written. `size` is the exact size, if known: then a short answer is resumed where it
+    broke off instead of being taken for the end. A half-fetched file of an earlier call is continued. After `attempts`
+    failures without a byte of progress the last error is raised; what was fetched stays for the next call.
+    """
+    if size is not None and size > limit:
+        raise TooLargeError(f"{locator} has {size} bytes, the limit is {limit}: raise the limit to take it")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(target.name + ".part")
+    failures = 0
+    while True:
+        have = partial.stat().st_size if partial.exists() else 0
+        if size is not None and have > size:
+            partial.unlink()
+            have = 0
+        try:
+            if size is None or have < size:
+                have = _append(store, locator, partial, have, limit, size, progress)
+            if size is None or have == size:
+                break
+            raise StorageError(f"{locator} ended after {have} of {size} bytes")
+        except (NotFoundError, TooLargeError):
+            raise
+        except StorageError as error:
+            grown = partial.stat().st_size if partial.exists() else 0
+            failures = 0 if grown > have else failures + 1
+            if failures >= attempts:
+                raise StorageError(
+                    f"{error}; {attempts} attempts without progress: check the store and try again"
+                ) from error
+            pause(min(8.0, 0.25 * 2**failures))
+    with partial.open("rb+") as file:
+        os.fsync(file.fileno())
+    partial.replace(target)
+    return target
+
+
+def _append(
+    store: Store, locator: str, partial: Path, have: int, limit: int, size: int | None, progress: Progress | None
+) -> int:
+    with contextlib.closing(_pieces(store, locator, have)) as pieces:
+        try:
+            with partial.open("ab") as file:
+                for piece in pieces:
+                    have += len(piece)
+                    if have > limit or (size is not None and have > size):
+                        file.close()
+                        partial.unlink(missing_ok=True)
+                        allowed = limit if size is None else size
+                        raise TooLargeError(
+                            f"{locator} sends more than the {allowed} bytes expected: it is not the file"
+                        )
+                    file.write(piece)
+                    if progress is not None:
+                        progress(have, size)
+        except OSError as error:
+            raise StorageError(f"cannot write {partial}: {error.strerror}; free disk space and try again") from error
+    return have
+
+
+def _pieces(store: Store, locator: str, offset: int) -> Generator[bytes, None, None]:
+    yield from store.read(locator, offset)  # a generator, so that it can be closed
