@@ -14,6 +14,7 @@ import argparse
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -35,6 +36,8 @@ PYTHON = PROGRAMS / "python"
 CONTRACT_TESTS = ROOT / "tests" / "contracts"
 MARKET_TESTS = (ROOT / "tests" / "market", ROOT / "tests" / "attacks")
 NO_TESTS_COLLECTED = 5  # pytest's exit code
+# No part takes this long; something waits for what will not come.
+PART_SECONDS = 40 * 60.0
 
 
 @dataclass(frozen=True)
@@ -119,13 +122,18 @@ def pytest(
     """Run pytest over folders of tests."""
     report = options.folder / f"report-{time.monotonic_ns()}.xml"
     marker = ["-m", "not slow"] if options.fast and "-m" not in words else []
-    code = run(
-        [PYTHON, "-m", "pytest", *folders, "-q", f"--junitxml={report}", *marker, *words],
-        folder=ROOT,
-        environment={**os.environ, **(environment or {})},
-        # pytest tidies up (chains, markets) on Ctrl-C, not on SIGTERM.
-        death_signal=signal.SIGINT,
-    )
+    try:
+        code = run(
+            [PYTHON, "-m", "pytest", *folders, "-q", f"--junitxml={report}", *marker, *words],
+            folder=ROOT,
+            environment={**os.environ, **(environment or {})},
+            timeout=PART_SECONDS,
+            # pytest tidies up (chains, markets) on Ctrl-C, not on SIGTERM.
+            death_signal=signal.SIGINT,
+        )
+    except subprocess.TimeoutExpired:
+        print(f"stopped: not done after {PART_SECONDS / 60:.0f} minutes")
+        return Count(failed=1)
     return count_report(report, code)
 
 

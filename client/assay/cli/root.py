@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
 import click
 
@@ -46,12 +48,18 @@ def cli() -> None:
     """Assay: a market for machine-learning training in which the work is proven."""
 
 
+def _raise_exit(number: int, _frame: FrameType | None) -> None:
+    """A signal handler: leave through every `finally`, so that chains and node processes are stopped."""
+    sys.exit(128 + number)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit.
 
     Exit codes: 0 done, 1 an `AssayError` (its message on standard error; under `--json` also
-    `{"error": ..., "code": ...}` on standard output), 2 wrong usage, 130 interrupted.
+    `{"error": ..., "code": ...}` on standard output), 2 wrong usage, 130 interrupted, 143 terminated.
     """
+    signal.signal(signal.SIGTERM, _raise_exit)
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         result = cli.main(args=words, prog_name="assay", standalone_mode=False)
