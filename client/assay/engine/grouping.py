@@ -1,15 +1,15 @@
 """Which operators one loop kernel computes together.
 
-Operators are taken in program order. One joins the group of a producer when both can share row dimensions (see
-`assay.engine.nest`) and no path through other groups would make a cycle. Groups change which intermediate tensors are
-written to memory, never a result.
+Operators are taken in program order. One joins the group of a producer when the outputs of both can be cut into the
+same rows (see `assay.engine.nest`) and no path through other groups would make a cycle. Groups change which
+intermediate tensors are written to memory, never a result.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from math import prod
+from functools import cache
 
 from assay.engine.nest import (
     Dim,
@@ -18,8 +18,10 @@ from assay.engine.nest import (
     Member,
     Nest,
     Reading,
+    Rowed,
     chains,
     collapse,
+    in_rows,
     index_maps,
     is_fold,
     reads_same_place,
@@ -31,36 +33,25 @@ GROUP_LIMIT = 48  # operators; keeps a kernel's compile time and registers in bo
 SCRATCH_LIMIT = 1 << 18  # bytes of one value a worker; larger ones go to memory
 SMALL_TASK = 1 << 14  # element evaluations below which a kernel is one task
 TASKS = 16
+MANY_ROWS = 32
+
+Rows = frozenset[int]
 
 
 @dataclass
 class Cluster:
-    """A group in the making: its operators, the numbers of row dimensions that still suit all of them, and which
-    clusters must run before it (a set of bits, transitively closed)."""
+    """A group in the making: its operators, the numbers of rows that still suit all of them, and which clusters must
+    run before it (a set of bits, transitively closed)."""
 
     number: int
     operators: list[int]
-    rows: int  # bit p: p row dimensions are possible
+    rows: Rows
     before: int
     fusable: bool
 
 
 def dependencies(operator: Operator) -> list[Operand]:
     return [operand for operand in operator.operands if operand.source == Source.OPERATOR]
-
-
-def possible_rows(operator: Operator) -> int:
-    """Bit p set: the first p output dimensions can be the rows."""
-    return (1 << (len(operator.extents) + 1)) - 1
-
-
-def _shared_rows(consumer: Operator, producer: Operator, operands: Iterable[Operand]) -> int:
-    """Numbers of row dimensions for which the consumer stays in its row of the producer."""
-    bits = 0
-    for rows in range(min(len(consumer.extents), len(producer.extents)) + 1):
-        if all(stays_in_row(operand, consumer, producer, rows) for operand in operands):
-            bits |= 1 << rows
-    return bits
 
 
 class Grouping:
@@ -71,14 +62,21 @@ class Grouping:
         self.fusable = set(fusable)
         self.clusters: dict[int, Cluster] = {}
         self.cluster_of: dict[int, int] = {}
+        self.rowed = cache(lambda index, rows: in_rows(operators[index], rows))
+        self._interesting = {1}
+        for operator in operators:
+            product = 1
+            for extent in operator.extents:
+                product *= extent
+                self._interesting.add(product)
         for index in range(len(operators)):
             self._add(index)
 
-    def _useful(self, rows: int, operator: Operator) -> bool:
-        """Rows worth sharing: not the trivial single row, unless everything is small."""
-        if rows & ~1:
-            return True
-        return bool(rows & 1) and operator.elements * operator.terms <= 256
+    def _possible_rows(self, index: int) -> Rows:
+        elements = self.operators[index].elements
+        return frozenset(
+            rows for rows in self._interesting if elements % rows == 0 and self.rowed(index, rows) is not None
+        )
 
     def _add(self, index: int) -> None:
         operator = self.operators[index]
@@ -86,10 +84,12 @@ class Grouping:
         before = 0
         for number in producers:
             before |= self.clusters[number].before | (1 << number)
-        own = Cluster(index, [index], possible_rows(operator), before, index in self.fusable)
+        fusable = index in self.fusable
+        rows = self._possible_rows(index) if fusable else frozenset()
+        own = Cluster(index, [index], rows, before, fusable)
         self.clusters[index] = own
         self.cluster_of[index] = index
-        if not own.fusable:
+        if not fusable:
             return
         for number in sorted(producers, reverse=True):
             current = self.clusters[self.cluster_of[index]]
@@ -101,39 +101,34 @@ class Grouping:
         """Merge `second` (which may depend on `first`) into `first`, if that is sound and useful."""
         if not (first.fusable and second.fusable) or len(first.operators) + len(second.operators) > GROUP_LIMIT:
             return
-        rows = first.rows & second.rows
-        members = set(first.operators)
-        for consumer_index in second.operators:
-            consumer = self.operators[consumer_index]
-            inside: dict[int, list[Operand]] = {}
-            for operand in dependencies(consumer):
-                if operand.index in members:
-                    inside.setdefault(operand.index, []).append(operand)
-            for producer_index, operands in inside.items():
-                rows &= _shared_rows(consumer, self.operators[producer_index], operands)
-        # All members must agree on the extents of the shared rows.
-        model, other = self.operators[first.operators[0]], self.operators[second.operators[0]]
-        for count in range(rows.bit_length()):
-            if rows >> count & 1 and model.extents[:count] != other.extents[:count]:
-                rows &= ~(1 << count)
-        if not self._useful(rows, other) or not self._keeps_parallel(rows, first, second):
+        rows = self._useful(first.rows & second.rows, first, second)
+        if not rows:
             return
+        members = set(first.operators)
+        for consumer in second.operators:
+            for operand in dependencies(self.operators[consumer]):
+                if operand.index in members:
+                    rows = frozenset(count for count in rows if self._stays(operand, consumer, count))
         # INVARIANT: no path from one to the other leads through a third cluster.
-        if self._path_outside(first, second) or self._path_outside(second, first):
+        if not rows or self._path_outside(first, second) or self._path_outside(second, first):
             return
         self._merge(first, second, rows)
 
-    def _keeps_parallel(self, rows: int, first: Cluster, second: Cluster) -> bool:
-        """Do not tie a large operator to few rows for the sake of a small one."""
+    def _stays(self, operand: Operand, consumer: int, rows: int) -> bool:
+        reader = self.rowed(consumer, rows)
+        place = self.operators[consumer].operands.index(operand)
+        if reader is None:
+            return False
+        return stays_in_row(reader.operator.operands[place], reader, self.operators[operand.index].elements // rows)
+
+    def _useful(self, rows: Rows, first: Cluster, second: Cluster) -> Rows:
+        """Numbers of rows that do not tie a large operator to few rows for the sake of a small one."""
         heaviest = max(
             (self.operators[i] for i in (*first.operators, *second.operators)), key=lambda op: op.elements * op.terms
         )
         if heaviest.elements * heaviest.terms <= SMALL_TASK:
-            return True
-        best = max(
-            (prod(heaviest.extents[:count]) for count in range(rows.bit_length()) if rows >> count & 1), default=1
-        )
-        return best >= min(8, heaviest.elements)
+            return rows
+        return frozenset(count for count in rows if count >= min(8, heaviest.elements))
 
     def _path_outside(self, start: Cluster, end: Cluster) -> bool:
         for index in end.operators:
@@ -143,7 +138,7 @@ class Grouping:
                     return True
         return False
 
-    def _merge(self, first: Cluster, second: Cluster, rows: int) -> None:
+    def _merge(self, first: Cluster, second: Cluster, rows: Rows) -> None:
         first.operators = sorted(first.operators + second.operators)
         first.rows = rows
         gained = (first.before | second.before) & ~(1 << first.number) & ~(1 << second.number)
@@ -175,82 +170,86 @@ class Grouping:
 # -- from a cluster to a loop group -------------------------------------------------------------------------------
 
 
-def _stages(operators: Sequence[Operator], members: list[int]) -> dict[int, int]:
-    inside = set(members)
-    stage: dict[int, int] = {}
-    for index in members:
-        operator = operators[index]
-        level = 0
-        for operand in dependencies(operator):
-            if operand.index in inside:
-                producer = operators[operand.index]
-                same = not is_fold(operator) and not is_fold(producer) and reads_same_place(operand, operator, producer)
-                level = max(level, stage[operand.index] + (0 if same else 1))
-        stage[index] = level
-    return stage
-
-
-def _in_register(operators: Sequence[Operator], stage: dict[int, int], consumer: int, operand: Operand) -> bool:
-    # Stages are equal only for maps that read the same place.
-    return operand.source == Source.OPERATOR and stage.get(operand.index) == stage[consumer]
-
-
-def _choose_rows(operators: Sequence[Operator], members: list[int], rows: int, lanes: int) -> int:
-    """The number of row dimensions, among those possible, that gives long inner loops and enough rows."""
-
-    def quality(count: int) -> tuple[int, int, int]:
-        shortest = 1 << 30
-        for index in members:
-            operator = operators[index]
-            maps = [m for operand in operator.operands for m in index_maps(operand)]
-            inner = collapse(operator.extents[count:], count, [*maps, _output(operator)])
-            if inner:
-                length = inner[-1].extent
-            else:
-                flat = all(chains(operator.extents[:count], m[:count]) for m in maps)
-                length = prod(operator.extents[:count]) if flat else 1
-            shortest = min(shortest, length)
-        number = prod(operators[members[0]].extents[:count])
-        return (min(shortest, 4 * lanes), min(number, 32), count)
-
-    return max((count for count in range(rows.bit_length()) if rows >> count & 1), key=quality)
+def _maps(operators: Iterable[Operator]) -> list[tuple[int, ...]]:
+    return [m for operator in operators for operand in operator.operands for m in index_maps(operand)]
 
 
 def _output(operator: Operator) -> tuple[int, ...]:
     return row_major_strides(operator.extents) + (0,) * len(operator.reduced)
 
 
+def _stages(members: dict[int, Rowed]) -> dict[int, int]:
+    """Loops that must follow each other: maps of one stage may share a loop, and then pass values in registers."""
+    stage: dict[int, int] = {}
+    for index, rowed in members.items():
+        level = 0
+        for operand in dependencies(rowed.operator):
+            producer = members.get(operand.index)
+            if producer is None:
+                continue
+            folds = is_fold(rowed.operator) or is_fold(producer.operator)
+            same = not folds and reads_same_place(operand, rowed, producer)
+            level = max(level, stage[operand.index] + (0 if same else 1))
+        stage[index] = level
+    return stage
+
+
+def _choose_rows(operators: Sequence[Operator], cluster: Cluster, lanes: int) -> int:
+    """The number of rows, among those possible, that gives long inner loops and enough rows."""
+
+    def quality(rows: int) -> tuple[int, int, int]:
+        shortest = 1 << 30
+        for index in cluster.operators:
+            rowed = in_rows(operators[index], rows)
+            assert rowed is not None
+            maps = _maps([rowed.operator])
+            inner = collapse(rowed.inner_extents, rowed.dims, [*maps, _output(rowed.operator)])
+            if inner:
+                length = inner[-1].extent
+            else:
+                length = rows if all(chains(rowed.row_extents, m[: rowed.dims]) for m in maps) else 1
+            shortest = min(shortest, length)
+        return (min(shortest, 4 * lanes), min(rows, MANY_ROWS), rows)
+
+    return max(cluster.rows, key=quality)
+
+
 def build_group(
     operators: Sequence[Operator],
     cluster: Cluster,
     keep: Collection[int],
-    dtype_of: dict[tuple[Source, int], ElementType],
+    types: dict[tuple[Source, int], ElementType],
     lanes: int,
 ) -> LoopGroup:
     """The loop group of a cluster. `keep` are operators whose output must be a whole tensor in memory."""
-    members = cluster.operators
-    rows = _choose_rows(operators, members, cluster.rows, lanes)
-    stage = _stages(operators, members)
-    row_extents = operators[members[0]].extents[:rows]
+    rows = _choose_rows(operators, cluster, lanes)
+    members: dict[int, Rowed] = {}
+    for index in cluster.operators:
+        rowed = in_rows(operators[index], rows)
+        assert rowed is not None
+        members[index] = rowed
+    stage = _stages(members)
     boxes: dict[tuple[int, bool, tuple[int, ...]], list[int]] = {}
-    for index in members:
-        operator = operators[index]
-        fold = is_fold(operator)
-        box = (stage[index], fold, (*operator.extents, index) if fold else operator.extents)
+    for index, rowed in members.items():
+        fold = is_fold(rowed.operator)
+        box = (stage[index], fold, (*rowed.inner_extents, index) if fold else rowed.inner_extents)
         boxes.setdefault(box, []).append(index)
 
-    row_loops = False
-    only_row_maps = True
+    row_loops, only_row_maps = False, True
     inner_of: dict[int, tuple[Dim, ...]] = {}
     for numbers in boxes.values():
-        maps = [m for i in numbers for operand in operators[i].operands for m in index_maps(operand)]
-        first = operators[numbers[0]]
-        inner = collapse(first.extents[rows:], rows, [*maps, _output(first)])
+        # A map's loops are shared by all maps of its box: they collapse only where all of them allow it.
+        shared = [
+            (members[i].dims, m) for i in numbers for m in (*_maps([members[i].operator]), _output(members[i].operator))
+        ]
+        extents = members[numbers[0]].inner_extents
+        aligned = [strides[dims : dims + len(extents)] for dims, strides in shared]
+        inner = collapse(extents, 0, aligned)
         row_loops |= not inner
-        only_row_maps &= not inner and not is_fold(first)
+        only_row_maps &= not inner and not is_fold(members[numbers[0]].operator)
         for i in numbers:
-            inner_of[i] = inner
-    widest = max(prod(operators[i].extents[rows:]) for i in members)
+            inner_of[i] = tuple(Dim(dim.extent, dim.last + members[i].dims) for dim in inner)
+    widest = max(rowed.row_elements for rowed in members.values())
     if only_row_maps:
         block_rows = 64 * lanes
     elif row_loops and widest == 1:
@@ -260,49 +259,47 @@ def build_group(
     else:
         block_rows = max(1, min(lanes, 4096 // widest))
 
-    used_outside_stage: set[int] = set()
-    for index in members:
-        for operand in dependencies(operators[index]):
-            if operand.index in stage and stage[operand.index] != stage[index]:
-                used_outside_stage.add(operand.index)
+    crosses_stages = {
+        operand.index
+        for index, rowed in members.items()
+        for operand in dependencies(rowed.operator)
+        if operand.index in stage and stage[operand.index] != stage[index]
+    }
 
     def location(index: int) -> Location:
         if index in keep:
             return Location.BUFFER
-        if index not in used_outside_stage:
+        if index not in crosses_stages:
             return Location.REGISTER
-        elements = block_rows * prod(operators[index].extents[rows:])
-        return Location.SCRATCH if 4 * elements <= SCRATCH_LIMIT else Location.BUFFER
+        fits = 4 * block_rows * members[index].row_elements <= SCRATCH_LIMIT
+        return Location.SCRATCH if fits else Location.BUFFER
 
     def nest(index: int) -> Nest:
-        operator = operators[index]
-        readings = []
-        for operand in operator.operands:
-            maps = index_maps(operand)
-            kind = dtype_of.get((operand.source, operand.index), ElementType.INT)
-            readings.append(
-                Reading(
-                    operand.source,
-                    operand.index,
-                    operand.fill,
-                    operand.offset,
-                    operand.stride,
-                    operand.guards,
-                    kind,
-                    all(chains(row_extents, m[:rows]) for m in maps),
-                    _in_register(operators, stage, index, operand),
-                )
+        rowed = members[index]
+        operator = rowed.operator
+        readings = tuple(
+            Reading(
+                operand.source,
+                operand.index,
+                operand.fill,
+                operand.offset,
+                operand.stride,
+                operand.guards,
+                types.get((operand.source, operand.index), ElementType.INT),
+                all(chains(rowed.row_extents, m[: rowed.dims]) for m in index_maps(operand)),
+                # Stages are equal only for maps that read the same place.
+                operand.source == Source.OPERATOR and stage.get(operand.index) == stage[index],
             )
-        fold_maps = [m for operand in operator.operands for m in index_maps(operand)]
-        fold = collapse(operator.reduced, len(operator.extents), fold_maps)
+            for operand in operator.operands
+        )
+        fold = collapse(operator.reduced, len(operator.extents), _maps([operator]))
         return Nest(
-            index, operator, tuple(readings), inner_of[index], fold, location(index), prod(operator.extents[rows:])
+            index, operator, rowed.row_extents, readings, inner_of[index], fold, location(index), rowed.row_elements
         )
 
     ordered = sorted(boxes.items(), key=lambda item: (item[0][0], item[1][0]))
     built = tuple(Member(box[1], tuple(nest(i) for i in numbers)) for box, numbers in ordered)
-    total_rows = prod(row_extents)
-    effort = sum(operators[i].elements * operators[i].terms for i in members)
+    effort = sum(operators[i].elements * operators[i].terms for i in cluster.operators)
     tasks = 1 if effort < SMALL_TASK else TASKS
-    blocks = -(-total_rows // block_rows)
-    return LoopGroup(row_extents, built, block_rows, -(-blocks // tasks) * block_rows)
+    blocks = -(-rows // block_rows)
+    return LoopGroup(rows, built, block_rows, -(-blocks // tasks) * block_rows)

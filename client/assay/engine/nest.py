@@ -1,13 +1,13 @@
 """Loop nests and groups of them: what a plan hands to a back end's code generator.
 
-A group's operators share their first dimensions, the *rows*; what one reads of another lies in the same row. See
-`assay.engine.plan` for how groups are formed.
+The output of every operator of a group is cut into the same number of *rows* (of equal length, row-major); what one
+operator reads of another lies in the same row. See `assay.engine.grouping` for how groups are formed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 from itertools import pairwise
@@ -56,10 +56,11 @@ class Reading:
 
 @dataclass(frozen=True)
 class Nest:
-    """One operator of a group."""
+    """One operator of a group, its loops split so that the first `rows` dimensions are the group's rows."""
 
     index: int
     operator: Operator
+    row_extents: tuple[int, ...]
     readings: tuple[Reading, ...]
     inner: tuple[Dim, ...]  # output dimensions that are not rows
     fold: tuple[Dim, ...]
@@ -84,7 +85,7 @@ class Member:
 class LoopGroup:
     """Operators that one kernel computes, in the order of `members`."""
 
-    row_extents: tuple[int, ...]
+    rows: int
     members: tuple[Member, ...]
     block_rows: int
     task_rows: int
@@ -97,10 +98,6 @@ class LoopGroup:
     def members_of(self) -> frozenset[int]:
         """Numbers of the operators in the group."""
         return frozenset(nest.index for nest in self.nests)
-
-    @property
-    def rows(self) -> int:
-        return prod(self.row_extents)
 
 
 def is_fold(operator: Operator) -> bool:
@@ -133,21 +130,71 @@ def collapse(extents: Sequence[int], first: int, maps: Sequence[Sequence[int]]) 
     return tuple(dims)
 
 
-def stays_in_row(operand: Operand, consumer: Operator, producer: Operator, rows: int) -> bool:
-    """Whether `consumer`, in row r (over its first `rows` dimensions), reads only row r of `producer`."""
-    if producer.extents[:rows] != consumer.extents[:rows] or len(producer.extents) < rows:
-        return False
-    row_elements = prod(producer.extents[rows:])
+@dataclass(frozen=True)
+class Rowed:
+    """An operator whose first `dims` dimensions make up a given number of rows."""
+
+    operator: Operator
+    dims: int
+
+    @property
+    def row_extents(self) -> tuple[int, ...]:
+        return self.operator.extents[: self.dims]
+
+    @property
+    def inner_extents(self) -> tuple[int, ...]:
+        return self.operator.extents[self.dims :]
+
+    @property
+    def row_elements(self) -> int:
+        return prod(self.inner_extents)
+
+
+def in_rows(operator: Operator, rows: int) -> Rowed | None:
+    """The operator with its output cut into `rows` rows, a dimension split in two if need be; None if it cannot be."""
+    product = 1
+    for place, extent in enumerate(operator.extents):
+        if product == rows and extent > 1:
+            return Rowed(operator, place)
+        if product * extent > rows:
+            if rows % product or extent % (rows // product):
+                return None
+            return Rowed(_split(operator, place, rows // product), place + 1)
+        product *= extent
+    return Rowed(operator, len(operator.extents)) if product == rows else None
+
+
+def _split(operator: Operator, place: int, first: int) -> Operator:
+    """Output dimension `place` as two: `first` times what is left."""
+    second = operator.extents[place] // first
+
+    def strides(old: tuple[int, ...]) -> tuple[int, ...]:
+        return (*old[:place], old[place] * second, old[place], *old[place + 1 :])
+
+    operands = tuple(
+        replace(
+            operand,
+            stride=strides(operand.stride),
+            guards=tuple(replace(guard, stride=strides(guard.stride)) for guard in operand.guards),
+        )
+        for operand in operator.operands
+    )
+    extents = (*operator.extents[:place], first, second, *operator.extents[place + 1 :])
+    return replace(operator, extents=extents, operands=operands)
+
+
+def stays_in_row(operand: Operand, consumer: Rowed, row_elements: int) -> bool:
+    """Whether the consumer, in row r, reads only row r of a producer whose rows have so many elements."""
     step = row_elements
-    for place in range(rows - 1, -1, -1):
-        extent = consumer.extents[place]
-        if extent > 1 and operand.stride[place] != step:
+    dims, extents = consumer.dims, consumer.operator.dimensions
+    for place in range(dims - 1, -1, -1):
+        if extents[place] > 1 and operand.stride[place] != step:
             return False
-        if any(guard.multiplier and guard.stride[place] and extent > 1 for guard in operand.guards):
+        if any(guard.multiplier and guard.stride[place] and extents[place] > 1 for guard in operand.guards):
             return False
-        step *= extent
+        step *= extents[place]
     low = high = operand.offset
-    for extent, stride in zip(consumer.dimensions[rows:], operand.stride[rows:], strict=True):
+    for extent, stride in zip(extents[dims:], operand.stride[dims:], strict=True):
         low += min(0, stride * (extent - 1))
         high += max(0, stride * (extent - 1))
     for guard in operand.guards:
@@ -156,11 +203,14 @@ def stays_in_row(operand: Operand, consumer: Operator, producer: Operator, rows:
     return low >= 0 and high < row_elements
 
 
-def reads_same_place(operand: Operand, consumer: Operator, producer: Operator) -> bool:
-    """Whether `consumer` reads `producer` exactly at the element it computes itself."""
-    if operand.guards or operand.offset or producer.extents != consumer.extents or consumer.reduced:
+def reads_same_place(operand: Operand, consumer: Rowed, producer: Rowed) -> bool:
+    """Whether the consumer, a map, reads of the producer exactly the element that it computes itself."""
+    if operand.guards or operand.offset or producer.inner_extents != consumer.inner_extents:
         return False
-    strides = row_major_strides(producer.extents)
+    if consumer.operator.reduced or not stays_in_row(operand, consumer, producer.row_elements):
+        return False
+    strides = row_major_strides(producer.inner_extents)
     return all(
-        extent == 1 or mine == its for extent, mine, its in zip(consumer.extents, operand.stride, strides, strict=True)
+        extent == 1 or mine == its
+        for extent, mine, its in zip(consumer.inner_extents, operand.stride[consumer.dims :], strides, strict=True)
     )

@@ -42,6 +42,7 @@ class _Affine:
     """offset + sum of coefficient * loop variable."""
 
     offset: int
+    row_extents: tuple[int, ...] = ()
     terms: dict[Key, int] = field(default_factory=dict)
 
     def coefficient(self, key: Key) -> int:
@@ -85,7 +86,7 @@ class _Writer:
         """The affine form at lane `lane`, as a scalar i64."""
         e = self.e
         total = str(affine.offset)
-        rows = self.group.row_extents
+        rows = affine.row_extents
         decode = [key for key in affine.terms if key[0] == "decoded"]
         terms = dict(affine.terms)
         if decode:
@@ -108,9 +109,8 @@ class _Writer:
             total = e.add64(total, e.mul64(variable, coefficient))
         return total
 
-    def _row_form(self, strides: Sequence[int], flat: bool) -> dict[Key, int]:
+    def _row_form(self, extents: Sequence[int], strides: Sequence[int], flat: bool) -> dict[Key, int]:
         """Terms of the row dimensions: one on the flat row number if `flat`, otherwise one a decoded digit."""
-        extents = self.group.row_extents
         if flat:
             last = next(
                 (stride for stride, extent in zip(reversed(strides), reversed(extents), strict=True) if extent > 1), 0
@@ -123,8 +123,9 @@ class _Writer:
         }
 
     def _form(self, offset: int, strides: Sequence[int], nest: Nest, flat: bool) -> _Affine:
-        rows = len(self.group.row_extents)
-        affine = _Affine(offset, self._row_form(strides[:rows], flat))
+        rows = len(nest.row_extents)
+        terms = self._row_form(nest.row_extents, strides[:rows], flat)
+        affine = _Affine(offset, nest.row_extents, terms)
         for kind, dims in (("inner", nest.inner), ("fold", nest.fold)):
             for place, dim in enumerate(dims):
                 if strides[dim.last]:

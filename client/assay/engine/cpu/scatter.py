@@ -41,9 +41,8 @@ def text(pattern: Scatter) -> str:
         start = e.mul64(row, pattern.width)
 
         def zero(at: str) -> None:
-            e.line(
-                f"store {e.f32} {e.splat_literal('float', '0.0')}, ptr {pointer('%output', e.add64(start, at))}, align 4"
-            )
+            to = pointer("%output", e.add64(start, at))
+            e.line(f"store {e.f32} {e.splat_literal('float', '0.0')}, ptr {to}, align 4")
 
         columns(zero)
 
