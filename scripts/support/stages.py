@@ -158,6 +158,7 @@ def carry_out(wanted: list[Stage]) -> None:
     if not missing:
         return
     say(f"Setting up {ROOT} with Python {platform.python_version()} (only once; logs in {LOGS.relative_to(ROOT)})")
+    (TOOLS / "python").write_text(f"{sys.executable}\n")
     for number, stage in enumerate(missing, start=1):
         # What an earlier stage made may have made this one's record true, never false: only time is lost by asking.
         again = " (again: its last try was not finished)" if recorded(stage).get("done") is False else ""
