@@ -14,6 +14,23 @@ struct Opening {
     bytes32[] proof;
 }
 
+/// @notice An operator's record and its way up the program tree.
+/// @param work The operator's work, as the tree has it.
+struct RecordOpening {
+    bytes record;
+    uint128 work;
+    SumSibling[] proof;
+}
+
+/// @notice Where tensors are opened: a root, and what lies between it and a tensor's own tree.
+/// @param tensorIndex The bits of the way down that lie above the tensor's tree: which tensor, and above that which step.
+/// @param depth Number of these bits.
+struct Place {
+    bytes32 root;
+    uint256 tensorIndex;
+    uint256 depth;
+}
+
 /// @title Trees
 /// @notice The Merkle trees of contracts/FORMAT.md: plain trees, tensor chunks, program (sum) trees. All hashes are SHA-256.
 /// @dev A call of the precompile that fails for want of gas reverts here: no result is ever derived from it.
@@ -142,7 +159,7 @@ library Trees {
     }
 
     /// @notice Root of a tensor of one element with these 32 bits.
-    function scalarRoot(uint32 bits) internal view returns (bytes32) {
+    function scalarRoot(uint32 bits) internal pure returns (bytes32) {
         return sha256(abi.encodePacked(bytes1(0), littleEndian(bits), new bytes(CHUNK_BYTES - 4)));
     }
 
@@ -162,28 +179,16 @@ library Trees {
         return (word << 16) | (word >> 16);
     }
 
-    /// @notice The 32 bits of an element, opened under `root`.
-    /// @param element Position of the element in its tensor.
-    /// @param elements Number of elements of that tensor.
-    /// @param tensorIndex Place of the tensor above its own tree, and so on upwards: the index bits above the chunk's.
-    /// @param depthAbove Levels between the tensor's root and `root`.
-    function openElement(
-        Opening calldata opening,
-        uint256 element,
-        uint256 elements,
-        uint256 tensorIndex,
-        uint256 depthAbove,
-        bytes32 root
-    ) internal view returns (uint32) {
+    /// @notice The 32 bits of element `element` of a tensor of `elements` elements, opened under a root above it.
+    function openElement(Opening calldata opening, uint256 element, uint256 elements, Place memory place)
+        internal
+        view
+        returns (uint32)
+    {
         if (opening.chunk.length != CHUNK_BYTES) revert WrongLength(opening.chunk.length, CHUNK_BYTES);
         uint256 depth = depthOf(chunksOf(elements));
-        verify(
-            chunkLeaf(opening.chunk),
-            (element >> CHUNK_SHIFT) | (tensorIndex << depth),
-            depth + depthAbove,
-            opening.proof,
-            root
-        );
+        uint256 index = (element >> CHUNK_SHIFT) | (place.tensorIndex << depth);
+        verify(chunkLeaf(opening.chunk), index, depth + place.depth, opening.proof, place.root);
         return elementOf(opening.chunk, element & 255);
     }
 
@@ -192,25 +197,20 @@ library Trees {
     /// @notice H(08 ‖ left hash ‖ left work ‖ right hash ‖ right work).
     function sumNode(bytes32 leftHash, uint128 leftWork, bytes32 rightHash, uint128 rightWork)
         internal
-        view
+        pure
         returns (bytes32)
     {
         return sha256(abi.encodePacked(bytes1(0x08), leftHash, leftWork, rightHash, rightWork));
     }
 
-    /// @notice Reverts unless the operator `record` with work `work` is number `index` of the `leaves` under `root`.
-    /// The works on the way are only hashed here; that they add up is for a refutation of the program to deny.
-    function verifySum(
-        bytes calldata record,
-        uint128 work,
-        uint256 index,
-        uint256 leaves,
-        SumSibling[] calldata proof,
-        bytes32 root
-    ) internal view {
+    /// @notice Reverts unless the record is number `index` of the `leaves` operators under `root`.
+    /// The works on the way are only hashed here; that they do not add up is for a refutation of the program to say.
+    function verifyRecord(RecordOpening calldata opening, uint256 index, uint256 leaves, bytes32 root) internal view {
         uint256 depth = depthOf(leaves);
+        SumSibling[] calldata proof = opening.proof;
         if (proof.length != depth) revert WrongLength(proof.length, depth);
-        bytes32 hash = sha256(abi.encodePacked(bytes1(0x03), record));
+        bytes32 hash = sha256(abi.encodePacked(bytes1(0x03), opening.record));
+        uint128 work = opening.work;
         for (uint256 level; level < depth; ++level) {
             SumSibling calldata sibling = proof[level];
             hash = (index >> level) & 1 == 0
