@@ -1,0 +1,100 @@
+"""Reading a contract's events: paged, never twice, and taken back when the chain reorganises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hexbytes import HexBytes
+from web3.exceptions import BlockNotFound, Web3RPCError
+from web3.types import FilterParams, LogReceipt
+
+from assay.chain.errors import ChainError
+from assay.chain.rpc import Chain
+
+PAGE_BLOCKS = 2000
+REMEMBERED_BLOCKS = 128
+_RANGE_WORDS = ("range", "limit", "too many", "more than", "response size", "query returned")
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """How far a reader has come: the last block read, and hashes of recent ones to notice a reorganisation."""
+
+    block: int
+    hashes: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one reading brought.
+
+    `rolled_back_to` is set if blocks after it are no longer part of the chain: forget what they brought. `logs` are in
+    chain order. `cursor` is to be kept only after the logs have been taken in.
+    """
+
+    logs: tuple[LogReceipt, ...]
+    cursor: Cursor
+    rolled_back_to: int | None = None
+
+
+class LogReader:
+    """Reads the logs of some addresses, `confirmations` blocks behind the newest."""
+
+    def __init__(self, chain: Chain, addresses: Sequence[str], confirmations: int = 0, page: int = PAGE_BLOCKS) -> None:
+        self.chain = chain
+        self.addresses = [chain.web3.to_checksum_address(address) for address in addresses]
+        self.confirmations = confirmations
+        self.page = page
+
+    def read(self, cursor: Cursor) -> Batch:
+        """Everything after `cursor`, at most one page of blocks at a time."""
+        eth = self.chain.web3.eth
+        rolled_back = self._common_block(cursor)
+        start = cursor.block if rolled_back is None else rolled_back
+        hashes = tuple(each for each in cursor.hashes if each[0] <= start)
+        head = self.chain.ask("asking for the newest block", lambda: eth.block_number) - self.confirmations
+        if head <= start:
+            return Batch((), Cursor(start, hashes), rolled_back)
+        end = min(head, start + self.page)
+        digest = self._hash(end)
+        logs = self._logs(start + 1, end)
+        if digest is None or self._hash(end) != digest:
+            # The chain moved while it was read: nothing is taken, the next call sees it whole.
+            return Batch((), Cursor(start, hashes), rolled_back)
+        kept = (*hashes, (end, digest))[-REMEMBERED_BLOCKS:]
+        return Batch(tuple(logs), Cursor(end, kept), rolled_back)
+
+    def _common_block(self, cursor: Cursor) -> int | None:
+        """The newest remembered block that is still part of the chain, or None if all is as it was."""
+        if not cursor.hashes or self._hash(cursor.hashes[-1][0]) == cursor.hashes[-1][1]:
+            return None
+        for number, digest in reversed(cursor.hashes[:-1]):
+            if self._hash(number) == digest:
+                return number
+        return max(0, cursor.hashes[0][0] - 1)
+
+    def _hash(self, number: int) -> str | None:
+        def question() -> str | None:
+            try:
+                return str(HexBytes(self.chain.web3.eth.get_block(number)["hash"]).to_0x_hex())
+            except BlockNotFound:
+                return None
+
+        return self.chain.ask(f"reading block {number}", question)
+
+    def _logs(self, first: int, last: int) -> list[LogReceipt]:
+        """Logs of the blocks [first, last]; ranges that the node finds too long are halved."""
+        wanted: FilterParams = {"address": self.addresses, "fromBlock": first, "toBlock": last}
+        question: Callable[[], list[Any]] = lambda: list(self.chain.web3.eth.get_logs(wanted))  # noqa: E731
+        try:
+            logs = self.chain.ask(f"reading logs of blocks {first} to {last}", question)
+        except ChainError as error:
+            cause = error.__cause__
+            too_long = isinstance(cause, Web3RPCError) and any(word in str(cause).lower() for word in _RANGE_WORDS)
+            if not too_long or first == last:
+                raise
+            middle = (first + last) // 2
+            return self._logs(first, middle) + self._logs(middle + 1, last)
+        return sorted(logs, key=lambda log: (log["blockNumber"], log["logIndex"]))

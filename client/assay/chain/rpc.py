@@ -1,0 +1,76 @@
+"""A connection to a chain: time limits, retries for questions that may be asked twice, and decoded refusals."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import requests
+from eth_abi.abi import decode
+from eth_abi.exceptions import DecodingError
+from eth_utils.abi import function_abi_to_4byte_selector
+from web3 import HTTPProvider, Web3
+from web3.exceptions import ContractLogicError, Web3Exception, Web3RPCError
+from web3.middleware import ExtraDataToPOAMiddleware
+
+from assay.chain.errors import ChainError, RevertedError
+
+Answer = TypeVar("Answer")
+
+TIMEOUT = 20.0  # seconds for one answer
+ATTEMPTS = 5
+TRANSIENT = (requests.RequestException, TimeoutError, ConnectionError)
+_BUSY = ("rate limit", "too many requests", "timeout", "temporarily", "overloaded", "header not found")
+
+
+class Chain:
+    """One RPC endpoint and the contracts' error definitions."""
+
+    def __init__(self, url: str, errors: list[dict[str, Any]] | None = None, timeout: float = TIMEOUT) -> None:
+        self.url = url
+        self.web3 = Web3(HTTPProvider(url, request_kwargs={"timeout": timeout}, exception_retry_configuration=None))
+        # Proof-of-authority chains put more into a block's extra data than web3 accepts by itself.
+        self.web3.middleware_onion.inject(ExtraDataToPOAMiddleware, layer=0)
+        self._errors = {function_abi_to_4byte_selector(each): each for each in errors or []}  # type: ignore[arg-type]
+
+    def ask(self, what: str, question: Callable[[], Answer], attempts: int = ATTEMPTS) -> Answer:
+        """The answer to a question that has no effects, retried while the endpoint fails to answer.
+
+        Raises `ChainError` naming the endpoint when it keeps failing, `RevertedError` where a contract refuses.
+        """
+        for attempt in range(attempts):
+            try:
+                return question()
+            except ContractLogicError as error:
+                raise RevertedError(what, self.reason(error)) from error
+            except (*TRANSIENT, Web3RPCError) as error:
+                busy = any(word in str(error).lower() for word in _BUSY)
+                if isinstance(error, Web3RPCError) and not busy:
+                    raise ChainError(f"{what}: {self.url} answers with an error: {error}") from error
+                if attempt + 1 == attempts:
+                    raise ChainError(
+                        f"{what}: no answer from {self.url} after {attempts} attempts ({error}): check the address "
+                        "with `assay doctor`, or start a local chain with `assay chain up`"
+                    ) from error
+                time.sleep(min(4.0, 0.2 * 2**attempt))
+            except Web3Exception as error:
+                raise ChainError(f"{what}: {self.url} gives an answer that makes no sense: {error}") from error
+        raise AssertionError("unreachable")
+
+    def reason(self, error: ContractLogicError) -> str:
+        """The refusal of a contract in words: its custom error with arguments, or its message."""
+        data = error.data
+        if isinstance(data, str) and data.startswith("0x") and len(data) >= 10:
+            raw = bytes.fromhex(data[2:])
+            definition = self._errors.get(raw[:4])
+            if definition is not None:
+                kinds = [each["type"] for each in definition["inputs"]]
+                try:
+                    values = decode(kinds, raw[4:])
+                except DecodingError:
+                    return str(definition["name"])
+                shown = (f"0x{value.hex()}" if isinstance(value, bytes) else str(value) for value in values)
+                return f"{definition['name']}({', '.join(shown)})"
+            return f"an unknown error {data[:10]}"
+        return str(error.message or error)

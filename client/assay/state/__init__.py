@@ -1,0 +1,5 @@
+"""What a role must remember to survive being killed: one folder, one lock, one database."""
+
+from assay.state.folder import StateError, StateFolder
+
+__all__ = ["StateError", "StateFolder"]
