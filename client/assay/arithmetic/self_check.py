@@ -103,7 +103,7 @@ def _kernel() -> Any:
 
 
 def native_digest() -> str:
-    """The digest from this machine's floating-point unit, in the calling thread. Compiles for a second or two at first."""
+    """The digest from this machine's floating-point unit, in the calling thread; the first call compiles."""
     a, b, c = (np.array(column, dtype=np.uint32).view(np.float32) for column in zip(*operands(), strict=True))
     results = np.empty((16, a.size), dtype=np.float32)
     _kernel()(a, b, c, results)
