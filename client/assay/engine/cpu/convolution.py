@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from math import gcd
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -65,7 +65,7 @@ class Convolution:
             raise ConvolutionError(f"every size of {self} must be at least 1, and the padding at least 0")
         if self.in_channels % self.groups or self.out_channels % self.groups:
             raise ConvolutionError(
-                f"{self.in_channels} input or {self.out_channels} output channels: not divisible by groups={self.groups}"
+                f"{self.in_channels} input or {self.out_channels} output channels do not divide by groups={self.groups}"
             )
         if min(self.out_height, self.out_width) < 1:
             raise ConvolutionError(f"the kernel of {self} is larger than the padded image: enlarge the padding")
@@ -148,22 +148,19 @@ class _Image:
         }  # fmt: skip
 
 
-def _record(dtype: np.dtype[Any], **values: int) -> npt.NDArray[Any]:
-    return np.array([tuple(values[name] for name in dtype.names or ())], dtype)
-
-
-def _pack(
-    weights: int, row_step: int, group_step: int, groups: int, depth: int, rows: int, workers: int, taps: int = 0
-) -> int:
-    """Pack a matrix of rows x (groups * depth) weights (see `pack_weights`); returns the address of its panels."""
+def _add_pack(
+    plan: launch.Plan, weights: int, row_step: int, group_step: int, groups: int, depth: int, rows: int, workers: int,
+    taps: int = 0,
+) -> tuple[str, int]:  # fmt: skip
+    """Pack a matrix of rows x (groups * depth) weights (see `pack_weights`); returns where it is held."""
     large, medium, small, padded = row_panels(rows)
-    packed = launch.scratch("weights", 4 * padded * groups * depth)
     panels = large + medium + small
-    parameters = _record(
+    parameters = launch.record(
         kernels.WEIGHTS, source=weights, row_step=row_step, group_step=group_step, groups=groups, taps=taps,
-        depth=depth, rows=rows, large=large, medium=medium, panels=panels, packed=packed,
+        depth=depth, rows=rows, large=large, medium=medium, panels=panels,
     )  # fmt: skip
-    launch.run(kernels.pack_weights, parameters, panels, workers if rows * groups * depth > 1 << 14 else 1)
+    packed = ("weights", 4 * padded * groups * depth)
+    plan.add(kernels.pack_weights, parameters, panels, workers if rows * groups * depth > 1 << 14 else 1, packed=packed)
     return packed
 
 
@@ -177,14 +174,14 @@ class _Grid:
     column: int
 
 
-def _gather(
-    image: _Image, source: int, source_channels: int, batch: int, packed: int, rows: int, table: Table, grid: _Grid,
-    line_step: int, out: int, out_image: int, out_row: int, workers: int,
+def _add_gather(
+    plan: launch.Plan, image: _Image, source: int, source_channels: int, batch: int, packed: tuple[str, int],
+    rows: int, table: Table, grid: _Grid, line_step: int, out: int, out_image: int, out_row: int, workers: int,
 ) -> None:  # fmt: skip
     """out[n, m, pixel] = fold over k of fma(image, weights[m, k], .) over a batch; the steps are bytes."""
-    large, medium, small, _ = row_panels(rows)
+    large, medium, small, padded = row_panels(rows)
     panels, depth, pixels = large + medium + small, len(table), grid.height * grid.width
-    pieces = next((n for n in (1, 2, 4, 8) if n <= LANES // 2 and grid.width % (LANES // n) == 0), 0)
+    in_place = grid.width % LANES == 0
     group = max(1, min(GROUP_BYTES // image.bytes, -(-batch // (4 * workers))))
     whole = COLUMNS // gcd(COLUMNS, pixels)  # images that fill their last tile
     if whole <= 16:
@@ -192,17 +189,21 @@ def _gather(
     group = min(group, batch)
     image_groups = -(-batch // group)
     row_groups = 1 if image_groups >= workers else min(panels, workers)
-    workspace = kernels.POINTER_BYTES + kernels.TILE_BYTES + group * image.bytes
-    workspace += 4 * COLUMNS * depth if pieces == 0 else 0
+    workspace = kernels.SEGMENT_BYTES + 4 * padded * COLUMNS + group * image.bytes + 4 * LANES
+    workspace += 0 if in_place else kernels.PANEL_BYTES
     workspace = -(-workspace // 64) * 64
-    parameters = _record(
+    parameters = launch.record(
         kernels.GATHER, **image.fields(source, source_channels), batch=batch, group=group, row_groups=row_groups,
-        packed=packed, rows=rows, large=large, medium=medium, panels=panels, depth=depth, table=table.ctypes.data,
-        grid_height=grid.height, grid_width=grid.width, line_step=line_step, pieces=pieces, out=out,
+        rows=rows, large=large, medium=medium, panels=panels, depth=depth, table=table.ctypes.data,
+        grid_height=grid.height, grid_width=grid.width, line_step=line_step, in_place=int(in_place), out=out,
         out_image=out_image, out_row=out_row, out_line=4 * grid.line, out_column=4 * grid.column,
-        workspace=launch.scratch("gather", workers * workspace), workspace_bytes=workspace,
+        workspace_bytes=workspace, padded_rows=padded,
     )  # fmt: skip
-    launch.run(kernels.gather_convolution, parameters, image_groups * row_groups, workers)
+    plan.keep(table)
+    plan.add(
+        kernels.gather_convolution, parameters, image_groups * row_groups, workers,
+        packed=packed, workspace=("gather", workers * workspace),
+    )  # fmt: skip
 
 
 def _table(positions: list[int]) -> Table:
@@ -228,23 +229,31 @@ def _forward_plan(shape: Convolution) -> tuple[_Image, Table]:
     return image, _table(table)
 
 
-def forward(shape: Convolution, x: Array, w: Array, y: Array, threads: int | None = None) -> None:
-    """y from x and w, as the module's docstring orders it. Contiguous float32 arrays of the shape's sizes."""
+def plan_forward(shape: Convolution, x: Array, w: Array, y: Array, threads: int | None = None) -> launch.Plan:
+    """`forward` as a plan, for convolutions computed again and again on the same arrays (which it keeps alive)."""
     _check("x", x, shape.x_shape)
     _check("w", w, shape.w_shape)
     _check("y", y, shape.y_shape)
     workers = isa.threads(threads)
+    plan = launch.Plan()
+    plan.keep(x, w, y)
     image, table = _forward_plan(shape)
     rows, depth, pixels = shape.out_channels // shape.groups, len(table), shape.out_height * shape.out_width
     grid = _Grid(shape.out_height, shape.out_width, shape.out_width, 1)
     for group in range(shape.groups):
-        packed = _pack(w.ctypes.data + 4 * group * rows * depth, 4 * depth, 0, 1, depth, rows, workers)
+        packed = _add_pack(plan, w.ctypes.data + 4 * group * rows * depth, 4 * depth, 0, 1, depth, rows, workers)
         source = x.ctypes.data + 4 * group * image.channels * shape.height * shape.width
         out = y.ctypes.data + 4 * group * rows * pixels
-        _gather(
-            image, source, shape.in_channels, shape.batch, packed, rows, table, grid,
+        _add_gather(
+            plan, image, source, shape.in_channels, shape.batch, packed, rows, table, grid,
             4 * image.line * shape.stride[0], out, 4 * shape.out_channels * pixels, 4 * pixels, workers,
         )  # fmt: skip
+    return plan
+
+
+def forward(shape: Convolution, x: Array, w: Array, y: Array, threads: int | None = None) -> None:
+    """y from x and w, as the module's docstring orders it. Contiguous float32 arrays of the shape's sizes."""
+    plan_forward(shape, x, w, y, threads).run()
 
 
 @lru_cache(maxsize=512)
@@ -270,21 +279,23 @@ def _full_gradient_plan(shape: Convolution) -> tuple[_Image, Table]:
     return image, _table(table)
 
 
-def _full_input_gradient(shape: Convolution, dy: Array, w: Array, dx: Array, workers: int) -> None:
+def _plan_full_input_gradient(shape: Convolution, dy: Array, w: Array, dx: Array, workers: int) -> launch.Plan:
     """dx with every term of the fold executed."""
+    plan = launch.Plan()
     image, table = _full_gradient_plan(shape)
     rows, taps = shape.in_channels // shape.groups, shape.kernel[0] * shape.kernel[1]
     channels, pixels = image.channels, shape.height * shape.width
     grid = _Grid(shape.height, shape.width, shape.width, 1)
     for group in range(shape.groups):
         weights = w.ctypes.data + 4 * group * channels * rows * taps
-        packed = _pack(weights, 4 * taps, 4 * rows * taps, channels, taps, rows, workers)
+        packed = _add_pack(plan, weights, 4 * taps, 4 * rows * taps, channels, taps, rows, workers)
         source = dy.ctypes.data + 4 * group * channels * shape.out_height * shape.out_width
         out = dx.ctypes.data + 4 * group * rows * pixels
-        _gather(
-            image, source, shape.out_channels, shape.batch, packed, rows, table, grid, 4 * image.line,
+        _add_gather(
+            plan, image, source, shape.out_channels, shape.batch, packed, rows, table, grid, 4 * image.line,
             out, 4 * shape.in_channels * pixels, 4 * pixels, workers,
         )  # fmt: skip
+    return plan
 
 
 @dataclass(frozen=True)
@@ -334,54 +345,85 @@ def _phase_plan(shape: Convolution) -> tuple[_Image, tuple[_Phase, ...]]:
     return image, tuple(phases)
 
 
-def _short_input_gradient(shape: Convolution, dy: Array, w: Array, dx: Array, workers: int) -> None:
+def _plan_short_input_gradient(shape: Convolution, dy: Array, w: Array, dx: Array, workers: int) -> launch.Plan:
     """dx without the terms that fall between the rows and columns of dy."""
+    plan = launch.Plan()
     image, phases = _phase_plan(shape)
     rows, channels = shape.in_channels // shape.groups, image.channels
     pixels = shape.height * shape.width
     taps = shape.kernel[0] * shape.kernel[1]
-    if any(len(phase.table) == 0 for phase in phases):
-        dx[...] = 0
+    if any(len(phase.taps) == 0 for phase in phases):  # pixels that no kernel position reaches
+        parameters = launch.record(kernels.SCAN, source=dx.ctypes.data, size=dx.size, block=SCAN_BLOCK)
+        plan.add(kernels.clear, parameters, -(-dx.size // SCAN_BLOCK), workers)
     for phase in phases:
-        if len(phase.table) == 0:
+        if len(phase.taps) == 0:
             continue
         grid = _Grid(
             -(-(shape.height - phase.row) // shape.stride[0]), -(-(shape.width - phase.column) // shape.stride[1]),
             shape.stride[0] * shape.width, shape.stride[1],
         )  # fmt: skip
         for group in range(shape.groups):
-            packed = _pack(
-                w.ctypes.data + 4 * group * channels * rows * taps, 4 * taps, 4 * rows * taps, channels,
+            packed = _add_pack(
+                plan, w.ctypes.data + 4 * group * channels * rows * taps, 4 * taps, 4 * rows * taps, channels,
                 len(phase.taps), rows, workers, phase.taps.ctypes.data,
             )  # fmt: skip
+            plan.keep(phase)
             source = dy.ctypes.data + 4 * group * channels * shape.out_height * shape.out_width
             out = dx.ctypes.data + 4 * (group * rows * pixels + phase.row * shape.width + phase.column)
-            _gather(
-                image, source, shape.out_channels, shape.batch, packed, rows, phase.table, grid, 4 * image.line,
+            _add_gather(
+                plan, image, source, shape.out_channels, shape.batch, packed, rows, phase.table, grid, 4 * image.line,
                 out, 4 * shape.in_channels * pixels, 4 * pixels, workers,
             )  # fmt: skip
+    return plan
 
 
-def _holds_negative_zero(array: Array, workers: int) -> bool:
-    found = np.zeros(1, np.int64)
-    parameters = _record(
-        kernels.SCAN, source=array.ctypes.data, size=array.size, block=SCAN_BLOCK, found=found.ctypes.data
-    )
-    launch.run(kernels.find_negative_zeros, parameters, -(-array.size // SCAN_BLOCK), workers)
-    return bool(found[0])
+class _Scan:
+    """Whether an array holds a word w with w & mask == wanted."""
+
+    def __init__(self, array: Array, mask: int, wanted: int, workers: int) -> None:
+        self.found = np.zeros(1, np.int64)
+        self.plan = launch.Plan()
+        parameters = launch.record(
+            kernels.SCAN, source=array.ctypes.data, size=array.size, block=SCAN_BLOCK, mask=mask, wanted=wanted,
+            found=self.found.ctypes.data,
+        )  # fmt: skip
+        blocks = -(-array.size // SCAN_BLOCK)
+        self.plan.add(kernels.find_word, parameters, blocks, workers if blocks > 1 else 1)
+
+    def run(self) -> bool:
+        self.found[0] = 0
+        self.plan.run()
+        return bool(self.found[0])
+
+
+class InputGradientPlan:
+    """`input_gradient` as a plan. Run it as often as the arrays, which it keeps alive, have new contents."""
+
+    def __init__(self, shape: Convolution, dy: Array, w: Array, dx: Array, threads: int | None = None) -> None:
+        _check("dy", dy, shape.y_shape)
+        _check("w", w, shape.w_shape)
+        _check("dx", dx, shape.x_shape)
+        workers = isa.threads(threads)
+        self._arrays = (dy, w, dx)
+        self._full = _plan_full_input_gradient(shape, dy, w, dx, workers)
+        self._short: launch.Plan | None = None
+        if shape.stride != (1, 1):
+            self._short = _plan_short_input_gradient(shape, dy, w, dx, workers)
+            self._not_finite = _Scan(w, 0x7F800000, 0x7F800000, workers)
+            self._negative_zero = _Scan(dx, 0xFFFFFFFF, 0x80000000, workers)
+
+    def run(self) -> None:
+        """Compute dx."""
+        if self._short is not None and not self._not_finite.run():
+            self._short.run()
+            if not self._negative_zero.run():
+                return
+        self._full.run()
 
 
 def input_gradient(shape: Convolution, dy: Array, w: Array, dx: Array, threads: int | None = None) -> None:
     """dx from dy and w, as the module's docstring orders it. Contiguous float32 arrays of the shape's sizes."""
-    _check("dy", dy, shape.y_shape)
-    _check("w", w, shape.w_shape)
-    _check("dx", dx, shape.x_shape)
-    workers = isa.threads(threads)
-    if shape.stride != (1, 1) and bool(np.isfinite(w).all()):
-        _short_input_gradient(shape, dy, w, dx, workers)
-        if not _holds_negative_zero(dx, workers):
-            return
-    _full_input_gradient(shape, dy, w, dx, workers)
+    InputGradientPlan(shape, dy, w, dx, threads).run()
 
 
 @lru_cache(maxsize=512)
@@ -391,36 +433,48 @@ def _window_table(shape: Convolution) -> Table:
     return np.concatenate([table, np.zeros(row_panels(len(table))[3] - len(table), np.int64)])
 
 
-def weight_gradient(shape: Convolution, x: Array, dy: Array, dw: Array, threads: int | None = None) -> None:
-    """dw from x and dy, as the module's docstring orders it. Contiguous float32 arrays of the shape's sizes."""
+def plan_weight_gradient(shape: Convolution, x: Array, dy: Array, dw: Array, threads: int | None = None) -> launch.Plan:
+    """`weight_gradient` as a plan (see `plan_forward`)."""
     _check("x", x, shape.x_shape)
     _check("dy", dy, shape.y_shape)
     _check("dw", dw, shape.w_shape)
     workers = isa.threads(threads)
+    plan = launch.Plan()
+    plan.keep(x, dy, dw)
     image, table = _forward_plan(shape)
     window = _window_table(shape)
+    plan.keep(window)
     rows, channels, pixels = len(table), shape.out_channels // shape.groups, shape.out_height * shape.out_width
     large, medium, small, padded = row_panels(rows)
-    panels, out_panels = large + medium + small, -(-channels // COLUMNS)
-    gradient_bytes = 4 * out_panels * pixels * COLUMNS
+    panels = large + medium + small
+    columns = LANES if channels <= LANES else COLUMNS
+    out_panels = -(-channels // columns)
+    gradient_bytes = 4 * out_panels * pixels * columns
     chunk = max(1, min(shape.batch, PREPARED_BYTES // (image.bytes + gradient_bytes)))
-    images = launch.scratch("windows", chunk * image.bytes)
-    packed = launch.scratch("gradients", chunk * gradient_bytes)
     row_groups = min(panels, max(1, -(-4 * workers // out_panels)))
+    memory = {
+        "images": ("windows", chunk * image.bytes),
+        "packed": ("gradients", chunk * gradient_bytes),
+        "accumulators": ("accumulators", 4 * out_panels * padded * columns),
+    }
     for group in range(shape.groups):
-        accumulators = np.zeros(out_panels * padded * COLUMNS, np.float32)
         source = x.ctypes.data + 4 * group * image.channels * shape.height * shape.width
-        parameters = _record(
-            kernels.WINDOWS, **image.fields(source, shape.in_channels), first_image=0, batch=chunk, images=images,
-            gradient=dy.ctypes.data + 4 * group * channels * pixels,
-            gradient_image=4 * shape.out_channels * pixels, out_channels=channels, out_panels=out_panels,
-            grid_height=shape.out_height, grid_width=shape.out_width, line_step=4 * image.line * shape.stride[0],
-            packed=packed, table=window.ctypes.data, rows=rows, large=large, medium=medium, panels=panels,
-            padded_rows=padded, row_groups=row_groups, accumulators=accumulators.ctypes.data,
-            out=dw.ctypes.data + 4 * group * channels * rows,
-        )  # fmt: skip
         for first in range(0, shape.batch, chunk):
-            parameters["first_image"], parameters["batch"] = first, min(chunk, shape.batch - first)
-            launch.run(kernels.prepare_windows, parameters, min(chunk, shape.batch - first), workers)
-            launch.run(kernels.accumulate_windows, parameters, row_groups * out_panels, workers)
-        launch.run(kernels.store_windows, parameters, out_panels, workers)
+            batch = min(chunk, shape.batch - first)
+            parameters = launch.record(
+                kernels.WINDOWS, **image.fields(source, shape.in_channels), first_image=first, batch=batch,
+                gradient=dy.ctypes.data + 4 * group * channels * pixels, columns=columns,
+                gradient_image=4 * shape.out_channels * pixels, out_channels=channels, out_panels=out_panels,
+                grid_height=shape.out_height, grid_width=shape.out_width, line_step=4 * image.line * shape.stride[0],
+                table=window.ctypes.data, rows=rows, large=large, medium=medium, panels=panels, padded_rows=padded,
+                row_groups=row_groups, out=dw.ctypes.data + 4 * group * channels * rows,
+            )  # fmt: skip
+            plan.add(kernels.prepare_windows, parameters, batch, workers, **memory)
+            plan.add(kernels.accumulate_windows, parameters, row_groups * out_panels, workers)
+        plan.add(kernels.store_windows, parameters, out_panels, workers)
+    return plan
+
+
+def weight_gradient(shape: Convolution, x: Array, dy: Array, dw: Array, threads: int | None = None) -> None:
+    """dw from x and dy, as the module's docstring orders it. Contiguous float32 arrays of the shape's sizes."""
+    plan_weight_gradient(shape, x, dy, dw, threads).run()

@@ -28,12 +28,10 @@ from assay.engine.cpu.vector import (
 
 COLUMNS, LANES, VECTORS = UNIT.columns, UNIT.lanes, UNIT.vectors
 
-_PIECES = (1, 2, 4, 8) if LANES >= 8 else (1, 2, 4, 4)
-_gather_large_1, _gather_large_2, _gather_large_4, _gather_large_8 = (gather_tile(LARGE, n) for n in _PIECES)
-_gather_medium_1, _gather_medium_2, _gather_medium_4, _gather_medium_8 = (gather_tile(MEDIUM, n) for n in _PIECES)
-_gather_small_1, _gather_small_2, _gather_small_4, _gather_small_8 = (gather_tile(SMALL, n) for n in _PIECES)
+_gather_large, _gather_medium, _gather_small = gather_tile(LARGE), gather_tile(MEDIUM), gather_tile(SMALL)
 _packed_large, _packed_medium, _packed_small = packed_tile(LARGE), packed_tile(MEDIUM), packed_tile(SMALL)
-_window_large, _window_medium, _window_small = window_tile(LARGE), window_tile(MEDIUM), window_tile(SMALL)
+_window_large, _window_medium, _window_small = (window_tile(rows, VECTORS) for rows in (LARGE, MEDIUM, SMALL))
+_narrow_large, _narrow_medium, _narrow_small = (window_tile(rows, 1) for rows in (LARGE, MEDIUM, SMALL))
 
 IMAGE_FIELDS = (
     "source", "source_image", "source_channel", "channels", "height", "width",
@@ -103,65 +101,68 @@ def pack_weights(parameters, task, worker):
 
 
 @njit
-def _run_gather(height, pieces, a, bases, table, c, c_step, depth):
-    if pieces == 1:
-        if height == LARGE:
-            _gather_large_1(a, bases, table, c, c_step, depth, 1)
-        elif height == MEDIUM:
-            _gather_medium_1(a, bases, table, c, c_step, depth, 1)
-        else:
-            _gather_small_1(a, bases, table, c, c_step, depth, 1)
-    elif pieces == 2:
-        if height == LARGE:
-            _gather_large_2(a, bases, table, c, c_step, depth, 1)
-        elif height == MEDIUM:
-            _gather_medium_2(a, bases, table, c, c_step, depth, 1)
-        else:
-            _gather_small_2(a, bases, table, c, c_step, depth, 1)
-    elif pieces == 4:
-        if height == LARGE:
-            _gather_large_4(a, bases, table, c, c_step, depth, 1)
-        elif height == MEDIUM:
-            _gather_medium_4(a, bases, table, c, c_step, depth, 1)
-        else:
-            _gather_small_4(a, bases, table, c, c_step, depth, 1)
-    elif height == LARGE:
-        _gather_large_8(a, bases, table, c, c_step, depth, 1)
+def _run_gather(height, a, bases, table, c, c_step, depth):
+    if height == LARGE:
+        _gather_large(a, bases, table, c, c_step, depth, 1)
     elif height == MEDIUM:
-        _gather_medium_8(a, bases, table, c, c_step, depth, 1)
+        _gather_medium(a, bases, table, c, c_step, depth, 1)
     else:
-        _gather_small_8(a, bases, table, c, c_step, depth, 1)
+        _gather_small(a, bases, table, c, c_step, depth, 1)
 
 
 @njit
-def _run_packed(height, a, b, c, c_step, depth):
+def _run_packed(height, a, b, c, c_step, depth, first):
     if height == LARGE:
-        _packed_large(a, b, 4 * COLUMNS, c, c_step, depth, 1)
+        _packed_large(a, b, 4 * COLUMNS, c, c_step, depth, first)
     elif height == MEDIUM:
-        _packed_medium(a, b, 4 * COLUMNS, c, c_step, depth, 1)
+        _packed_medium(a, b, 4 * COLUMNS, c, c_step, depth, first)
     else:
-        _packed_small(a, b, 4 * COLUMNS, c, c_step, depth, 1)
+        _packed_small(a, b, 4 * COLUMNS, c, c_step, depth, first)
 
 
 GATHER = launch.record_type(
     *IMAGE_FIELDS, "batch", "group", "row_groups", "packed", "rows", "large", "medium", "panels", "depth", "table",
-    "grid_height", "grid_width", "line_step", "pieces", "out", "out_image", "out_row", "out_line", "out_column",
-    "workspace", "workspace_bytes",
+    "grid_height", "grid_width", "line_step", "in_place", "out", "out_image", "out_row", "out_line", "out_column",
+    "workspace", "workspace_bytes", "padded_rows",
 )  # fmt: skip
 
-POINTER_BYTES = 8 * COLUMNS
-TILE_BYTES = 4 * LARGE * COLUMNS
+DEPTH_BLOCK = 256  # terms whose values are copied for one tile of pixels: 32 KiB, to stay in cache
+SEGMENT_BYTES = 16 * COLUMNS  # address and place of each segment
+PANEL_BYTES = 4 * COLUMNS * DEPTH_BLOCK + 4 * LANES  # a segment may be copied beyond the last row's end
 
 
 @njit
-def _pixel_bases(p, images, start, valid, width, bases):
-    """Where the tile's pixels start, start + width, ... read their first terms; a spare one repeats the first."""
+def _segments(p, images, start, valid, table):
+    """Runs of at most LANES adjacent pixels in one row that make up a tile of pixels.
+
+    Writes (address of the first term's value, place in the tile in bytes) of each to `table`; returns how many. With
+    whole vectors in a row (`in_place`), these are the tile's vectors, a spare one repeating the first.
+    """
     pixels = p.grid_height * p.grid_width
-    for i in range(COLUMNS // width):
-        pixel = start + i * width if i * width < valid else start
-        image, place = pixel // pixels, pixel % pixels
+    count, j = 0, 0
+    while j < valid:
+        image, place = (start + j) // pixels, (start + j) % pixels
         line, column = place // p.grid_width, place % p.grid_width
-        write_i64(bases + 8 * i, images + image * p.image_bytes + line * p.line_step + 4 * column)
+        write_i64(table + 16 * count, images + image * p.image_bytes + line * p.line_step + 4 * column)
+        write_i64(table + 16 * count + 8, 4 * j)
+        j += min(p.grid_width - column, LANES)
+        count += 1
+    if p.in_place != 0:
+        for spare in range(count, VECTORS):
+            write_i64(table + 16 * spare, read_i64(table))
+    return count
+
+
+@njit
+def _copy_panel(segments, count, table, depth, panel):
+    """panel[k] = the tile's values of term k. Each segment is copied as a whole vector; what it spills behind its end
+    is overwritten by the next segment, or by the next term, or is never read."""
+    for k in range(depth):
+        offset = read_i64(table + 8 * k)
+        row = panel + 4 * k * COLUMNS
+        for s in range(count):
+            source = read_i64(segments + 16 * s) + offset
+            copy_vector(row + read_i64(segments + 16 * s + 8), source)
 
 
 @njit
@@ -183,50 +184,52 @@ def _scatter(p, first_image, start, row, rows, valid, tile):
 
 @launch.kernel(GATHER)
 def gather_convolution(parameters, task, worker):
-    """out[n, m, pixel] = fold over k of fma(image[base(pixel) + table[k]], weights[m, k], .) for a group of images."""
+    """out[n, m, pixel] = fold over k of fma(image[base(pixel) + table[k]], weights[m, k], .) for a group of images.
+
+    Tiles take adjacent pixels of the group, across rows and images. Where rows are whole vectors the values are read in
+    place; otherwise the values of a block of terms are first copied together, which a few row panels repay.
+    """
     p = carray(parameters, 1)[0]
     row_group, image_group = task % p.row_groups, task // p.row_groups
     first_image = image_group * p.group
     count = min(p.group, p.batch - first_image)
-    bases = p.workspace + worker * p.workspace_bytes
-    tile = bases + POINTER_BYTES
-    images = tile + TILE_BYTES
-    panel_b = images + p.group * p.image_bytes
+    segments = p.workspace + worker * p.workspace_bytes
+    accumulators = segments + SEGMENT_BYTES
+    images = accumulators + 4 * p.padded_rows * COLUMNS
+    panel_b = images + p.group * p.image_bytes + 4 * LANES
     for i in range(count):
         pad_image(p, first_image + i, images + i * p.image_bytes)
     first_panel, end_panel = row_group * p.panels // p.row_groups, (row_group + 1) * p.panels // p.row_groups
     pixels = p.grid_height * p.grid_width
     in_order = p.out_column == 4 and p.out_line == 4 * p.grid_width
-    width = LANES // p.pieces if p.pieces > 0 else 1
     for start in range(0, count * pixels, COLUMNS):
         valid = min(COLUMNS, count * pixels - start)
         image = start // pixels
         whole = in_order and valid == COLUMNS and (start + COLUMNS - 1) // pixels == image
         out = p.out + (first_image + image) * p.out_image + 4 * (start - image * pixels)
-        _pixel_bases(p, images, start, valid, width, bases)
-        if p.pieces == 0:
-            for k in range(p.depth):
-                offset = read_i64(p.table + 8 * k)
-                for j in range(COLUMNS):
-                    write_f32(panel_b + 4 * (k * COLUMNS + j), read_f32(read_i64(bases + 8 * j) + offset))
-        for i in range(first_panel, end_panel):
-            row, height = panel_start(i, p.large, p.medium), panel_rows(i, p.large, p.medium)
-            direct = whole and row + height <= p.rows
-            target = out + row * p.out_row if direct else tile
-            step = p.out_row if direct else 4 * COLUMNS
-            a = p.packed + 4 * row * p.depth
-            if p.pieces == 0:
-                _run_packed(height, a, panel_b, target, step, p.depth)
-            else:
-                _run_gather(height, p.pieces, a, bases, p.table, target, step, p.depth)
-            if not direct:
-                _scatter(p, first_image, start, row, min(height, p.rows - row), valid, tile)
+        segment_count = _segments(p, images, start, valid, segments)
+        for block in range(0, p.depth, p.depth if p.in_place != 0 else DEPTH_BLOCK):
+            block_depth = p.depth if p.in_place != 0 else min(DEPTH_BLOCK, p.depth - block)
+            if p.in_place == 0:
+                _copy_panel(segments, segment_count, p.table + 8 * block, block_depth, panel_b)
+            for i in range(first_panel, end_panel):
+                row, height = panel_start(i, p.large, p.medium), panel_rows(i, p.large, p.medium)
+                direct = whole and row + height <= p.rows
+                target = out + row * p.out_row if direct else accumulators + 4 * row * COLUMNS
+                step = p.out_row if direct else 4 * COLUMNS
+                a = p.packed + 4 * (row * p.depth + block * height)
+                if p.in_place != 0:
+                    _run_gather(height, a, segments, p.table, target, step, p.depth)
+                else:
+                    _run_packed(height, a, panel_b, target, step, block_depth, int(block == 0))
+                if not direct and block + block_depth == p.depth:
+                    _scatter(p, first_image, start, row, min(height, p.rows - row), valid, target)
 
 
 WINDOWS = launch.record_type(
     *IMAGE_FIELDS, "first_image", "batch", "images", "gradient", "gradient_image", "out_channels", "out_panels",
     "grid_height", "grid_width", "line_step", "packed", "table", "rows", "large", "medium", "panels", "padded_rows",
-    "row_groups", "accumulators", "out",
+    "row_groups", "columns", "accumulators", "out",
 )  # fmt: skip
 
 
@@ -238,58 +241,83 @@ def prepare_windows(parameters, task, worker):
     pad_image(p, number, p.images + task * p.image_bytes)
     pixels = p.grid_height * p.grid_width
     for panel in range(p.out_panels):
-        channel = panel * COLUMNS
+        channel = panel * p.columns
         pack_panel(
             p.gradient + number * p.gradient_image + 4 * channel * pixels, 4 * pixels, 4,
-            min(COLUMNS, p.out_channels - channel), COLUMNS, pixels,
-            p.packed + 4 * (task * p.out_panels + panel) * pixels * COLUMNS,
+            min(p.columns, p.out_channels - channel), p.columns, pixels,
+            p.packed + 4 * (task * p.out_panels + panel) * pixels * p.columns,
         )  # fmt: skip
+
+
+@njit
+def _run_window(height, narrow, table, image, line_step, b, c, lines, length, first):
+    if narrow:
+        if height == LARGE:
+            _narrow_large(table, image, line_step, b, c, lines, length, first)
+        elif height == MEDIUM:
+            _narrow_medium(table, image, line_step, b, c, lines, length, first)
+        else:
+            _narrow_small(table, image, line_step, b, c, lines, length, first)
+    elif height == LARGE:
+        _window_large(table, image, line_step, b, c, lines, length, first)
+    elif height == MEDIUM:
+        _window_medium(table, image, line_step, b, c, lines, length, first)
+    else:
+        _window_small(table, image, line_step, b, c, lines, length, first)
 
 
 @launch.kernel(WINDOWS)
 def accumulate_windows(parameters, task, worker):
-    """Continue the folds of some weights over `batch` prepared images."""
+    """Continue (or, with the first image of all, begin) the folds of some weights over `batch` prepared images."""
     p = carray(parameters, 1)[0]
     row_group, panel = task % p.row_groups, task // p.row_groups
     pixels = p.grid_height * p.grid_width
-    first, end = row_group * p.panels // p.row_groups, (row_group + 1) * p.panels // p.row_groups
+    first_panel, end_panel = row_group * p.panels // p.row_groups, (row_group + 1) * p.panels // p.row_groups
     for n in range(p.batch):
         image = p.images + n * p.image_bytes
-        b = p.packed + 4 * (n * p.out_panels + panel) * pixels * COLUMNS
-        for i in range(first, end):
+        b = p.packed + 4 * (n * p.out_panels + panel) * pixels * p.columns
+        for i in range(first_panel, end_panel):
             row, height = panel_start(i, p.large, p.medium), panel_rows(i, p.large, p.medium)
-            c = p.accumulators + 4 * (panel * p.padded_rows + row) * COLUMNS
-            table = p.table + 8 * row
-            if height == LARGE:
-                _window_large(table, image, p.line_step, b, c, p.grid_height, p.grid_width)
-            elif height == MEDIUM:
-                _window_medium(table, image, p.line_step, b, c, p.grid_height, p.grid_width)
-            else:
-                _window_small(table, image, p.line_step, b, c, p.grid_height, p.grid_width)
+            c = p.accumulators + 4 * (panel * p.padded_rows + row) * p.columns
+            _run_window(
+                height, p.columns == LANES, p.table + 8 * row, image, p.line_step, b, c, p.grid_height, p.grid_width,
+                int(p.first_image + n == 0),
+            )  # fmt: skip
 
 
 @launch.kernel(WINDOWS)
 def store_windows(parameters, task, worker):
     """Turn the accumulators of one panel of output channels into rows of the weights' gradient."""
     p = carray(parameters, 1)[0]
-    channel = task * COLUMNS
+    channel = task * p.columns
     transpose(
-        p.out + 4 * channel * p.rows, 4 * p.rows, p.accumulators + 4 * task * p.padded_rows * COLUMNS, 4 * COLUMNS,
-        p.rows, min(COLUMNS, p.out_channels - channel),
+        p.out + 4 * channel * p.rows, 4 * p.rows, p.accumulators + 4 * task * p.padded_rows * p.columns, 4 * p.columns,
+        p.rows, min(p.columns, p.out_channels - channel),
     )  # fmt: skip
 
 
-SCAN = launch.record_type("source", "size", "block", "found")
+SCAN = launch.record_type("source", "size", "block", "mask", "wanted", "found")
 
 
 @launch.kernel(SCAN)
-def find_negative_zeros(parameters, task, worker):
-    """Set `found` to 1 if a block of the array holds a -0."""
+def find_word(parameters, task, worker):
+    """Set `found` to 1 if a block of the array holds a word with word & mask == wanted."""
     p = carray(parameters, 1)[0]
     start = task * p.block
     words = carray(word_pointer(p.source + 4 * start), min(p.block, p.size - start))
+    mask, wanted = np.int32(p.mask), np.int32(p.wanted)
     count = np.int64(0)
     for i in range(words.size):
-        count += words[i] == np.int32(-0x80000000)
+        count += (words[i] & mask) == wanted
     if count > 0:
         write_i64(p.found, 1)
+
+
+@launch.kernel(SCAN)
+def clear(parameters, task, worker):
+    """Fill a block of the array with +0."""
+    p = carray(parameters, 1)[0]
+    start = task * p.block
+    words = carray(word_pointer(p.source + 4 * start), min(p.block, p.size - start))
+    for i in range(words.size):
+        words[i] = 0

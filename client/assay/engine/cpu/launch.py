@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numba import cfunc, njit, prange, types
@@ -73,6 +73,13 @@ def compiling(*modules: str, variant: str = "") -> Iterator[None]:
             yield
         finally:
             config.CACHE_DIR = before
+
+
+class HasAddress(Protocol):
+    """Anything that is a compiled C function `void(record *, int64 task, int64 worker)` at `address`."""
+
+    @property
+    def address(self) -> int: ...
 
 
 class Kernel:
@@ -155,22 +162,71 @@ def _parallel_guard() -> Any:
     return threading.Lock() if numba.threading_layer() == "workqueue" else None
 
 
-def run(what: Kernel, parameters: np.ndarray[Any, Any], tasks: int, threads: int) -> None:
-    """Run `tasks` tasks of a kernel on up to `threads` threads. Every array the record points to must stay alive."""
-    if tasks <= 0:
-        return
-    workers = min(threads, tasks)
-    address, record = what.address, parameters.ctypes.data
+def _start(address: int, record: int, tasks: int, workers: int) -> None:
     if workers == 1:
         _serial()(address, record, tasks)
         return
-    launch = _parallel()
-    guard = _parallel_guard()
+    launch, guard = _parallel(), _parallel_guard()
     if guard is None:
         launch(address, record, tasks, workers)
         return
     with guard:
         launch(address, record, tasks, workers)
+
+
+def run(what: HasAddress, parameters: np.ndarray[Any, Any], tasks: int, threads: int) -> None:
+    """Run `tasks` tasks of a kernel on up to `threads` threads. Every array the record points to must stay alive."""
+    if tasks > 0:
+        _start(what.address, parameters.ctypes.data, tasks, min(threads, tasks))
+
+
+def record(dtype: np.dtype[Any], **values: int) -> np.ndarray[Any, Any]:
+    """A parameter record, every field given; the fields of `Plan.add`'s scratch memory may be left out."""
+    return np.array([tuple(values.pop(name, 0) for name in dtype.names or ())], dtype)
+
+
+class Plan:
+    """Launches to run one after the other, any number of times, on the same addresses.
+
+    What can be worked out from shapes and addresses is worked out when the plan is made, so that running it costs
+    little beyond the kernels. A plan may be run by one thread at a time.
+    """
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[int, int, int, int]] = []
+        self._scratch: list[tuple[np.ndarray[Any, Any], int, str, int]] = []
+        self._alive: list[Any] = []
+
+    def keep(self, *arrays: Any) -> None:
+        """Keep arrays alive as long as the plan; what a record points to must not disappear."""
+        self._alive.extend(arrays)
+
+    def add(
+        self, what: HasAddress, parameters: np.ndarray[Any, Any], tasks: int, threads: int, **scratch: tuple[str, int]
+    ) -> None:
+        """Add `tasks` tasks of a kernel; `scratch` maps fields of its record to name and size of scratch memory."""
+        if tasks <= 0:
+            return
+        self.keep(parameters)
+        names, words = parameters.dtype.names or (), parameters.view(np.int64)
+        self._scratch.extend((words, names.index(field), *wanted) for field, wanted in scratch.items())
+        self._steps.append((what.address, parameters.ctypes.data, tasks, min(threads, tasks)))
+
+    def extend(self, other: Plan) -> None:
+        """Add the launches of another plan."""
+        self._steps.extend(other._steps)
+        self._scratch.extend(other._scratch)
+        self.keep(other)
+
+    def run(self) -> None:
+        """Run the launches in order."""
+        # All sizes first: a buffer that grows moves, and the steps share buffers by name.
+        for _, _, name, size in self._scratch:
+            scratch(name, size)
+        for words, place, name, size in self._scratch:
+            words[place] = scratch(name, size)
+        for step in self._steps:
+            _start(*step)
 
 
 def scratch(name: str, size: int) -> int:

@@ -11,14 +11,12 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from assay.engine.cpu.isa import UNIT
 from assay.engine.cpu.vector import (
     FLOAT,
-    I32,
     I64,
     VECTOR,
     emit_loop,
@@ -53,23 +51,23 @@ def _accumulator_addresses(builder: Any, c: Any, c_step: Any, rows: int, vectors
 
 
 @cache
-def packed_tile(rows: int) -> Any:
+def packed_tile(rows: int, vectors: int = UNIT.vectors) -> Any:
     """tile(a, b, b_step, c, c_step, depth, first): c[i][j] = fold over k < depth of fma(a[k][i], b[k][j], .).
 
     a is packed ([k][rows] contiguous), row k of b is `b_step` bytes after row k - 1 and holds the tile's columns
-    contiguously, rows of c are `c_step` bytes apart. The fold starts at +0 if `first`, otherwise at c. depth >= 1.
+    (`vectors` vectors) contiguously, rows of c are `c_step` bytes apart. The fold starts at +0 if `first`, otherwise at c. depth >= 1.
     """
 
     @intrinsic
     def tile(typingctx, a, b, b_step, c, c_step, depth, first):
         def generate(context, builder, signature, arguments):
             a, b, b_step, c, c_step, depth, first = arguments
-            addresses = _accumulator_addresses(builder, c, c_step, rows, UNIT.vectors)
+            addresses = _accumulator_addresses(builder, c, c_step, rows, vectors)
             start = load_accumulators(builder, first, addresses)
 
             def body(index, carried):
                 a_now, b_now, *accumulators = carried
-                b_vectors = [load(builder, b_now, 4 * UNIT.lanes * j, VECTOR) for j in range(UNIT.vectors)]
+                b_vectors = [load(builder, b_now, 4 * UNIT.lanes * j, VECTOR) for j in range(vectors)]
                 results = _multiply_add(builder, a_now, rows, b_vectors, accumulators)
                 return [builder.add(a_now, I64(4 * rows)), builder.add(b_now, b_step), *results]
 
@@ -84,34 +82,25 @@ def packed_tile(rows: int) -> Any:
 
 
 @cache
-def gather_tile(rows: int, pieces: int) -> Any:
+def gather_tile(rows: int) -> Any:
     """tile(a, bases, table, c, c_step, depth, first): like `packed_tile`, with b read where it lies.
 
-    Each of the tile's vectors is put together from `pieces` loads of lanes / pieces values; piece i of row k of b lies
-    at bases[i] + table[k] (`bases`, `table`: addresses of int64 addresses and byte offsets).
+    Vector j of row k of b lies at bases[2 * j] + table[k] (`bases`, `table`: addresses of int64 addresses and byte
+    offsets).
     """
-    width = UNIT.lanes // pieces
-    piece_type = ir.VectorType(FLOAT, width)
-
-    def joined(builder: Any, parts: list[Any]) -> Any:
-        while len(parts) > 1:
-            lanes = ir.Constant(ir.VectorType(I32, 2 * parts[0].type.count), list(range(2 * parts[0].type.count)))
-            parts = [builder.shuffle_vector(*parts[i : i + 2], lanes) for i in range(0, len(parts), 2)]
-        return parts[0]
 
     @intrinsic
     def tile(typingctx, a, bases, table, c, c_step, depth, first):
         def generate(context, builder, signature, arguments):
             a, bases, table, c, c_step, depth, first = arguments
-            starts = [load(builder, bases, 8 * i, I64) for i in range(UNIT.vectors * pieces)]
+            starts = [load(builder, bases, 16 * j, I64) for j in range(UNIT.vectors)]
             addresses = _accumulator_addresses(builder, c, c_step, rows, UNIT.vectors)
             accumulators = load_accumulators(builder, first, addresses)
 
             def body(index, carried):
                 a_now, table_now, *accumulators = carried
                 offset = load(builder, table_now, 0, I64)
-                parts = [load(builder, start, offset, piece_type) for start in starts]
-                b_vectors = [joined(builder, parts[j : j + pieces]) for j in range(0, len(parts), pieces)]
+                b_vectors = [load(builder, start, offset, VECTOR) for start in starts]
                 results = _multiply_add(builder, a_now, rows, b_vectors, accumulators)
                 return [builder.add(a_now, I64(4 * rows)), builder.add(table_now, I64(8)), *results]
 
@@ -126,20 +115,20 @@ def gather_tile(rows: int, pieces: int) -> Any:
 
 
 @cache
-def window_tile(rows: int) -> Any:
-    """tile(offsets, image, image_step, b, c, lines, length): c[i][j] += fold over (line, k) of fma(x_i, b_j, .).
+def window_tile(rows: int, vectors: int) -> Any:
+    """tile(offsets, image, image_step, b, c, lines, length, first): c[i][j] = fold over (line, k) of fma(x_i, b_j, .).
 
     Row i reads x at image + offsets[i] + line * image_step + 4 * k, for line < lines and k < length, both >= 1; b holds
-    one packed row of the tile's columns for each (line, k) in that order; rows of c are contiguous. The fold continues
-    from c.
+    one packed row of the tile's columns (`vectors` vectors) for each (line, k) in that order; rows of c are contiguous.
+    The fold starts at +0 if `first`, otherwise at c.
     """
 
     @intrinsic
-    def tile(typingctx, offsets, image, image_step, b, c, lines, length):
+    def tile(typingctx, offsets, image, image_step, b, c, lines, length, first):
         def generate(context, builder, signature, arguments):
-            offsets, image, image_step, b, c, lines, length = arguments
+            offsets, image, image_step, b, c, lines, length, first = arguments
             starts = [builder.add(image, load(builder, offsets, 8 * i, I64)) for i in range(rows)]
-            addresses = _accumulator_addresses(builder, c, I64(4 * UNIT.columns), rows, UNIT.vectors)
+            addresses = _accumulator_addresses(builder, c, I64(4 * UNIT.lanes * vectors), rows, vectors)
             fused = fma_function(builder, VECTOR)
 
             def line_body(line, carried):
@@ -149,24 +138,24 @@ def window_tile(rows: int) -> Any:
                 def body(k, carried):
                     b_now, *accumulators = carried
                     offset = builder.mul(k, I64(4))
-                    b_vectors = [load(builder, b_now, 4 * UNIT.lanes * j, VECTOR) for j in range(UNIT.vectors)]
+                    b_vectors = [load(builder, b_now, 4 * UNIT.lanes * j, VECTOR) for j in range(vectors)]
                     results = []
                     for i in range(rows):
                         factor = splat(builder, load(builder, line_starts[i], offset, FLOAT), VECTOR)
                         for j, b_vector in enumerate(b_vectors):
-                            accumulator = accumulators[i * UNIT.vectors + j]
+                            accumulator = accumulators[i * vectors + j]
                             results.append(builder.call(fused, [factor, b_vector, accumulator]))
-                    return [builder.add(b_now, I64(4 * UNIT.columns)), *results]
+                    return [builder.add(b_now, I64(4 * UNIT.lanes * vectors)), *results]
 
                 return emit_loop(builder, length, carried, body)
 
-            start = [b, *(load(builder, address, 0, VECTOR) for address in addresses)]
+            start = [b, *load_accumulators(builder, first, addresses)]
             results = emit_loop(builder, lines, start, line_body)[1:]
             for address, value in zip(addresses, results, strict=True):
                 store(builder, value, address, 0)
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 7), generate
+        return types.void(*[types.int64] * 8), generate
 
     return tile
 
