@@ -1,0 +1,49 @@
+"""Flags that many commands share, spelled once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from assay.settings import Settings, SettingsError, load_settings
+
+Command = Callable[..., Any]
+
+
+def json_option(command: Command) -> Command:
+    """--json: one JSON document on standard output and nothing else there."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")(command)
+
+
+def settings_options(command: Command) -> Command:
+    """--config, --set and --rpc; the command gets `settings`."""
+
+    @click.option("--config", "config_file", type=click.Path(dir_okay=False, path_type=Path), help="Settings file.")
+    @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Override a setting.")
+    @click.option("--rpc", help="RPC endpoint of the chain (chain.url).")
+    @functools.wraps(command)
+    def wrapped(
+        *arguments: Any, config_file: Path | None, assignments: tuple[str, ...], rpc: str | None, **options: Any
+    ) -> Any:
+        settings = settings_from(config_file, assignments, {"chain.url": rpc})
+        return command(*arguments, settings=settings, **options)
+
+    return wrapped
+
+
+def settings_from(config_file: Path | None, assignments: tuple[str, ...], named: dict[str, Any]) -> Settings:
+    """Settings from the flags of a command."""
+    flags: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise SettingsError(
+                f"--set {assignment}: write it as NAME=VALUE, for instance chain.url=http://127.0.0.1:8545"
+            )
+        flags[name] = value
+    flags.update({name: value for name, value in named.items() if value is not None})
+    return load_settings(flags, config_file)
