@@ -12,7 +12,7 @@ walking, Black and Rogaway, "Ciphers with arbitrary finite domains", CT-RSA 2002
 [0, count). More than half of the domain is inside, so fewer than two passes are needed on average; a walk of w
 passes more has probability below 2**-w.
 
-The key is key[j] = philox(seed, step = epoch + 0xffffffff * 2**32, stream = 0xffffffff, element = j): two
+The key is key[j] = philox(seed, step = epoch mod 2**32 + 0xffffffff * 2**32, stream = 0xffffffff, element = j): two
 Philox blocks an epoch.
 
 This orders data well enough for training; it is no cipher, and nobody's secret depends on it.
@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from assay.arithmetic.binary32 import WORD_MASK
 from assay.arithmetic.philox import philox
 
 ROUNDS = 6
@@ -32,10 +33,10 @@ COUNT_LIMIT = 1 << 31
 
 
 def permutation_key(seed: int, epoch: int) -> tuple[int, ...]:
-    """The eight words that drive the rounds of an epoch (an unsigned 32-bit number)."""
-    if not 0 <= epoch < 1 << 32:
-        raise ValueError(f"epoch is {epoch}; expected an unsigned 32-bit integer")
-    step = (KEY_STEP_HIGH << 32) | epoch
+    """The eight words that drive the rounds of an epoch, whose number counts modulo 2**32."""
+    if epoch < 0:
+        raise ValueError(f"epoch is {epoch}; expected a number from 0")
+    step = (KEY_STEP_HIGH << 32) | (epoch & WORD_MASK)
     return tuple(philox(seed, step, KEY_STREAM, element) for element in range(KEY_WORDS))
 
 

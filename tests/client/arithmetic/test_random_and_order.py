@@ -112,6 +112,10 @@ def test_neighbouring_positions_go_to_unrelated_samples() -> None:
     assert chi_square < chi_square_bound(cells - 1)
 
 
+def test_epochs_count_modulo_two_to_the_32() -> None:
+    assert permutation_key(5, (1 << 32) + 3) == permutation_key(5, 3)
+
+
 def test_positions_and_counts_outside_are_refused_by_value() -> None:
     with pytest.raises(ValueError, match="position is 10"):
         permutation(1, 0, 10, 10)
