@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from assay.arithmetic import transcendental
 from assay.program.errors import ProgramError
 from assay.program.operator import (
     BODY_RULES,
@@ -27,7 +28,7 @@ from assay.program.operator import (
     Section,
     Source,
 )
-from assay.program.reference import SCALAR_BODIES, StepContext, evaluate_element
+from assay.program.reference import StepContext, evaluate_element
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
@@ -51,7 +52,7 @@ class Inputs:
     penultimate: Sequence[Array] = ()
 
 
-def canonical_nans(values: Floats) -> Floats:
+def canonical_nans(values: AnyArray) -> AnyArray:
     """The array with every NaN as 0x7fc00000."""
     values[np.isnan(values)] = _NAN
     return values
@@ -79,7 +80,8 @@ def fused_multiply_add(a: Floats, b: Floats, c: Floats) -> Floats:
 
 def _floor_divide(a: Ints, b: Ints) -> Ints:
     quotient = a.astype(np.int64) // np.where(b == 0, 1, b).astype(np.int64)
-    return np.where(b == 0, 0, quotient).astype(np.int32)
+    result: Ints = np.where(b == 0, 0, quotient).astype(np.int32)
+    return result
 
 
 def _floor_modulo(a: Ints, b: Ints) -> Ints:
@@ -100,13 +102,54 @@ def _to_int(a: Floats) -> Ints:
     return wide.astype(np.int64).astype(np.int32)
 
 
-def _through_reference(body: Body) -> Callable[[Floats], Floats]:
-    """A body by its scalar reference, evaluated once for each distinct word."""
+_Word = npt.NDArray[np.uint32]
+
+
+def _as_floats(operation: Callable[..., AnyArray]) -> Callable[..., _Word]:
+    """An operation on floats as one on words."""
+
+    def apply(*words: _Word) -> _Word:
+        result = operation(*(word.view(np.float32) for word in words))
+        if result.dtype == np.bool_:
+            return result.astype(np.uint32)
+        return canonical_nans(result.astype(np.float32)).view(np.uint32)
+
+    return apply
+
+
+_SEQUENCE_OPERATIONS: dict[str, Callable[..., _Word]] = {
+    "add": _as_floats(np.add),
+    "sub": _as_floats(np.subtract),
+    "mul": _as_floats(np.multiply),
+    "div": _as_floats(np.divide),
+    "fma": _as_floats(fused_multiply_add),
+    "absolute": _as_floats(np.abs),
+    "copysign": lambda a, b: (a & np.uint32(0x7FFFFFFF)) | (b & np.uint32(0x80000000)),
+    "lt": _as_floats(np.less),
+    "le": _as_floats(np.less_equal),
+    "eq": _as_floats(np.equal),
+    "select": lambda p, a, b: np.where(p != 0, a, b),
+    "iadd": np.add,
+    "isub": np.subtract,
+    "iand": np.bitwise_and,
+    "ixor": np.bitwise_xor,
+    "shl": np.left_shift,
+    "shr": np.right_shift,
+    "sar": lambda a, distance: (a.view(np.int32) >> distance.view(np.int32)).view(np.uint32),
+}
+"""The steps of `transcendental`'s listings on arrays of words."""
+
+
+def _transcendental(name: str) -> Callable[[Floats], Floats]:
+    """A listing of `transcendental`, step by step on whole arrays."""
+    sequence = transcendental.SEQUENCES[name]
 
     def apply(a: Floats) -> Floats:
-        words, places = np.unique(a.view(np.uint32), return_inverse=True)
-        results = np.array([SCALAR_BODIES[body](int(word)) for word in words], np.uint32)
-        return results[places.reshape(-1)].view(np.float32).reshape(a.shape)
+        values: dict[str, _Word] = {"x": canonical_nans(np.array(a, np.float32)).view(np.uint32)}
+        for step in sequence.steps:
+            words = [values[x] if isinstance(x, str) else np.full(a.shape, x, np.uint32) for x in step.arguments]
+            values[step.name] = _SEQUENCE_OPERATIONS[step.operation](*words)
+        return canonical_nans(values[sequence.result].view(np.float32).copy())
 
     return apply
 
@@ -140,7 +183,13 @@ _VECTOR_BODIES: dict[Body, Callable[..., AnyArray]] = {
     Body.ILE: lambda a, b: a <= b,
     Body.COPY: lambda a: a.copy(),
     Body.SELECT: lambda c, a, b: np.where(c != 0, a, b),
-} | {body: _through_reference(body) for body in (Body.EXP, Body.LOG, Body.TANH, Body.ERF, Body.SIN, Body.COS)}
+    Body.EXP: _transcendental("exp"),
+    Body.LOG: _transcendental("log"),
+    Body.TANH: _transcendental("tanh"),
+    Body.ERF: _transcendental("erf"),
+    Body.SIN: _transcendental("sin"),
+    Body.COS: _transcendental("cos"),
+}
 
 
 class SectionRun:

@@ -1,0 +1,181 @@
+"""The lowering itself: walk the graph's nodes, ask the table of calls, collect the step section."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from assay.program.errors import GraphError, UnsupportedError
+from assay.program.graph import (
+    Argument,
+    ConstantInput,
+    DataInput,
+    Graph,
+    Input,
+    Node,
+    StateInput,
+    TensorMeta,
+    Value,
+)
+from assay.program.lowering import (  # noqa: F401 - imported for what they register
+    attention,
+    convolution,
+    elementwise,
+    indexing,
+    losses,
+    normalization,
+    optimizers,
+    pooling,
+    products,
+    shapes,
+)
+from assay.program.lowering import view as views
+from assay.program.lowering.builder import FLOAT, INT, Builder, finish
+from assay.program.lowering.registry import LOWERINGS, advice
+from assay.program.lowering.view import NotAffineError, View
+from assay.program.operator import Array, Operand, Operator, Program, Role, Section, Source
+from assay.program.validate import validate
+
+LOWERING_VERSION = 1
+
+# Calls whose lowering needs the shape of their output, which no argument gives.
+_SHAPED_CALLS = frozenset({"assay.bernoulli", "assay.permute"})
+_REJECTIONS = (TypeError, ValueError, IndexError, KeyError, AttributeError, ZeroDivisionError, OverflowError)
+
+
+@dataclass(frozen=True)
+class _Lowered:
+    section: Section
+    constants: tuple[Array, ...]
+    loss: int
+
+
+def lower_step(graph: Graph) -> Program:
+    """The program with the `step` section alone, validated. `loss` names the operator that holds the loss.
+
+    Raises `UnsupportedError` for a call that is not lowered, with the user's line where the graph was traced here;
+    `GraphError` where a call's arguments or results do not fit together.
+    """
+    lowered = _Walker(graph).walk()
+    program = Program(graph.state, graph.data, lowered.constants, (lowered.section,), lowered.loss)
+    validate(program)
+    return program
+
+
+class _Walker:
+    def __init__(self, graph: Graph) -> None:
+        self.graph, self.builder = graph, Builder()
+        self.values: list[tuple[View | None, ...]] = []
+
+    def walk(self) -> _Lowered:
+        """Lower all nodes, then the next state and the loss."""
+        for number, node in enumerate(self.graph.nodes):
+            self.builder.origin = f"{number} {node.call}"
+            self.values.append(self._lower_node(number, node))
+        self.builder.origin = "next state"
+        table = [self._next_state(number, value) for number, value in enumerate(self.graph.next_state)]
+        self.builder.origin = "loss"
+        loss = self.builder.copy(self._input(self.graph.loss))
+        if loss.count != 1 or loss.type != FLOAT:
+            raise GraphError(f"the loss has shape {loss.shape}, a scalar float is needed")
+        section, numbers = finish(self.builder, Role.STEP, table, [loss.operand.index])
+        section, constants = used_constants(section, self.builder.constants)
+        return _Lowered(section, constants, numbers[loss.operand.index])
+
+    def _lower_node(self, number: int, node: Node) -> tuple[View | None, ...]:
+        place = f"{node.where}: " if node.where else ""
+        handler = LOWERINGS.get(node.call)
+        if handler is None:
+            raise UnsupportedError(f"{place}{node.call} (node {number}) cannot be lowered: {advice(node.call)}")
+        arguments = [self._argument(a) for a in node.arguments]
+        keywords = {name: self._argument(a) for name, a in node.keywords}
+        if node.call in _SHAPED_CALLS:
+            keywords["shape"] = self._meta(node, 0).shape
+        try:
+            result = handler(self.builder, *arguments, **keywords)
+        except NotAffineError:
+            raise UnsupportedError(
+                f"{place}{node.call} (node {number}) has an index map with too many guards"
+            ) from None
+        except _REJECTIONS as error:
+            raise UnsupportedError(f"{place}{node.call} (node {number}) cannot be lowered: {error}") from error
+        outputs = result if isinstance(result, tuple) else (result,)
+        self._check(number, node, outputs)
+        return outputs
+
+    def _meta(self, node: Node, output: int) -> TensorMeta:
+        meta = node.outputs[output] if output < len(node.outputs) else None
+        if meta is None:
+            raise GraphError(f"{node.call} has no output {output}")
+        return meta
+
+    def _check(self, number: int, node: Node, outputs: tuple[View | None, ...]) -> None:
+        """The graph says of each result what it is; the lowering must agree."""
+        if len(outputs) < len(node.outputs):
+            raise GraphError(f"node {number} ({node.call}) says it has {len(node.outputs)} outputs, not {len(outputs)}")
+        for place, (meta, output) in enumerate(zip(node.outputs, outputs, strict=False)):
+            if meta is None or output is None:
+                continue
+            kind = FLOAT if meta.type == "float32" else INT
+            if (output.shape, output.type) != (meta.shape, kind):
+                raise GraphError(
+                    f"node {number} ({node.call}) says output {place} is {meta.type} of shape {meta.shape}, "
+                    f"its arguments give {output.type.name.lower()} of shape {output.shape}"
+                )
+
+    def _argument(self, argument: Argument) -> object:
+        if isinstance(argument, Value | StateInput | DataInput | ConstantInput):
+            return self._input(argument)
+        if isinstance(argument, tuple):
+            return tuple(self._argument(part) for part in argument)
+        return argument
+
+    def _input(self, value: Input) -> View:
+        if isinstance(value, Value):
+            view = self.values[value.node][value.output]
+            if view is None:
+                raise GraphError(f"output {value.output} of node {value.node} is read, but is no tensor")
+            return view
+        if isinstance(value, ConstantInput):
+            return self.builder.constant(self.graph.constants[value.index].values)
+        state = isinstance(value, StateInput)
+        descriptor = (self.graph.state if state else self.graph.data)[value.index]
+        return views.whole(descriptor.type, descriptor.shape, Source.STATE if state else Source.DATA, value.index)
+
+    def _next_state(self, number: int, value: Input) -> int | None:
+        view, descriptor = self._input(value), self.graph.state[number]
+        if (view.shape, view.type) != (descriptor.shape, descriptor.type):
+            raise GraphError(
+                f"next_state {number} ({descriptor.name}) has shape {view.shape}, the state {descriptor.shape}"
+            )
+        operand = view.operand
+        if operand.source == Source.STATE and operand.index == number and view.is_whole:
+            return None
+        return self.builder.copy(view).operand.index
+
+
+def used_constants(section: Section, constants: list[Array]) -> tuple[Section, tuple[Array, ...]]:
+    """The section reading only the constants it needs, renumbered in order of first use."""
+    numbers: dict[int, int] = {}
+
+    def change(operand: Operand) -> Operand:
+        if operand.source != Source.CONSTANT:
+            return operand
+        number = numbers.setdefault(operand.index, len(numbers))
+        return Operand(
+            operand.source, number, operand.count, operand.stride, operand.offset, operand.fill, operand.guards
+        )
+
+    operators = tuple(
+        Operator(o.body, o.type, o.extents, tuple(change(p) for p in o.operands), o.reduced, o.p0, o.p1)
+        for o in section.operators
+    )
+    changed = Section(section.role, operators, section.next_state, section.origins)
+    return changed, tuple(constants[old] for old in numbers)
+
+
+def lower(graph: Graph) -> Program:
+    """The whole program of an exact task: the step section alone (see `assay.program.sections` for tolerant tasks)."""
+    return lower_step(graph)
+
+
+__all__ = ["LOWERING_VERSION", "lower", "lower_step", "used_constants"]
