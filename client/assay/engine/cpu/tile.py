@@ -55,7 +55,8 @@ def packed_tile(rows: int, vectors: int = UNIT.vectors) -> Any:
     """tile(a, b, b_step, c, c_step, depth, first): c[i][j] = fold over k < depth of fma(a[k][i], b[k][j], .).
 
     a is packed ([k][rows] contiguous), row k of b is `b_step` bytes after row k - 1 and holds the tile's columns
-    (`vectors` vectors) contiguously, rows of c are `c_step` bytes apart. The fold starts at +0 if `first`, otherwise at c. depth >= 1.
+    (`vectors` vectors) contiguously, rows of c are `c_step` bytes apart. depth >= 1. The fold starts at +0 if `first`,
+    otherwise at c.
     """
 
     @intrinsic
