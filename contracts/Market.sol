@@ -1,0 +1,651 @@
+// SPDX-License-Identifier: MIT
+pragma solidity 0.8.30;
+
+import {Headers, SectionHeader} from "./libraries/Headers.sol";
+import {Trees} from "./libraries/Trees.sol";
+import {MILLION, Modules, Parameters, partDown} from "./Parameters.sol";
+import {Class, Stakes} from "./Stakes.sol";
+import {Verification} from "./Verification.sol";
+
+/// @notice Where a task stands. From Settled on, nothing changes any more.
+enum State {
+    None,
+    Profiling,
+    Open,
+    Taken,
+    Verifying,
+    Settled,
+    Failed,
+    Unavailable,
+    Unverified,
+    Void,
+    Refused,
+    Cancelled
+}
+
+/// @notice What a submitter posts. The task's number commits to all of it.
+/// @param header The program's header (FORMAT 2.4); its hash is the program's root.
+/// @param graphHash Hash of the traced graph that the program is the lowering of.
+/// @param lowering Version of the lowering.
+/// @param dataRoot Root of the data.
+/// @param initialRoot Root of the state the training starts from.
+/// @param baseTask A settled task whose final state this one starts from, or zero.
+/// @param taskSeed Seed of the data order and of everything random in the program.
+/// @param steps Training steps.
+/// @param interval Steps a segment; the last may be shorter.
+/// @param exact Exact mode.
+/// @param verifiers Number of verifiers, each with a share of its own.
+/// @param perVerifier Segments of a share.
+/// @param profileSegments Segments of the profile (tolerant mode).
+/// @param lowestReward Price the auction begins with, in wei.
+/// @param highestReward Price it ends with, in wei.
+/// @param verifierFee Fee of every verifier, in wei.
+/// @param profilerFee Fee of the profiler, in wei (tolerant mode).
+/// @param auctionSeconds Duration of the auction.
+/// @param trainSeconds Time from taking the task to registering the proof.
+/// @param locations Where the files are.
+struct Posting {
+    bytes header;
+    bytes32 graphHash;
+    uint16 lowering;
+    bytes32 dataRoot;
+    bytes32 initialRoot;
+    uint256 baseTask;
+    uint64 taskSeed;
+    uint32 steps;
+    uint32 interval;
+    bool exact;
+    uint8 verifiers;
+    uint8 perVerifier;
+    uint8 profileSegments;
+    uint96 lowestReward;
+    uint96 highestReward;
+    uint96 verifierFee;
+    uint96 profilerFee;
+    uint32 auctionSeconds;
+    uint32 trainSeconds;
+    string locations;
+}
+
+/// @notice A task as the chain keeps it.
+/// @param price The auction price once taken.
+/// @param since When the task was opened, taken or opened again.
+/// @param replayWork Units of work of one verifier's share.
+/// @param profileWork Units of work of the profile.
+struct Task {
+    address submitter;
+    uint64 taskSeed;
+    uint32 steps;
+    address solver;
+    uint32 interval;
+    uint32 segments;
+    State state;
+    bool exact;
+    uint8 relists;
+    uint8 verifiers;
+    uint96 lowestReward;
+    uint96 highestReward;
+    uint32 auctionSeconds;
+    uint32 trainSeconds;
+    uint96 price;
+    uint96 verifierFee;
+    uint40 since;
+    uint8 perVerifier;
+    uint8 profileSegments;
+    uint96 profilerFee;
+    uint80 replayWork;
+    uint80 profileWork;
+    bytes32 programRoot;
+    bytes32 dataRoot;
+    bytes32 initialRoot;
+    bytes32 checkpointRoot;
+    bytes32 finalRoot;
+    bytes32 thresholdRoot;
+}
+
+/// @notice What the other contracts need of a task, in one call.
+struct Terms {
+    address submitter;
+    address solver;
+    State state;
+    bool exact;
+    uint32 segments;
+    uint32 interval;
+    uint8 verifiers;
+    uint8 perVerifier;
+    uint8 profileSegments;
+    uint96 highestReward;
+    uint96 price;
+    uint96 verifierFee;
+    uint96 profilerFee;
+    uint80 replayWork;
+    uint80 profileWork;
+}
+
+/// @title Market
+/// @notice The life of a task up to the registration of its proof, and the escrow's way at its end.
+contract Market {
+    /* CONSTANTS */
+
+    /// @notice Format and arithmetic version of the programs this deployment can judge.
+    uint16 public constant FORMAT = 1;
+    uint16 public constant ARITHMETIC = 1;
+    /// @notice Most verifiers of a task, and most segments of one share.
+    uint256 public constant MOST_VERIFIERS = 8;
+    uint256 public constant MOST_SEGMENTS = 16;
+
+    Stakes private immutable STAKES;
+    Verification private immutable VERIFICATION;
+    address private immutable CLAIMS;
+    address private immutable SETTLEMENT;
+    address private immutable DEMANDS;
+
+    uint256 private immutable STAKE_FLOOR;
+    uint256 private immutable STAKE_RATE;
+    uint256 private immutable TAX_RATE;
+    uint256 private immutable FINDER_RATE;
+    uint256 private immutable STEP_DOWN_RATE;
+    uint256 private immutable LATE_RATE;
+    uint256 private immutable COMPENSATION_RATE;
+    uint256 private immutable REFUTER_RATE;
+    uint256 private immutable FEE_FLOOR;
+    uint256 private immutable FEE_PER_TERAWORK;
+    uint256 private immutable DRAW_BOUNTY;
+    uint256 private immutable WORK_PER_SECOND;
+    uint256 private immutable TRAIN_SECONDS;
+    uint256 private immutable HOLD_SECONDS;
+    uint256 private immutable MAXIMAL_RELISTS;
+
+    /* STORAGE */
+
+    mapping(uint256 taskId => Task) private _tasks;
+    /// @notice What clock extensions in cases on its training claim have cost the solver, in wei; at most the floor of its stake.
+    mapping(uint256 taskId => uint256 amount) public chargeOf;
+    /// @notice Number of tasks an account has submitted.
+    mapping(address account => uint256 count) public submitted;
+
+    /* EVENTS */
+
+    event Submitted(
+        uint256 indexed taskId, address indexed submitter, bytes32 programRoot, uint32 segments, uint80 replayWork, uint80 profileWork, Posting posting
+    );
+    event Opened(uint256 indexed taskId, bytes32 thresholdRoot, uint256 lowestReward, uint256 highestReward, uint256 since);
+    event Taken(uint256 indexed taskId, address indexed solver, uint256 price, uint256 stake, uint256 deadline);
+    event SteppedDown(uint256 indexed taskId, address indexed solver, uint256 forfeit, bool late);
+    event Registered(
+        uint256 indexed taskId, address indexed solver, bytes32 checkpointRoot, bytes32 finalRoot, string locations
+    );
+    event Finished(uint256 indexed taskId, State state, address indexed finder, uint256 finderShare);
+
+    /* ERRORS */
+
+    error NotAModule(address caller);
+    error NotTheSubmitter(address caller, address submitter);
+    error NotTheSolver(address caller, address solver);
+    error WrongState(uint256 taskId, State state);
+    error WrongHeader(uint256 length);
+    error WrongVersion(uint16 format, uint16 arithmetic);
+    error OutOfRange(string what, uint256 given, uint256 lowest, uint256 highest);
+    error WrongValue(uint256 given, uint256 expected);
+    error NotAProvenBase(uint256 baseTask, State state, bytes32 finalRoot);
+    error PriceTooLow(uint256 price, uint256 wanted);
+    error TooFewVerifiers(uint256 eligible, uint256 needed);
+    error StakeTooLow(address solver, uint256 needed);
+    error OwnTask(address submitter);
+    error AuctionOver(uint256 end, uint256 time);
+    error TooLate(uint256 deadline, uint256 time);
+    error NotLate(uint256 deadline, uint256 time);
+
+    /* SETTING UP */
+
+    constructor(Parameters memory parameters, Modules memory modules) {
+        STAKES = Stakes(modules.stakes);
+        VERIFICATION = Verification(modules.verification);
+        CLAIMS = modules.claims;
+        SETTLEMENT = modules.settlement;
+        DEMANDS = modules.demands;
+        STAKE_FLOOR = parameters.solverStakeFloor;
+        STAKE_RATE = parameters.solverStakeRate;
+        TAX_RATE = parameters.taxRate;
+        FINDER_RATE = parameters.finderRate;
+        STEP_DOWN_RATE = parameters.stepDownRate;
+        LATE_RATE = parameters.lateRate;
+        COMPENSATION_RATE = parameters.compensationRate;
+        REFUTER_RATE = parameters.refuterRate;
+        FEE_FLOOR = parameters.feeFloor;
+        FEE_PER_TERAWORK = parameters.feePerTerawork;
+        DRAW_BOUNTY = parameters.drawBounty;
+        WORK_PER_SECOND = parameters.workPerSecond;
+        TRAIN_SECONDS = parameters.trainSeconds;
+        HOLD_SECONDS = parameters.holdSeconds;
+        MAXIMAL_RELISTS = parameters.maximalRelists;
+        // INVARIANT: shares of one amount never exceed it.
+        _range("finderRate", parameters.finderRate, 0, MILLION - 1);
+        _range("stepDownRate", parameters.stepDownRate, 0, MILLION);
+        _range("compensationRate + refuterRate", uint256(parameters.compensationRate) + parameters.refuterRate, 0, MILLION);
+        _range("workPerSecond", parameters.workPerSecond, 1, type(uint64).max);
+    }
+
+    /* SUBMITTING */
+
+    /// @notice Posts a task and pays its escrow: highest reward, fees, draw bounties and jackpot tax, as `escrowOf` says.
+    /// @return taskId Hash of the chain, this contract, the submitter, its count of tasks, and the posting.
+    function submit(Posting calldata posting) external payable returns (uint256 taskId) {
+        (uint256 replayWork, uint256 profileWork) = _check(posting);
+        taskId = uint256(
+            keccak256(abi.encode(block.chainid, address(this), msg.sender, submitted[msg.sender]++, keccak256(abi.encode(posting))))
+        );
+        uint32 segments = _segments(posting);
+        Task storage task = _tasks[taskId];
+        task.submitter = msg.sender;
+        task.taskSeed = posting.taskSeed;
+        task.steps = posting.steps;
+        task.interval = posting.interval;
+        task.segments = segments;
+        task.state = posting.exact ? State.Open : State.Profiling;
+        task.exact = posting.exact;
+        task.verifiers = posting.verifiers;
+        task.lowestReward = posting.lowestReward;
+        task.highestReward = posting.highestReward;
+        task.auctionSeconds = posting.auctionSeconds;
+        task.trainSeconds = posting.trainSeconds;
+        task.verifierFee = posting.verifierFee;
+        task.since = uint40(block.timestamp);
+        task.perVerifier = posting.perVerifier;
+        task.profileSegments = posting.profileSegments;
+        task.profilerFee = posting.profilerFee;
+        task.replayWork = uint80(replayWork);
+        task.profileWork = uint80(profileWork);
+        bytes32 programRoot = sha256(abi.encodePacked(bytes1(0x02), posting.header));
+        task.programRoot = programRoot;
+        task.dataRoot = posting.dataRoot;
+        task.initialRoot = posting.initialRoot;
+        {
+            uint256 escrow = escrowOf(posting);
+            // INVARIANT: everything the task may have to pay from escrow is in escrow from the start.
+            if (msg.value != escrow) revert WrongValue(msg.value, escrow);
+        }
+        STAKES.enter{value: msg.value}(Class.Escrow, taskId);
+        emit Submitted(taskId, msg.sender, programRoot, segments, uint80(replayWork), uint80(profileWork), posting);
+        if (posting.exact) emit Opened(taskId, 0, posting.lowestReward, posting.highestReward, block.timestamp);
+        else VERIFICATION.beginProfile(taskId);
+    }
+
+    /// @notice What a posting's escrow comes to, in wei.
+    function escrowOf(Posting calldata posting) public view returns (uint256) {
+        uint256 rounds = uint256(posting.verifiers) + (posting.exact ? 0 : 1);
+        return uint256(posting.highestReward) + uint256(posting.verifiers) * posting.verifierFee + posting.profilerFee
+            + rounds * (DRAW_BOUNTY + partDown(posting.highestReward, TAX_RATE) / rounds);
+    }
+
+    function _segments(Posting calldata posting) private pure returns (uint32) {
+        return uint32((uint256(posting.steps) + posting.interval - 1) / posting.interval);
+    }
+
+    function _check(Posting calldata posting) private view returns (uint256 replayWork, uint256 profileWork) {
+        bytes calldata header = posting.header;
+        uint256 sections = posting.exact ? 1 : 4;
+        // INVARIANT: the header is exactly one of a program with the sections its mode needs, so that every later use finds them.
+        if (header.length != Headers.FIXED_BYTES + Headers.SECTION_BYTES * sections || Headers.sections(header) != sections) {
+            revert WrongHeader(header.length);
+        }
+        uint16 format = uint16(bytes2(header[0:2]));
+        uint16 arithmetic = uint16(bytes2(header[2:4]));
+        // INVARIANT: this deployment judges only what it can execute.
+        if (format != FORMAT || arithmetic != ARITHMETIC) revert WrongVersion(format, arithmetic);
+        uint256[4] memory work;
+        for (uint256 place = 0; place < sections; place++) {
+            SectionHeader memory section = Headers.sectionAt(header, place);
+            _range("role", Headers.roleAt(header, place), place, place);
+            _range("operators", section.operators, 1, type(uint32).max);
+            work[place] = section.work;
+        }
+        _range("tensors of the state", Headers.states(header), 1, 1 << 20);
+        _range("steps", posting.steps, 1, type(uint32).max);
+        _range("interval", posting.interval, 1, posting.steps);
+        _range("segments", _segments(posting), 1, 1 << 24);
+        _range("verifiers", posting.verifiers, 1, MOST_VERIFIERS);
+        _range("segments of a share", posting.perVerifier, 1, MOST_SEGMENTS);
+        // INVARIANT: shares are disjoint.
+        _range("drawn segments", uint256(posting.verifiers) * posting.perVerifier, 1, _segments(posting));
+        // INVARIANT: windows and limits are computed without overflow.
+        replayWork = posting.perVerifier * (uint256(posting.interval) * work[0] + work[1]);
+        _range("work of a share", replayWork, 0, type(uint80).max);
+        _range("verifierFee", posting.verifierFee, lowestFee(replayWork), type(uint88).max);
+        if (posting.exact) {
+            _range("profileSegments", posting.profileSegments, 0, 0);
+            _range("profilerFee", posting.profilerFee, 0, 0);
+        } else {
+            _range("profileSegments", posting.profileSegments, 1, _segments(posting) < MOST_SEGMENTS ? _segments(posting) : MOST_SEGMENTS);
+            profileWork = posting.profileSegments * (uint256(posting.interval) * (work[0] + work[2]) + work[3]);
+            _range("work of the profile", profileWork, 0, type(uint80).max);
+            _range("profilerFee", posting.profilerFee, lowestFee(profileWork), type(uint88).max);
+        }
+        _range("highestReward", posting.highestReward, posting.lowestReward, type(uint88).max);
+        // INVARIANT: a posting cannot ask for training faster than verifying the same work.
+        _range("trainSeconds", posting.trainSeconds, TRAIN_SECONDS + (uint256(posting.steps) * work[0]) / WORK_PER_SECOND, type(uint32).max);
+        if (posting.baseTask != 0) {
+            Task storage base = _tasks[posting.baseTask];
+            // INVARIANT: only a proven model is a base.
+            if (base.state != State.Settled || base.finalRoot != posting.initialRoot) {
+                revert NotAProvenBase(posting.baseTask, base.state, base.finalRoot);
+            }
+        }
+    }
+
+    /// @notice Lowest fee of a round with so much work, in wei.
+    function lowestFee(uint256 work) public view returns (uint256) {
+        return FEE_FLOOR + (work * FEE_PER_TERAWORK) / 1e12;
+    }
+
+    /* THE AUCTION */
+
+    /// @notice What a solver who takes the task now gets.
+    function priceOf(uint256 taskId) public view returns (uint256) {
+        Task storage task = _tasks[taskId];
+        // A task that opens again does so at the price it was taken for.
+        if (task.relists != 0) return task.price;
+        uint256 elapsed = block.timestamp - task.since;
+        if (elapsed >= task.auctionSeconds) return task.highestReward;
+        return task.lowestReward + (uint256(task.highestReward - task.lowestReward) * elapsed) / task.auctionSeconds;
+    }
+
+    /// @notice What a solver has to stake: more than all fees due if it fails.
+    function stakeOf(uint256 taskId) public view returns (uint256) {
+        Task storage task = _tasks[taskId];
+        return STAKE_FLOOR + partDown(task.highestReward, STAKE_RATE) + uint256(task.verifiers) * task.verifierFee;
+    }
+
+    /// @notice Takes a task for the price of this moment and locks the caller's stake.
+    /// @param lowest The caller does not work for less.
+    function take(uint256 taskId, uint256 lowest) external {
+        Task storage task = _in(taskId, State.Open);
+        // INVARIANT: a submitter does not pay itself.
+        if (msg.sender == task.submitter) revert OwnTask(msg.sender);
+        uint256 end = uint256(task.since) + task.auctionSeconds + HOLD_SECONDS;
+        if (block.timestamp > end) revert AuctionOver(end, block.timestamp);
+        uint256 price = priceOf(taskId);
+        if (price < lowest) revert PriceTooLow(price, lowest);
+        {
+            uint256 exponent = exponentOf(task.replayWork);
+            uint256 eligible = STAKES.eligible(exponent);
+            if (STAKES.limitOf(msg.sender) > exponent) eligible--;
+            if (STAKES.limitOf(task.submitter) > exponent) eligible--;
+            // INVARIANT: nobody trains for a task that could not be verified on the day it was taken.
+            if (eligible < task.verifiers) revert TooFewVerifiers(eligible, task.verifiers);
+        }
+        uint256 stake = stakeOf(taskId);
+        if (!STAKES.lock(msg.sender, stake)) revert StakeTooLow(msg.sender, stake);
+        task.state = State.Taken;
+        task.solver = msg.sender;
+        task.price = uint96(price);
+        task.since = uint40(block.timestamp);
+        emit Taken(taskId, msg.sender, price, stake, block.timestamp + task.trainSeconds);
+    }
+
+    /// @notice The solver gives the task up before registering, for a fixed forfeit.
+    function stepDown(uint256 taskId) external {
+        Task storage task = _in(taskId, State.Taken);
+        if (msg.sender != task.solver) revert NotTheSolver(msg.sender, task.solver);
+        uint256 deadline = uint256(task.since) + task.trainSeconds;
+        // INVARIANT: the forfeit of the late is not avoided by stepping down late.
+        if (block.timestamp > deadline) revert TooLate(deadline, block.timestamp);
+        _relist(taskId, task, partDown(stakeOf(taskId), STEP_DOWN_RATE), false);
+    }
+
+    /// @notice Takes the task from a solver that did not register in time. Anyone may call.
+    function late(uint256 taskId) external {
+        Task storage task = _in(taskId, State.Taken);
+        uint256 held = block.timestamp - task.since;
+        if (held <= task.trainSeconds) revert NotLate(uint256(task.since) + task.trainSeconds, block.timestamp);
+        uint256 stake = stakeOf(taskId);
+        uint256 rate = STEP_DOWN_RATE + (LATE_RATE * held) / task.trainSeconds;
+        _relist(taskId, task, rate > MILLION ? stake : partDown(stake, rate), true);
+    }
+
+    function _relist(uint256 taskId, Task storage task, uint256 forfeit, bool isLate) private {
+        address solver = task.solver;
+        uint256 stake = stakeOf(taskId);
+        STAKES.move(Class.Locked, uint160(solver), Class.Pool, 0, forfeit);
+        STAKES.move(Class.Locked, uint160(solver), Class.Free, uint160(solver), stake - forfeit);
+        emit SteppedDown(taskId, solver, forfeit, isLate);
+        task.solver = address(0);
+        if (task.relists == MAXIMAL_RELISTS) {
+            _end(taskId, task, State.Cancelled, address(0), 0, 0);
+            return;
+        }
+        task.relists++;
+        task.state = State.Open;
+        task.since = uint40(block.timestamp);
+        emit Opened(taskId, task.thresholdRoot, task.price, task.price, block.timestamp);
+    }
+
+    /// @notice The submitter withdraws an open task.
+    function cancel(uint256 taskId) external {
+        Task storage task = _in(taskId, State.Open);
+        if (msg.sender != task.submitter) revert NotTheSubmitter(msg.sender, task.submitter);
+        _end(taskId, task, State.Cancelled, address(0), 0, 0);
+    }
+
+    /// @notice Ends a task that nobody took. Anyone may call.
+    function expire(uint256 taskId) external {
+        Task storage task = _in(taskId, State.Open);
+        uint256 end = uint256(task.since) + task.auctionSeconds + HOLD_SECONDS;
+        if (block.timestamp <= end) revert NotLate(end, block.timestamp);
+        _end(taskId, task, State.Cancelled, address(0), 0, 0);
+    }
+
+    /* REGISTERING */
+
+    /// @notice The solver posts its proof of learning. First and last checkpoint are opened: the first is the task's initial
+    /// state. From here on the solver can neither change nor withdraw anything.
+    /// @param first Siblings of checkpoint 0.
+    /// @param last Siblings of the last checkpoint.
+    function register(
+        uint256 taskId,
+        bytes32 checkpointRoot,
+        bytes32 finalRoot,
+        bytes32[] calldata first,
+        bytes32[] calldata last,
+        string calldata locations
+    ) external {
+        Task storage task = _in(taskId, State.Taken);
+        if (msg.sender != task.solver) revert NotTheSolver(msg.sender, task.solver);
+        _requireInTime(task);
+        _openEnd(task, task.initialRoot, 0, first, checkpointRoot);
+        _openEnd(task, finalRoot, task.segments, last, checkpointRoot);
+        task.checkpointRoot = checkpointRoot;
+        task.finalRoot = finalRoot;
+        task.state = State.Verifying;
+        emit Registered(taskId, msg.sender, checkpointRoot, finalRoot, locations);
+        VERIFICATION.beginReplay(taskId, task.verifiers);
+    }
+
+    function _requireInTime(Task storage task) private view {
+        uint256 deadline = uint256(task.since) + task.trainSeconds;
+        if (block.timestamp > deadline) revert TooLate(deadline, block.timestamp);
+    }
+
+    function _openEnd(Task storage task, bytes32 state, uint256 index, bytes32[] calldata proof, bytes32 checkpointRoot)
+        private
+        view
+    {
+        // INVARIANT: the training started where the task says, and its final state is the one registered.
+        Trees.verify(state, index, Trees.depthOf(uint256(task.segments) + 1), proof, checkpointRoot);
+    }
+
+    /* CALLED BY THE OTHER CONTRACTS */
+
+    modifier onlyModule() {
+        // INVARIANT: only the contracts of this deployment end a task.
+        if (
+            msg.sender != SETTLEMENT && msg.sender != address(VERIFICATION) && msg.sender != CLAIMS
+                && msg.sender != DEMANDS
+        ) revert NotAModule(msg.sender);
+        _;
+    }
+
+    /// @notice A profile stands and passed: the task is open for solvers.
+    function open(uint256 taskId, bytes32 thresholdRoot) external onlyModule {
+        Task storage task = _in(taskId, State.Profiling);
+        task.thresholdRoot = thresholdRoot;
+        task.state = State.Open;
+        task.since = uint40(block.timestamp);
+        emit Opened(taskId, thresholdRoot, task.lowestReward, task.highestReward, block.timestamp);
+    }
+
+    /// @notice All checks passed.
+    function settled(uint256 taskId) external onlyModule {
+        Task storage task = _in(taskId, State.Verifying);
+        _end(taskId, task, State.Settled, address(0), 0, 0);
+    }
+
+    /// @notice The proof does not hold, or a demanded chunk was not served: the solver loses its stake.
+    /// @param finder Who showed it; gets the finders' part at once. Zero: the part stays in escrow for the rounds that found it.
+    /// @return finders The finders' part, in wei.
+    function failed(uint256 taskId, address finder) external onlyModule returns (uint256 finders) {
+        Task storage task = _in(taskId, State.Verifying);
+        uint256 fees = uint256(task.verifiers) * task.verifierFee;
+        uint256 stake = stakeOf(taskId) - chargeOf[taskId];
+        finders = partDown(stake - fees, FINDER_RATE);
+        _end(taskId, task, State.Failed, finder, finders, fees);
+    }
+
+    /// @notice Nobody could verify the task (`unavailable`: because the files were not to be had).
+    function abandoned(uint256 taskId, bool unavailable) external onlyModule {
+        Task storage task = _tasks[taskId];
+        if (task.state != State.Profiling && task.state != State.Verifying) revert WrongState(taskId, task.state);
+        _end(taskId, task, unavailable ? State.Unavailable : State.Unverified, address(0), 0, 0);
+    }
+
+    /// @notice The profile stands and says that the task is not verifiable in tolerant mode.
+    function refused(uint256 taskId) external onlyModule {
+        _end(taskId, _in(taskId, State.Profiling), State.Refused, address(0), 0, 0);
+    }
+
+    /// @notice The program was refuted.
+    /// @return isLive Whether the task was still running; otherwise nothing happened.
+    function refuted(uint256 taskId, address refuter) external onlyModule returns (bool isLive) {
+        Task storage task = _tasks[taskId];
+        isLive = task.state != State.None && task.state < State.Settled;
+        if (isLive) _end(taskId, task, State.Void, refuter, partDown(task.highestReward, REFUTER_RATE), 0);
+    }
+
+    /// @notice Takes a charge for clock extensions from the solver's stake.
+    function chargeSolver(uint256 taskId, uint256 charge) external onlyModule {
+        Task storage task = _in(taskId, State.Verifying);
+        // INVARIANT: charges leave enough for all fees due and for whoever finds a fault.
+        uint256 rest = STAKE_FLOOR - chargeOf[taskId];
+        if (charge > rest) charge = rest;
+        chargeOf[taskId] += charge;
+        STAKES.move(Class.Locked, uint160(task.solver), Class.Pool, 0, charge);
+    }
+
+    /* THE END OF A TASK */
+
+    /// @dev Moves the escrow and the solver's stake to where section 8 of the specification says, except for what the rounds
+    /// still running may be due: that stays in escrow until each of them is released (`Settlement.release`).
+    /// @param share What the finder or refuter gets.
+    /// @param fees Fees due from the solver's stake (Failed).
+    function _end(uint256 taskId, Task storage task, State state, address finder, uint256 share, uint256 fees) private {
+        State before = task.state;
+        task.state = state;
+        if (state == State.Failed) _endFailed(taskId, task, finder, share, fees);
+        else _endOtherwise(taskId, task, before, finder, share);
+        emit Finished(taskId, state, finder, share);
+    }
+
+    function _endFailed(uint256 taskId, Task storage task, address finder, uint256 share, uint256 fees) private {
+        uint256 stake = stakeOf(taskId) - chargeOf[taskId];
+        uint256 solver = uint160(task.solver);
+        STAKES.move(Class.Escrow, taskId, Class.Credit, uint160(task.submitter), STAKES.balanceOf(Class.Escrow, taskId));
+        // Shares of the rounds that found the failure wait in escrow, like the fees.
+        STAKES.move(Class.Locked, solver, Class.Escrow, taskId, finder == address(0) ? fees + share : fees);
+        if (finder != address(0)) STAKES.move(Class.Locked, solver, Class.Credit, uint160(finder), share);
+        STAKES.move(Class.Locked, solver, Class.Pool, 0, stake - fees - share);
+    }
+
+    function _endOtherwise(uint256 taskId, Task storage task, State before, address finder, uint256 share) private {
+        uint256 rest = STAKES.balanceOf(Class.Escrow, taskId) - share;
+        // Rounds not yet released: the shares of a proof, or the profile.
+        if (before == State.Verifying) rest -= uint256(task.verifiers) * (uint256(task.verifierFee) + taxOf(taskId));
+        else if (before == State.Profiling) rest -= uint256(task.profilerFee) + taxOf(taskId);
+        uint256 solver = uint160(task.solver);
+        if (solver != 0) {
+            uint256 earned;
+            if (task.state == State.Settled) earned = task.price;
+            else if (task.state == State.Void) earned = partDown(task.price, COMPENSATION_RATE);
+            STAKES.move(Class.Locked, solver, Class.Free, solver, stakeOf(taskId) - chargeOf[taskId]);
+            STAKES.move(Class.Escrow, taskId, Class.Credit, solver, earned);
+            rest -= earned;
+        }
+        STAKES.move(Class.Escrow, taskId, Class.Credit, uint160(finder), share);
+        STAKES.move(Class.Escrow, taskId, Class.Credit, uint160(task.submitter), rest);
+    }
+
+    function _in(uint256 taskId, State state) private view returns (Task storage task) {
+        task = _tasks[taskId];
+        // INVARIANT: states only move forward, by the calls their state allows.
+        if (task.state != state) revert WrongState(taskId, task.state);
+    }
+
+    function _range(string memory what, uint256 given, uint256 lowest, uint256 highest) private pure {
+        // INVARIANT: a malformed task is refused before anything is held for it.
+        if (given < lowest || given > highest) revert OutOfRange(what, given, lowest, highest);
+    }
+
+    /* VIEWS */
+
+    /// @notice The task as it stands.
+    function taskOf(uint256 taskId) external view returns (Task memory) {
+        return _tasks[taskId];
+    }
+
+    /// @notice State of a task.
+    function stateOf(uint256 taskId) external view returns (State) {
+        return _tasks[taskId].state;
+    }
+
+    /// @notice What the other contracts need of a task.
+    function termsOf(uint256 taskId) external view returns (Terms memory) {
+        Task storage task = _tasks[taskId];
+        return Terms({
+            submitter: task.submitter,
+            solver: task.solver,
+            state: task.state,
+            exact: task.exact,
+            segments: task.segments,
+            interval: task.interval,
+            verifiers: task.verifiers,
+            perVerifier: task.perVerifier,
+            profileSegments: task.profileSegments,
+            highestReward: task.highestReward,
+            price: task.price,
+            verifierFee: task.verifierFee,
+            profilerFee: task.profilerFee,
+            replayWork: task.replayWork,
+            profileWork: task.profileWork
+        });
+    }
+
+    /// @notice Root of a task's program.
+    function programRootOf(uint256 taskId) external view returns (bytes32) {
+        return _tasks[taskId].programRoot;
+    }
+
+    /// @notice Root of a task's checkpoints.
+    function checkpointRootOf(uint256 taskId) external view returns (bytes32) {
+        return _tasks[taskId].checkpointRoot;
+    }
+
+    /// @notice Jackpot tax of one round of the task, in wei.
+    function taxOf(uint256 taskId) public view returns (uint256) {
+        Task storage task = _tasks[taskId];
+        return partDown(task.highestReward, TAX_RATE) / (uint256(task.verifiers) + (task.exact ? 0 : 1));
+    }
+
+    /// @notice Least exponent e with work <= 2^e.
+    function exponentOf(uint256 work) public pure returns (uint256 exponent) {
+        while (uint256(1) << exponent < work) exponent++;
+    }
+}

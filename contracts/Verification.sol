@@ -1,0 +1,793 @@
+// SPDX-License-Identifier: MIT
+pragma solidity 0.8.30;
+
+import {ISeeds} from "./interfaces/ISeeds.sol";
+import {Checkpoint, Leaves, ProfileLeaf, ReplayLeaf} from "./libraries/Leaves.sol";
+import {Permutation} from "./libraries/Permutation.sol";
+import {Trees} from "./libraries/Trees.sol";
+import {Answers} from "./Answers.sol";
+import {Claims} from "./Claims.sol";
+import {Jackpot} from "./Jackpot.sol";
+import {Market, State, Terms} from "./Market.sol";
+import {MILLION, Modules, Parameters, partDown} from "./Parameters.sol";
+import {Class, Stakes} from "./Stakes.sol";
+
+/// @notice Where the work on one share of a task stands.
+enum ShareState {
+    None,
+    Awaiting,
+    Working,
+    Volunteers,
+    Released
+}
+
+/// @notice Where a round (one verifier's work on one share) stands. Void: replaced, or ended with its task.
+enum RoundState {
+    None,
+    Drawn,
+    Committed,
+    Shown,
+    Disclosed,
+    Void
+}
+
+/// @notice Why a round was voided.
+enum Fault {
+    Silent,
+    Leaked,
+    ShownTheWrongOne,
+    SteppedBack
+}
+
+/// @notice One share of a task's segments. One storage slot.
+/// @param drawBlock Block whose hash decides the next draw.
+/// @param snapshot Block at whose end the verifiers' roll counts.
+/// @param deadline End of the wait for volunteers.
+/// @param attempt Number of the present attempt, from 0.
+/// @param stepBacks Verifiers in a row that stepped back.
+/// @param isCharged Whether the attempt before paid for the next draw.
+/// @param segmentSeed Seed of the task's segments (share 0 only), or zero.
+struct Share {
+    uint48 drawBlock;
+    uint48 snapshot;
+    uint40 deadline;
+    uint8 attempt;
+    uint8 stepBacks;
+    ShareState state;
+    bool isCharged;
+    uint64 segmentSeed;
+}
+
+/// @notice One verifier's work on one share.
+/// @param drawSeed Seed of the trace positions.
+/// @param commitment Hash of the commitments; from `show` on, hash of all that was shown.
+/// @param lotteryBlock Block whose hash decides which claim is shown.
+/// @param deadline Until when the verifier has to commit (Drawn) or to disclose (Shown).
+/// @param answersUntil Until when answers can be committed.
+/// @param revealsUntil Until when they can be revealed.
+struct Round {
+    uint256 taskId;
+    address verifier;
+    uint64 drawSeed;
+    uint8 share;
+    uint8 attempt;
+    RoundState state;
+    bytes32 commitment;
+    uint48 lotteryBlock;
+    uint40 deadline;
+    uint40 answersUntil;
+    uint40 revealsUntil;
+}
+
+/// @notice What a verifier commits to.
+/// @param secret Hash of its secret r, the order of the claims, itself and the round.
+/// @param first Hash of one claim's root and its salt.
+/// @param second Hash of the other claim's root and its salt.
+struct Hidden {
+    bytes32 secret;
+    bytes32 first;
+    bytes32 second;
+}
+
+/// @notice What a verifier showed.
+/// @param seed The lottery's seed.
+/// @param index Which of the two claims (0 or 1).
+/// @param root Root of that claim.
+/// @param thresholds Root of the threshold vector (profile), else zero.
+/// @param passes Whether the proof, or the profile, passes by this claim.
+struct Shown {
+    Hidden hidden;
+    bytes32 seed;
+    uint8 index;
+    bytes32 root;
+    bytes32 thresholds;
+    bool passes;
+}
+
+/// @notice What turns the derived false claim back into the true one.
+/// @param prefix The changed leaf's record up to its trace root, which is its last field.
+/// @param trace The true trace root.
+/// @param proof Siblings of that leaf in the claim's tree.
+struct Derivation {
+    bytes prefix;
+    bytes32 trace;
+    bytes32[] proof;
+}
+
+/// @title Verification
+/// @notice Rounds of drawn verifiers: draw, commit, show, disclose, and every way out of them. A profile is a round of its own
+/// before the auction.
+contract Verification {
+    /* CONSTANTS */
+
+    /// @notice Number of the share that is the profile.
+    uint8 public constant PROFILE = 255;
+    /// @notice Seats tried in one draw before the attempt counts as failed.
+    uint256 public constant TRIES = 24;
+
+    Stakes private immutable STAKES;
+    ISeeds private immutable SEEDS;
+    Market private immutable MARKET;
+    Answers private immutable ANSWERS;
+    Claims private immutable CLAIMS;
+    Jackpot private immutable JACKPOT;
+    address private immutable SETTLEMENT;
+
+    uint256 private immutable SEAT;
+    uint256 private immutable DRAW_BOUNTY;
+    uint256 private immutable FORCED_RATE;
+    uint256 private immutable SILENCE_RATE;
+    uint256 private immutable LEAK_RATE;
+    uint256 private immutable STEP_BACK_RATE;
+    uint256 private immutable WORK_PER_SECOND;
+    uint256 private immutable COMMIT_SECONDS;
+    uint256 private immutable ANSWER_SECONDS;
+    uint256 private immutable REVEAL_SECONDS;
+    uint256 private immutable DISCLOSE_SECONDS;
+    uint256 private immutable DISPUTE_SECONDS;
+    uint256 private immutable VOLUNTEER_SECONDS;
+    uint256 private immutable DRAW_DELAY;
+    uint256 private immutable JOIN_BLOCKS;
+    uint256 private immutable SHOW_BLOCKS;
+    uint256 private immutable REPLACEMENTS;
+    uint256 private immutable VOLUNTEERS;
+    uint256 private immutable STEP_BACKS;
+
+    /* STORAGE */
+
+    mapping(uint256 taskId => mapping(uint8 number => Share)) private _shares;
+    mapping(uint256 roundId => Round) private _rounds;
+    /// @notice Whether an account was drawn for a task's proof (or, counted apart, its profile) before.
+    mapping(uint256 taskId => mapping(bool isProfile => mapping(address account => bool))) public wasDrawn;
+    /// @notice Block in which an account committed to a leaked secret.
+    mapping(bytes32 commitment => uint256 blockNumber) public leakCommitted;
+
+    /* EVENTS */
+
+    event DrawDue(uint256 indexed taskId, uint8 indexed share, uint8 attempt, uint256 drawBlock, uint256 snapshot);
+    event Drawn(
+        uint256 indexed taskId,
+        uint8 indexed share,
+        address indexed verifier,
+        uint256 roundId,
+        uint8 attempt,
+        uint64 drawSeed,
+        uint32[] segments,
+        uint256 deadline
+    );
+    event NobodyDrawn(uint256 indexed taskId, uint8 indexed share, uint8 attempt);
+    event VolunteersWanted(uint256 indexed taskId, uint8 indexed share, uint256 deadline);
+    event Committed(uint256 indexed roundId, address indexed verifier, Hidden hidden, uint256 lotteryBlock, uint256 showUntilBlock);
+    event ReplayShown(
+        uint256 indexed roundId, address indexed verifier, Shown shown, ReplayLeaf[] leaves, uint256 answersUntil, uint256 revealsUntil, uint256 discloseUntil
+    );
+    event ProfileShown(
+        uint256 indexed roundId, address indexed verifier, Shown shown, ProfileLeaf[] leaves, uint256 answersUntil, uint256 revealsUntil, uint256 discloseUntil
+    );
+    event Disclosed(
+        uint256 indexed roundId, address indexed verifier, bool forced, bytes32 root, bool passes, bytes32 secret, bytes32 trueTrace, uint256 disputeUntil
+    );
+    event Voided(uint256 indexed roundId, address indexed verifier, Fault fault, uint256 lost);
+
+    /* ERRORS */
+
+    error NotAModule(address caller);
+    error NotTheVerifier(address caller, address verifier);
+    error WrongShareState(uint256 taskId, uint8 share, ShareState state);
+    error WrongRoundState(uint256 roundId, RoundState state);
+    error TaskEnded(uint256 taskId, State state);
+    error SeedNotKnown(uint256 blockNumber, uint256 current);
+    error TooLate(uint256 deadline, uint256 time);
+    error TooEarly(uint256 until, uint256 time);
+    error NotEligible(address account);
+    error NotTheCommitment(bytes32 given, bytes32 expected);
+    error NotDerived(bytes32 found, bytes32 expected);
+    error AnswersClosed(uint256 roundId);
+    error AnswersOpen(uint256 roundId);
+    error LeakNotCommitted(bytes32 commitment, uint256 blockNumber);
+    error WrongIndex(uint8 index);
+    error ChargesTooLow(uint256 charge, uint256 bounty);
+    error WindowTooLong(uint256 blocks);
+
+    /* SETTING UP */
+
+    constructor(Parameters memory parameters, Modules memory modules) {
+        STAKES = Stakes(modules.stakes);
+        SEEDS = ISeeds(modules.seeds);
+        MARKET = Market(modules.market);
+        ANSWERS = Answers(modules.answers);
+        CLAIMS = Claims(modules.claims);
+        JACKPOT = Jackpot(modules.jackpot);
+        SETTLEMENT = modules.settlement;
+        SEAT = parameters.seat;
+        DRAW_BOUNTY = parameters.drawBounty;
+        FORCED_RATE = parameters.forcedRate;
+        SILENCE_RATE = parameters.silenceRate;
+        LEAK_RATE = parameters.leakRate;
+        STEP_BACK_RATE = parameters.stepBackRate;
+        WORK_PER_SECOND = parameters.workPerSecond;
+        COMMIT_SECONDS = parameters.commitSeconds;
+        ANSWER_SECONDS = parameters.answerSeconds;
+        REVEAL_SECONDS = parameters.revealSeconds;
+        DISCLOSE_SECONDS = parameters.discloseSeconds;
+        DISPUTE_SECONDS = parameters.disputeSeconds;
+        VOLUNTEER_SECONDS = parameters.volunteerSeconds;
+        DRAW_DELAY = parameters.drawDelay;
+        JOIN_BLOCKS = parameters.joinBlocks;
+        SHOW_BLOCKS = parameters.showBlocks;
+        REPLACEMENTS = parameters.maximalReplacements;
+        VOLUNTEERS = parameters.maximalVolunteers;
+        STEP_BACKS = parameters.maximalStepBacks;
+        uint256 least = parameters.stepBackRate < parameters.silenceRate ? parameters.stepBackRate : parameters.silenceRate;
+        // INVARIANT: whoever makes a further draw necessary has paid for it.
+        if (partDown(parameters.seat, least) < parameters.drawBounty || least > MILLION) {
+            revert ChargesTooLow(partDown(parameters.seat, least), parameters.drawBounty);
+        }
+        // INVARIANT: a lottery's seed is known for as long as it can be used, and never drawn again.
+        if (parameters.showBlocks > 250 || parameters.joinBlocks < 2) revert WindowTooLong(parameters.showBlocks);
+    }
+
+    modifier onlyMarket() {
+        if (msg.sender != address(MARKET)) revert NotAModule(msg.sender);
+        _;
+    }
+
+    modifier onlySettlement() {
+        if (msg.sender != SETTLEMENT) revert NotAModule(msg.sender);
+        _;
+    }
+
+    /* DRAWING */
+
+    /// @notice A tolerant task was submitted: its profiler is to be drawn.
+    function beginProfile(uint256 taskId) external onlyMarket {
+        _await(taskId, PROFILE, _shares[taskId][PROFILE]);
+    }
+
+    /// @notice A proof was registered: its segments and verifiers are to be drawn.
+    function beginReplay(uint256 taskId, uint8 verifiers) external onlyMarket {
+        for (uint8 number = 0; number < verifiers; number++) {
+            _await(taskId, number, _shares[taskId][number]);
+        }
+    }
+
+    function _await(uint256 taskId, uint8 number, Share storage share) private {
+        share.state = ShareState.Awaiting;
+        share.drawBlock = uint48(block.number + DRAW_DELAY);
+        // The roll as it was before anybody could know that this draw would come.
+        share.snapshot = uint48(block.number - 1);
+        emit DrawDue(taskId, number, share.attempt, share.drawBlock, share.snapshot);
+    }
+
+    /// @notice Carries out a draw that is due, for the bounty. If its seed was missed, it is due again some blocks from now, at a
+    /// block whose hash nobody knows yet, with the same snapshot.
+    function draw(uint256 taskId, uint8 number) external {
+        Share storage share = _shares[taskId][number];
+        if (share.state != ShareState.Awaiting) revert WrongShareState(taskId, number, share.state);
+        Terms memory terms = _live(taskId, number);
+        bytes32 seed = SEEDS.seedAt(share.drawBlock, keccak256(abi.encode(taskId, number, share.attempt)));
+        if (seed == 0) {
+            // INVARIANT: a seed is used only when it is known, and drawn again only when it is out of reach.
+            if (!SEEDS.missed(share.drawBlock)) revert SeedNotKnown(share.drawBlock, block.number);
+            share.drawBlock = uint48(block.number + DRAW_DELAY);
+            emit DrawDue(taskId, number, share.attempt, share.drawBlock, share.snapshot);
+            return;
+        }
+        if (number != PROFILE && _shares[taskId][0].segmentSeed == 0) {
+            // INVARIANT: segments are drawn once for a proof; zero stands for not drawn.
+            uint64 segmentSeed = uint64(uint256(keccak256(abi.encode(seed))));
+            _shares[taskId][0].segmentSeed = segmentSeed == 0 ? 1 : segmentSeed;
+        }
+        address verifier = _choose(taskId, number, share, terms, seed);
+        if (verifier == address(0)) {
+            emit NobodyDrawn(taskId, number, share.attempt);
+            _next(taskId, number, share, false);
+            return;
+        }
+        if (share.attempt == 0) STAKES.move(Class.Escrow, taskId, Class.Credit, uint160(msg.sender), DRAW_BOUNTY);
+        else if (share.isCharged) STAKES.move(Class.Pool, 0, Class.Credit, uint160(msg.sender), DRAW_BOUNTY);
+        _begin(taskId, number, share, terms, verifier, seed);
+    }
+
+    /// @dev Tries seats in the order the seed gives. A seat whose owner cannot serve is passed over.
+    function _choose(uint256 taskId, uint8 number, Share storage share, Terms memory terms, bytes32 seed)
+        private
+        returns (address)
+    {
+        uint256 snapshot = share.snapshot;
+        uint256 seats = STAKES.seatCountAt(snapshot);
+        if (seats == 0) return address(0);
+        uint256 exponent = MARKET.exponentOf(number == PROFILE ? terms.profileWork : terms.replayWork);
+        for (uint256 i = 0; i < TRIES; i++) {
+            address owner = STAKES.seatOwnerAt(uint256(keccak256(abi.encode(seed, i))) % seats, snapshot);
+            if (
+                owner != terms.submitter && owner != terms.solver && !wasDrawn[taskId][number == PROFILE][owner]
+                    && STAKES.limitOf(owner) > exponent && STAKES.lock(owner, SEAT)
+            ) return owner;
+        }
+        return address(0);
+    }
+
+    /// @notice Serves a share that waits for volunteers.
+    function volunteer(uint256 taskId, uint8 number) external {
+        Share storage share = _shares[taskId][number];
+        if (share.state != ShareState.Volunteers) revert WrongShareState(taskId, number, share.state);
+        if (block.timestamp > share.deadline) revert TooLate(share.deadline, block.timestamp);
+        Terms memory terms = _live(taskId, number);
+        // INVARIANT: volunteers answer to the same rules as drawn verifiers.
+        if (
+            msg.sender == terms.submitter || msg.sender == terms.solver || wasDrawn[taskId][number == PROFILE][msg.sender]
+                || !STAKES.lock(msg.sender, SEAT)
+        ) revert NotEligible(msg.sender);
+        _begin(taskId, number, share, terms, msg.sender, keccak256(abi.encode(_shares[taskId][0].segmentSeed)));
+    }
+
+    /// @notice Ends a task for which nobody volunteered in time. Anyone may call.
+    function giveUp(uint256 taskId, uint8 number) external {
+        Share storage share = _shares[taskId][number];
+        if (share.state != ShareState.Volunteers) revert WrongShareState(taskId, number, share.state);
+        if (block.timestamp <= share.deadline) revert TooEarly(share.deadline, block.timestamp);
+        _live(taskId, number);
+        MARKET.abandoned(taskId, false);
+    }
+
+    function _begin(uint256 taskId, uint8 number, Share storage share, Terms memory terms, address verifier, bytes32 seed)
+        private
+    {
+        wasDrawn[taskId][number == PROFILE][verifier] = true;
+        share.state = ShareState.Working;
+        share.isCharged = false;
+        uint256 roundId = roundIdOf(taskId, number, share.attempt);
+        Round storage round = _rounds[roundId];
+        round.taskId = taskId;
+        round.verifier = verifier;
+        // Every attempt has trace positions of its own, so that no trace shown before is of use.
+        round.drawSeed = uint64(uint256(keccak256(abi.encode(seed, roundId))));
+        round.share = number;
+        round.attempt = share.attempt;
+        round.state = RoundState.Drawn;
+        round.deadline = uint40(_window(COMMIT_SECONDS, terms, number));
+        _announce(roundId, round, terms);
+    }
+
+    function _announce(uint256 roundId, Round storage round, Terms memory terms) private {
+        emit Drawn(
+            round.taskId,
+            round.share,
+            round.verifier,
+            roundId,
+            round.attempt,
+            round.drawSeed,
+            _segmentsOf(_shares[round.taskId][0].segmentSeed, round.share, terms),
+            round.deadline
+        );
+    }
+
+    /// @dev A further attempt, while there is one.
+    function _next(uint256 taskId, uint8 number, Share storage share, bool isCharged) private {
+        share.attempt++;
+        share.isCharged = isCharged;
+        if (share.attempt <= REPLACEMENTS) {
+            _await(taskId, number, share);
+        } else if (share.attempt <= REPLACEMENTS + VOLUNTEERS) {
+            share.state = ShareState.Volunteers;
+            share.deadline = uint40(block.timestamp + VOLUNTEER_SECONDS);
+            emit VolunteersWanted(taskId, number, share.deadline);
+        } else {
+            share.state = ShareState.Volunteers;
+            MARKET.abandoned(taskId, false);
+        }
+    }
+
+    /* COMMITTING AND SHOWING */
+
+    /// @notice The drawn verifier commits to its secret and to two claims in hidden order. Whistleblowers join until the
+    /// lottery's block.
+    function commit(uint256 roundId, Hidden calldata hidden) external {
+        Round storage round = _in(roundId, RoundState.Drawn);
+        if (msg.sender != round.verifier) revert NotTheVerifier(msg.sender, round.verifier);
+        if (block.timestamp > round.deadline) revert TooLate(round.deadline, block.timestamp);
+        round.state = RoundState.Committed;
+        round.commitment = keccak256(abi.encode(hidden));
+        uint256 lotteryBlock = block.number + JOIN_BLOCKS;
+        round.lotteryBlock = uint48(lotteryBlock);
+        Share storage share = _shares[round.taskId][round.share];
+        if (share.stepBacks != 0) share.stepBacks = 0;
+        emit Committed(roundId, msg.sender, hidden, lotteryBlock, lotteryBlock + SHOW_BLOCKS);
+    }
+
+    /// @notice The verifier shows the replay claim that the lottery on its secret demands.
+    /// @param index Which of the two it is (0: `hidden.first`).
+    /// @param salt The salt of that one.
+    /// @param leaves The claim, in the order of the drawn segments.
+    /// @param checkpoints The solver's checkpoints after these segments (exact mode; else empty).
+    function showReplay(
+        uint256 roundId,
+        Hidden calldata hidden,
+        uint8 index,
+        bytes32 salt,
+        ReplayLeaf[] calldata leaves,
+        Checkpoint[] calldata checkpoints
+    ) external {
+        Round storage round = _in(roundId, RoundState.Committed);
+        if (round.share == PROFILE) revert WrongRoundState(roundId, round.state);
+        Terms memory terms = MARKET.termsOf(round.taskId);
+        Shown memory shown;
+        (shown.root, shown.passes) = Leaves.replay(
+            leaves,
+            _segmentsOf(_shares[round.taskId][0].segmentSeed, round.share, terms),
+            checkpoints,
+            terms.exact ? MARKET.checkpointRootOf(round.taskId) : bytes32(0),
+            Trees.depthOf(uint256(terms.segments) + 1)
+        );
+        _show(roundId, round, terms, hidden, index, salt, shown);
+        emit ReplayShown(roundId, msg.sender, shown, leaves, round.answersUntil, round.revealsUntil, round.deadline);
+    }
+
+    /// @notice The profiler shows the profile claim that the lottery on its secret demands.
+    function showProfile(
+        uint256 roundId,
+        Hidden calldata hidden,
+        uint8 index,
+        bytes32 salt,
+        ProfileLeaf[] calldata leaves
+    ) external {
+        Round storage round = _in(roundId, RoundState.Committed);
+        if (round.share != PROFILE) revert WrongRoundState(roundId, round.state);
+        Terms memory terms = MARKET.termsOf(round.taskId);
+        Shown memory shown;
+        (shown.root, shown.passes) = Leaves.profile(leaves, terms.profileSegments);
+        shown.thresholds = leaves[leaves.length - 1].thresholds;
+        _show(roundId, round, terms, hidden, index, salt, shown);
+        emit ProfileShown(roundId, msg.sender, shown, leaves, round.answersUntil, round.revealsUntil, round.deadline);
+    }
+
+    function _show(
+        uint256 roundId,
+        Round storage round,
+        Terms memory terms,
+        Hidden calldata hidden,
+        uint8 index,
+        bytes32 salt,
+        Shown memory shown
+    ) private {
+        if (msg.sender != round.verifier) revert NotTheVerifier(msg.sender, round.verifier);
+        uint256 lotteryBlock = round.lotteryBlock;
+        if (block.number > lotteryBlock + SHOW_BLOCKS) revert TooLate(lotteryBlock + SHOW_BLOCKS, block.number);
+        shown.seed = SEEDS.seedAt(lotteryBlock, bytes32(roundId));
+        // INVARIANT: nothing is shown before the lottery, and the lottery is never drawn again.
+        if (shown.seed == 0) revert SeedNotKnown(lotteryBlock, block.number);
+        bytes32 commitment = keccak256(abi.encode(hidden));
+        if (commitment != round.commitment) revert NotTheCommitment(commitment, round.commitment);
+        if (index > 1) revert WrongIndex(index);
+        {
+            bytes32 claim = keccak256(abi.encode(shown.root, salt));
+            bytes32 expected = index == 0 ? hidden.first : hidden.second;
+            // INVARIANT: only a claim committed to before the lottery can be shown.
+            if (claim != expected) revert NotTheCommitment(claim, expected);
+        }
+        shown.hidden = hidden;
+        shown.index = index;
+        round.state = RoundState.Shown;
+        round.commitment = keccak256(abi.encode(shown));
+        uint256 revealsUntil = block.timestamp;
+        if (ANSWERS.joinedOf(roundId) != 0) {
+            uint256 answersUntil = _window(ANSWER_SECONDS, terms, round.share);
+            revealsUntil = answersUntil + REVEAL_SECONDS;
+            round.answersUntil = uint40(answersUntil);
+        } else {
+            // Nobody joined, so nobody can answer.
+            round.answersUntil = uint40(block.timestamp);
+        }
+        round.revealsUntil = uint40(revealsUntil);
+        round.deadline = uint40(revealsUntil + DISCLOSE_SECONDS);
+    }
+
+    /* DISCLOSING */
+
+    /// @notice Discloses the secret and the order of the claims, once answers are in. If the lottery had forced the derived false
+    /// claim, the true one takes its place. Whoever knows the secret may call.
+    /// @param secret r.
+    /// @param order Which of the two claims was the true one.
+    /// @param shown What was shown, as in the event.
+    /// @param derivation How the false claim was derived (forced rounds; else ignored).
+    function disclose(
+        uint256 roundId,
+        bytes32 secret,
+        uint8 order,
+        Shown calldata shown,
+        Derivation calldata derivation
+    ) external {
+        Round storage round = _in(roundId, RoundState.Shown);
+        if (block.timestamp > round.deadline) revert TooLate(round.deadline, block.timestamp);
+        // INVARIANT: no whistleblower learns from the disclosure what to answer.
+        if (!answersClosed(roundId)) revert AnswersOpen(roundId);
+        {
+            bytes32 commitment = keccak256(abi.encode(shown));
+            if (commitment != round.commitment) revert NotTheCommitment(commitment, round.commitment);
+            _checkSecret(roundId, round.verifier, secret, order, shown.hidden);
+        }
+        bool forced = isForced(secret, shown.seed);
+        if (shown.index != (forced ? 1 - order : order)) {
+            _void(roundId, round, Fault.ShownTheWrongOne, SEAT, address(0), 0);
+            return;
+        }
+        bytes32 root = shown.root;
+        if (forced) {
+            root = _trueRoot(roundId, round, secret, order, shown, derivation);
+            if (ANSWERS.revealedOf(roundId) != 0) JACKPOT.reserve(roundId, MARKET.taxOf(round.taskId));
+        }
+        round.state = RoundState.Disclosed;
+        uint256 until = _window(DISPUTE_SECONDS, MARKET.termsOf(round.taskId), round.share);
+        CLAIMS.enter(roundId, round.verifier, root, shown.passes, shown.thresholds, until);
+        emit Disclosed(roundId, round.verifier, forced, root, shown.passes, secret, forced ? derivation.trace : bytes32(0), until);
+    }
+
+    function _trueRoot(
+        uint256 roundId,
+        Round storage round,
+        bytes32 secret,
+        uint8 order,
+        Shown calldata shown,
+        Derivation calldata derivation
+    ) private view returns (bytes32 root) {
+        bytes32 word = sha256(abi.encodePacked(secret, round.taskId, roundId));
+        uint256 leaves = _leavesOf(round);
+        uint256 place = uint256(word) % leaves;
+        uint256 depth = Trees.depthOf(leaves);
+        // INVARIANT: the false claim is the true one with exactly the leaf's trace replaced that the secret names.
+        Trees.verify(sha256(abi.encodePacked(derivation.prefix, word)), place, depth, derivation.proof, shown.root);
+        root = Trees.rootFrom(sha256(abi.encodePacked(derivation.prefix, derivation.trace)), place, derivation.proof);
+        bytes32 claim = keccak256(abi.encode(root, saltOf(secret, roundId, order)));
+        bytes32 expected = order == 0 ? shown.hidden.first : shown.hidden.second;
+        if (claim != expected) revert NotDerived(claim, expected);
+    }
+
+    function _leavesOf(Round storage round) private view returns (uint256) {
+        Terms memory terms = MARKET.termsOf(round.taskId);
+        return round.share == PROFILE ? terms.profileSegments : terms.perVerifier;
+    }
+
+    function _checkSecret(uint256 roundId, address verifier, bytes32 secret, uint8 order, Hidden calldata hidden)
+        private
+        pure
+    {
+        bytes32 found = secretHash(secret, order, verifier, roundId);
+        // INVARIANT: secret and order are those committed to before the lottery.
+        if (found != hidden.secret || order > 1) revert NotTheCommitment(found, hidden.secret);
+    }
+
+    /// @notice What a verifier commits to as its secret.
+    function secretHash(bytes32 secret, uint8 order, address verifier, uint256 roundId) public pure returns (bytes32) {
+        return keccak256(abi.encode(secret, order, verifier, roundId));
+    }
+
+    /// @notice Salt of the claim at place `index` (0 or 1) of a round's two: known to whoever knows the secret.
+    function saltOf(bytes32 secret, uint256 roundId, uint8 index) public pure returns (bytes32) {
+        return keccak256(abi.encode(secret, roundId, index));
+    }
+
+    /// @notice Whether the lottery forces the verifier with this secret to show the false claim.
+    function isForced(bytes32 secret, bytes32 seed) public view returns (bool) {
+        return uint256(keccak256(abi.encode(secret, seed))) % MILLION < FORCED_RATE;
+    }
+
+    /* WAYS OUT */
+
+    /// @notice Voids a round whose verifier was silent. Anyone may call.
+    function timeout(uint256 roundId) external {
+        Round storage round = _rounds[roundId];
+        RoundState state = round.state;
+        if (state == RoundState.Committed) {
+            uint256 until = uint256(round.lotteryBlock) + SHOW_BLOCKS;
+            if (block.number <= until) revert TooEarly(until, block.number);
+        } else {
+            if (state != RoundState.Drawn && state != RoundState.Shown) revert WrongRoundState(roundId, state);
+            if (block.timestamp <= round.deadline) revert TooEarly(round.deadline, block.timestamp);
+        }
+        _live(round.taskId, round.share);
+        _void(roundId, round, Fault.Silent, partDown(SEAT, SILENCE_RATE), address(0), 0);
+    }
+
+    /// @notice The drawn verifier cannot fetch the files, or does not want to serve: it pays a small charge, and one more
+    /// verifier is drawn. The charge goes to the next one that can work.
+    function stepBack(uint256 roundId) external {
+        Round storage round = _in(roundId, RoundState.Drawn);
+        if (msg.sender != round.verifier) revert NotTheVerifier(msg.sender, round.verifier);
+        if (block.timestamp > round.deadline) revert TooLate(round.deadline, block.timestamp);
+        uint256 taskId = round.taskId;
+        uint8 number = round.share;
+        _live(taskId, number);
+        uint256 charge = partDown(SEAT, STEP_BACK_RATE);
+        round.state = RoundState.Void;
+        uint256 id = uint160(msg.sender);
+        STAKES.move(Class.Locked, id, Class.Pool, 0, DRAW_BOUNTY);
+        STAKES.move(Class.Locked, id, Class.Round, chargesOf(taskId, number), charge - DRAW_BOUNTY);
+        STAKES.move(Class.Locked, id, Class.Free, id, SEAT - charge);
+        emit Voided(roundId, msg.sender, Fault.SteppedBack, charge);
+        Share storage share = _shares[taskId][number];
+        share.stepBacks++;
+        if (share.stepBacks == STEP_BACKS) {
+            share.state = ShareState.Volunteers;
+            MARKET.abandoned(taskId, true);
+        } else {
+            _next(taskId, number, share, true);
+        }
+    }
+
+    /// @notice First step of bringing a leaked secret: commits to it, so that nobody can take the bounty from the one who brings it.
+    /// @param commitment keccak256(abi.encode(secret, caller, round)).
+    function commitLeak(bytes32 commitment) external {
+        if (leakCommitted[commitment] == 0) leakCommitted[commitment] = block.number;
+    }
+
+    /// @notice Second step, in a later block, until answers close: voids the round for a bounty from the verifier's stake.
+    function leak(uint256 roundId, bytes32 secret, uint8 order, Hidden calldata hidden) external {
+        Round storage round = _in(roundId, RoundState.Committed);
+        bytes32 commitment = keccak256(abi.encode(hidden));
+        if (commitment != round.commitment) revert NotTheCommitment(commitment, round.commitment);
+        _leak(roundId, round, secret, order, hidden);
+    }
+
+    /// @notice The same once the claim is shown.
+    function leakShown(uint256 roundId, bytes32 secret, uint8 order, Shown calldata shown) external {
+        Round storage round = _in(roundId, RoundState.Shown);
+        bytes32 commitment = keccak256(abi.encode(shown));
+        if (commitment != round.commitment) revert NotTheCommitment(commitment, round.commitment);
+        // INVARIANT: what the verifier has to disclose anyway is no leak.
+        if (answersClosed(roundId)) revert AnswersClosed(roundId);
+        _leak(roundId, round, secret, order, shown.hidden);
+    }
+
+    function _leak(uint256 roundId, Round storage round, bytes32 secret, uint8 order, Hidden calldata hidden) private {
+        _live(round.taskId, round.share);
+        _checkSecret(roundId, round.verifier, secret, order, hidden);
+        bytes32 commitment = keccak256(abi.encode(secret, msg.sender, roundId));
+        uint256 committed = leakCommitted[commitment];
+        // INVARIANT: a copy of the second step, seen on its way to the chain, comes too late for the first.
+        if (committed == 0 || committed >= block.number) revert LeakNotCommitted(commitment, committed);
+        _void(roundId, round, Fault.Leaked, SEAT, msg.sender, partDown(SEAT, LEAK_RATE));
+    }
+
+    /// @dev Takes `lost` of the verifier's seat, of which `bounty` goes to `bringer` and the rest to the pool.
+    function _void(uint256 roundId, Round storage round, Fault fault, uint256 lost, address bringer, uint256 bounty)
+        private
+    {
+        uint256 taskId = round.taskId;
+        uint8 number = round.share;
+        address verifier = round.verifier;
+        round.state = RoundState.Void;
+        uint256 id = uint160(verifier);
+        STAKES.move(Class.Locked, id, Class.Credit, uint160(bringer), bounty);
+        STAKES.move(Class.Locked, id, Class.Pool, 0, lost - bounty);
+        STAKES.move(Class.Locked, id, Class.Free, id, SEAT - lost);
+        ANSWERS.voidRound(roundId);
+        emit Voided(roundId, verifier, fault, lost);
+        // A round may be disclosed wrongly after its task has ended otherwise: then nobody is drawn any more.
+        State state = MARKET.stateOf(taskId);
+        if (state == (number == PROFILE ? State.Profiling : State.Verifying)) {
+            _next(taskId, number, _shares[taskId][number], true);
+        }
+    }
+
+    /* CALLED BY THE SETTLEMENT */
+
+    /// @notice Marks a share as released. Reverts if it was.
+    /// @return roundId The round at work on it, or zero.
+    function markReleased(uint256 taskId, uint8 number) external onlySettlement returns (uint256 roundId) {
+        Share storage share = _shares[taskId][number];
+        ShareState state = share.state;
+        // INVARIANT: every share is paid once.
+        if (state == ShareState.None || state == ShareState.Released) revert WrongShareState(taskId, number, state);
+        share.state = ShareState.Released;
+        if (state == ShareState.Working) {
+            roundId = roundIdOf(taskId, number, share.attempt);
+            if (_rounds[roundId].state == RoundState.Void) roundId = 0;
+        }
+    }
+
+    /// @notice Voids a round that ends with its task.
+    function markVoid(uint256 roundId) external onlySettlement {
+        _rounds[roundId].state = RoundState.Void;
+    }
+
+    /* HELPERS AND VIEWS */
+
+    function _in(uint256 roundId, RoundState state) private view returns (Round storage round) {
+        round = _rounds[roundId];
+        // INVARIANT: rounds only move forward, by the calls their state allows.
+        if (round.state != state) revert WrongRoundState(roundId, round.state);
+    }
+
+    /// @dev Reverts unless the task still waits for this share.
+    function _live(uint256 taskId, uint8 number) private view returns (Terms memory terms) {
+        terms = MARKET.termsOf(taskId);
+        if (terms.state != (number == PROFILE ? State.Profiling : State.Verifying)) revert TaskEnded(taskId, terms.state);
+    }
+
+    function _window(uint256 floor, Terms memory terms, uint8 number) private view returns (uint256) {
+        return block.timestamp + floor + (number == PROFILE ? terms.profileWork : terms.replayWork) / WORK_PER_SECOND;
+    }
+
+    function _segmentsOf(uint64 segmentSeed, uint8 number, Terms memory terms)
+        private
+        pure
+        returns (uint32[] memory segments)
+    {
+        if (number == PROFILE) {
+            segments = new uint32[](terms.profileSegments);
+            for (uint32 i = 0; i < segments.length; i++) {
+                segments[i] = i;
+            }
+            return segments;
+        }
+        segments = new uint32[](terms.perVerifier);
+        for (uint256 i = 0; i < segments.length; i++) {
+            segments[i] = uint32(
+                Permutation.permute(segmentSeed, 0, uint256(number) * segments.length + i, terms.segments)
+            );
+        }
+    }
+
+    /// @notice Number of a round: the hash of its task, share and attempt.
+    function roundIdOf(uint256 taskId, uint8 number, uint8 attempt) public pure returns (uint256) {
+        return uint256(keccak256(abi.encode("round", taskId, number, attempt)));
+    }
+
+    /// @notice Bucket (class Round) of the charges of verifiers who stepped back from a share.
+    function chargesOf(uint256 taskId, uint8 number) public pure returns (uint256) {
+        return uint256(keccak256(abi.encode("charges", taskId, number)));
+    }
+
+    /// @notice A share as it stands.
+    function shareOf(uint256 taskId, uint8 number) external view returns (Share memory) {
+        return _shares[taskId][number];
+    }
+
+    /// @notice A round as it stands.
+    function roundOf(uint256 roundId) external view returns (Round memory) {
+        return _rounds[roundId];
+    }
+
+    /// @notice The round at work on a share, and its state; None while there is none.
+    function currentRound(uint256 taskId, uint8 number) public view returns (uint256 roundId, RoundState state) {
+        Share storage share = _shares[taskId][number];
+        if (share.state == ShareState.Working || share.state == ShareState.Released) {
+            roundId = roundIdOf(taskId, number, share.attempt);
+            state = _rounds[roundId].state;
+        }
+    }
+
+    /// @notice Segments of a share, in the order of its claims' leaves. Empty before they are drawn.
+    function segmentsOf(uint256 taskId, uint8 number) external view returns (uint32[] memory) {
+        uint64 segmentSeed = _shares[taskId][0].segmentSeed;
+        if (segmentSeed == 0 && number != PROFILE) return new uint32[](0);
+        return _segmentsOf(segmentSeed, number, MARKET.termsOf(taskId));
+    }
+
+    /// @notice Whether answers to a shown round are closed: nobody joined, all who committed have revealed, or time is out.
+    function answersClosed(uint256 roundId) public view returns (bool) {
+        Round storage round = _rounds[roundId];
+        return ANSWERS.areClosed(roundId, round.answersUntil, round.revealsUntil);
+    }
+}
