@@ -7,18 +7,22 @@ something new nor outlives its reason.
 from __future__ import annotations
 
 import fnmatch
-import json
-import os
-import subprocess
-import tempfile
+import inspect
+import logging
 import tomllib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import brownie_home
+from crytic_compile import CryticCompile, InvalidCompilation
+from crytic_compile.platform.solc_standard_json import SolcStandardJson
+from slither import Slither
+from slither.detectors import all_detectors
+from slither.detectors.abstract_detector import AbstractDetector
+from slither.exceptions import SlitherException
+
+import contracts_package
 from stages import ROOT
-from toolchain import DEV_VENV
+from toolchain import SOLCX
 
 EXCEPTIONS = ROOT / "slither-exceptions.toml"
 
@@ -66,37 +70,38 @@ def place(element: dict[str, Any]) -> str:
     return ".".join(names)
 
 
+def detectors() -> list[type[AbstractDetector]]:
+    """Every detector that Slither has."""
+    candidates = (getattr(all_detectors, name) for name in dir(all_detectors))
+    return [
+        candidate for candidate in candidates if inspect.isclass(candidate) and issubclass(candidate, AbstractDetector)
+    ]
+
+
 def findings() -> list[Finding]:
-    """Compile with Brownie and run Slither. Raises `RuntimeError` where either fails."""
-    with tempfile.TemporaryDirectory() as name, brownie_home.make(Path(name)) as home:
-        environment = {**os.environ, "HOME": str(home)}
-        programs = DEV_VENV / "bin"
-        report = Path(name) / "slither.json"
-        words = [".", "--compile-force-framework", "brownie", "--ignore-compile", "--json", str(report)]
-        for program, *options in (["brownie", "compile"], ["slither", *words, "--no-fail-pedantic"]):
-            command = [str(programs / program), *options]
-            result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-            if result.returncode:
-                raise RuntimeError(f"{program} failed:\n{result.stdout[-4000:]}{result.stderr[-4000:]}")
-        output = json.loads(report.read_text())
-    if not output["success"]:
-        raise RuntimeError(f"slither failed: {output['error']}")
-    result_list = []
-    for finding in output["results"].get("detectors", []):
-        elements = finding["elements"]
-        paths = [element["source_mapping"]["filename_relative"] for element in elements]
-        if paths and all(path.startswith("node_modules/") for path in paths):
-            continue
-        where = place(elements[0]) if elements else ""
-        result_list.append(Finding(finding["check"], where, finding["impact"], finding["description"].strip()))
-    return result_list
+    """Compile all contracts at once and run every detector; what lies in libraries of others is left out."""
+    version, job = contracts_package.compiler_input()
+    outputs = ["abi", "metadata", "devdoc", "userdoc", "evm.bytecode", "evm.deployedBytecode"]
+    job["settings"]["outputSelection"] = {"*": {"*": outputs, "": ["ast"]}}
+    logging.getLogger("CryticCompile").setLevel(logging.ERROR)
+    compilation = CryticCompile(SolcStandardJson(job), solc=str(SOLCX / f"solc-v{version}"))
+    slither = Slither(compilation)
+    for detector in detectors():
+        slither.register_detector(detector)
+    result = []
+    for finding in (finding for group in slither.run_detectors() for finding in group or []):
+        paths = [element["source_mapping"]["filename_relative"] for element in finding["elements"]]
+        if not all(path.startswith("node_modules/") for path in paths):
+            where = place(finding["elements"][0])
+            result.append(Finding(finding["check"], where, finding["impact"], finding["description"].strip()))
+    return result
 
 
 def unexplained() -> list[str]:
     """Findings without an exception and exceptions without a finding, a line each; empty where there are neither."""
     try:
         found, exceptions = findings(), reviewed()
-    except (RuntimeError, ValueError, KeyError) as error:
+    except (InvalidCompilation, SlitherException, ValueError, KeyError) as error:
         return [str(error)]
 
     def explains(exception: ReviewedFinding, finding: Finding) -> bool:
