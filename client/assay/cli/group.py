@@ -97,3 +97,66 @@ def plan(
         click.echo(f"lower bound         {lower.seconds:10.4f} s  of communication{proven}")
     if made.spares:
         click.echo(f"spares: {', '.join(made.spares)}")
+
+
+@group.command()
+@click.argument("scenario", default="slow_link")
+@click.option("--mode", default="auto", show_default=True, help="auto, namespaces, held or loopback.")
+@click.option(
+    "--compression", "compressions", multiple=True, help="Setting to try; repeat to compare [none, aqsgd-4-8]."
+)
+@click.option("--layers", default=4, show_default=True, help="Layers of the character GPT, dealt out evenly.")
+@click.option(
+    "--stages", default=2, show_default=True, help="Pipeline stages; member r * stages + s is device of that number."
+)
+@click.option("--replicas", default=1, show_default=True, help="Pipelines side by side.")
+@click.option("--microbatches", default=8, show_default=True)
+@click.option("--batch", default=256, show_default=True, help="Samples of 64 characters in a step, over all replicas.")
+@click.option("--steps", default=4, show_default=True, help="Timed steps.")
+@click.option("--text", default="", help="A text file to train on instead of a made one.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+def simulate(
+    scenario: str,
+    mode: str,
+    compressions: tuple[str, ...],
+    layers: int,
+    stages: int,
+    replicas: int,
+    microbatches: int,
+    batch: int,
+    steps: int,
+    text: str,
+    as_json: bool,
+) -> None:
+    """Train a character GPT over the links of SCENARIO, all members on this machine."""
+    from dataclasses import asdict
+
+    from assay.group.compression.choice import parse_compression
+    from assay.group.scenarios import load_scenario
+    from assay.group.simulate.member import Trial
+    from assay.group.simulate.run import simulated_network
+
+    names = compressions or ("none", "aqsgd-4-8")
+    for name in names:
+        parse_compression(name)
+    split = tuple(layers * (s + 1) // stages - layers * s // stages for s in range(stages))
+    cluster = load_scenario(scenario).cluster
+    reports = {}
+    with simulated_network(
+        cluster.subset(range(min(cluster.network.size, stages * replicas))).network, mode
+    ) as network:
+        for name in names:
+            trial = Trial(
+                split, replicas, microbatches, batch, samples=max(256, batch), compression=name, steps=steps, text=text
+            )
+            reports[name] = network.run(trial)
+    if as_json:
+        click.echo(json.dumps({name: asdict(report) for name, report in reports.items()}))
+        return
+    first = reports[names[0]].median_seconds
+    for name, report in reports.items():
+        click.echo(
+            f"{name:<14} {report.median_seconds:8.3f} s a step  {first / report.median_seconds:5.2f} x   forward "
+            f"{report.forward_bytes / 1e6:.2f} MB, backward {report.backward_bytes / 1e6:.2f} MB   loss "
+            f"{report.losses[-1]:.4f}   ({report.mode})"
+        )

@@ -96,28 +96,43 @@ def _message(message: torch.Tensor, expected: int, bits: int) -> ByteArray:
     return np.ascontiguousarray(message.cpu().numpy())
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _encode(rows: Float32Array, bits: int, out: ByteArray, tiled: bool) -> None:
+    # Written in passes over a group of 128 that vectorise: lanes of minima and maxima, codes, then packing.
     count, length = rows.shape
     groups = (length + 127) // 128
     top = np.float32((1 << bits) - 1)
     middle = top * np.float32(0.5)
+    half = np.float32(0.5)
+    zero = np.float32(0)
     word = np.empty(1, np.float32)
     word_bits = word.view(np.uint32)
+    lows, highs = np.empty(16, np.float32), np.empty(16, np.float32)
+    block = np.zeros(128, np.float32)
+    codes = np.zeros(128, np.uint8)
     for row in range(count):
         at = (4 if tiled else 2) * groups
         for group in range(groups):
             start = group * 128
-            stop = min(start + 128, length)
-            low, high = np.float32(np.inf), np.float32(-np.inf)
-            for i in range(start, stop):
-                value = rows[row, i]
-                if value < low:
-                    low = value
-                if value > high:
-                    high = value
+            size = min(128, length - start)
+            # The last group is filled up with its first value, which changes neither minimum nor maximum.
+            for i in range(size):
+                block[i] = rows[row, start + i]
+            for i in range(size, 128):
+                block[i] = block[0]
+            lows[:] = np.float32(np.inf)
+            highs[:] = np.float32(-np.inf)
+            for part in range(0, 128, 16):
+                for lane in range(16):
+                    value = block[part + lane]
+                    lows[lane] = value if value < lows[lane] else lows[lane]
+                    highs[lane] = value if value > highs[lane] else highs[lane]
+            low, high = lows[0], highs[0]
+            for lane in range(1, 16):
+                low = lows[lane] if lows[lane] < low else low
+                high = highs[lane] if highs[lane] > high else high
             if low > high:  # nothing but not-a-number
-                low = high = np.float32(0)
+                low = high = zero
             if tiled:
                 # bfloat16 towards minus infinity: the minimum must not exceed any value.
                 word[0] = low
@@ -130,7 +145,7 @@ def _encode(rows: Float32Array, bits: int, out: ByteArray, tiled: bool) -> None:
                 base = word[0]
                 word[0] = (high - base) / top
             else:
-                base = np.float32(0)
+                base = zero
                 word[0] = max(-low, high) * np.float32(2) / top
             # bfloat16 towards plus infinity; a scale is never negative.
             upper = (np.int64(word_bits[0]) + 0xFFFF) >> 16
@@ -138,29 +153,35 @@ def _encode(rows: Float32Array, bits: int, out: ByteArray, tiled: bool) -> None:
             out[row, 2 * group + 1] = upper >> 8
             word_bits[0] = np.uint32(upper << 16)
             scale = word[0]
-            inverse = np.float32(0)
+            inverse = zero
             if scale > 0:
                 inverse = np.float32(1) / scale
-            stream = np.int64(0)
-            filled = 0
-            padded = start + (stop - start + 7) // 8 * 8
-            for i in range(start, padded):
-                code = np.int64(0)
-                if i < stop:
-                    if tiled:
-                        level = (rows[row, i] - base) * inverse
-                    else:
-                        level = rows[row, i] * inverse + middle
-                    if level != level:
-                        level = middle
-                    code = np.int64(min(max(np.floor(level + np.float32(0.5)), np.float32(0)), top))
-                stream |= code << filled
-                filled += bits
-                while filled >= 8:
-                    out[row, at] = stream & 255
-                    at += 1
-                    stream >>= 8
-                    filled -= 8
+            if inverse > np.float32(3e38):
+                inverse = np.float32(3e38)  # of a subnormal scale; infinity times zero would not be a number
+            shift = half if tiled else middle + half
+            for i in range(128):
+                level = (block[i] - base) * inverse + shift
+                level = level if level == level else middle + half
+                level = level if level > zero else zero
+                level = level if level < top else top
+                codes[i] = np.uint8(np.int32(level))
+            padded = (size + 7) // 8 * 8
+            for i in range(size, padded):
+                codes[i] = 0
+            if bits == 8:
+                for i in range(padded):
+                    out[row, at + i] = codes[i]
+            elif bits == 4:
+                for i in range(padded // 2):
+                    out[row, at + i] = codes[2 * i] | codes[2 * i + 1] << 4
+            else:
+                for octet in range(padded // 8):
+                    stream = np.int64(0)
+                    for i in range(8):
+                        stream |= np.int64(codes[8 * octet + i]) << (bits * i)
+                    for i in range(bits):
+                        out[row, at + octet * bits + i] = (stream >> (8 * i)) & 255
+            at += padded * bits // 8
 
 
 @njit(cache=True)
@@ -169,7 +190,7 @@ def _upper_half(data: ByteArray, row: int, place: int) -> np.uint32:
     return np.uint32((np.int64(data[row, place]) | np.int64(data[row, place + 1]) << 8) << 16)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _decode(data: ByteArray, bits: int, out: Float32Array, tiled: bool) -> None:
     count, length = out.shape
     groups = (length + 127) // 128
@@ -177,32 +198,36 @@ def _decode(data: ByteArray, bits: int, out: Float32Array, tiled: bool) -> None:
     middle = np.float32((1 << bits) - 1) * np.float32(0.5)
     word = np.empty(1, np.float32)
     word_bits = word.view(np.uint32)
+    codes = np.zeros(128, np.uint8)
     for row in range(count):
         at = (4 if tiled else 2) * groups
         for group in range(groups):
             start = group * 128
-            stop = min(start + 128, length)
+            size = min(128, length - start)
             word_bits[0] = _upper_half(data, row, 2 * group)
             scale = word[0]
-            base = np.float32(0)
+            padded = (size + 7) // 8 * 8
+            if bits == 8:
+                for i in range(padded):
+                    codes[i] = data[row, at + i]
+            elif bits == 4:
+                for i in range(padded // 2):
+                    codes[2 * i] = data[row, at + i] & 15
+                    codes[2 * i + 1] = data[row, at + i] >> 4
+            else:
+                for octet in range(padded // 8):
+                    stream = np.int64(0)
+                    for i in range(bits):
+                        stream |= np.int64(data[row, at + octet * bits + i]) << (8 * i)
+                    for i in range(8):
+                        codes[8 * octet + i] = (stream >> (bits * i)) & mask
+            at += padded * bits // 8
             if tiled:
-                place = 2 * groups + 2 * group
-                word_bits[0] = _upper_half(data, row, place)
+                word_bits[0] = _upper_half(data, row, 2 * groups + 2 * group)
                 base = word[0]
-            stream = np.int64(0)
-            filled = 0
-            padded = start + (stop - start + 7) // 8 * 8
-            for i in range(start, padded):
-                while filled < bits:
-                    stream |= np.int64(data[row, at]) << filled
-                    at += 1
-                    filled += 8
-                code = np.float32(stream & mask)
-                stream >>= bits
-                filled -= bits
-                if i < stop:
-                    if tiled:
-                        product = code * scale
-                        out[row, i] = base + product
-                    else:
-                        out[row, i] = (code - middle) * scale
+                for i in range(size):
+                    product = np.float32(codes[i]) * scale
+                    out[row, start + i] = base + product
+            else:
+                for i in range(size):
+                    out[row, start + i] = (np.float32(codes[i]) - middle) * scale
