@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 pragma solidity 0.8.30;
 
-import {Binary32} from "./Binary32.sol";
 import {Bodies} from "./Bodies.sol";
 import {Permutation} from "./Permutation.sol";
 import {Philox} from "./Philox.sol";
