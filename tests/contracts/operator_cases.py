@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from binary32_cases import SPECIAL, Patterns, pack
 
 from assay.program.encoding import decode_operator, encode_operator
 from assay.program.errors import ProgramError
@@ -27,6 +26,7 @@ from assay.program.operator import (
 from assay.program.reference import StepContext, evaluate_element, partial_sums
 from assay.program.validate import _Context as OperatorContext
 from assay.program.validate import affine_interval, position_interval, validate_operator
+from binary32_cases import SPECIAL, Patterns, pack
 
 Generator = np.random.Generator
 

@@ -11,11 +11,11 @@ from typing import Any
 import brownie
 import numpy as np
 import pytest
-from binary32_cases import pack, unpack
-from operator_cases import TABLE, random_case, random_judgement
 
 from assay.program.encoding import encode_operator
 from assay.program.operator import BODY_RULES, Body, ElementType, Guard, Operand, Operator, Role, Source
+from binary32_cases import pack, unpack
+from operator_cases import TABLE, random_case, random_judgement
 
 CASES = max(8, int(os.environ.get("ASSAY_CASES", "20000")) // 2500)
 JUDGEMENTS = 3 * CASES

@@ -9,12 +9,12 @@ from typing import Any
 import brownie
 import numpy as np
 import pytest
-from binary32_cases import Patterns, pack, random_cases, special_cases, unpack
 
 from assay.arithmetic import transcendental
 from assay.arithmetic.permutation import permutation
 from assay.arithmetic.philox import philox, uniform
 from assay.program.operator import Body
+from binary32_cases import Patterns, pack, random_cases, special_cases, unpack
 
 CASES = int(os.environ.get("ASSAY_CASES", "20000")) // 20
 CASES_A_CALL = 1000

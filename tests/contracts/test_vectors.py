@@ -10,10 +10,10 @@ from typing import Any
 import brownie
 import numpy as np
 import pytest
-from binary32_cases import Patterns, pack, unpack
 
 from assay.program.encoding import encode_operator
 from assay.program.operator import BODY_RULES, Body, ElementType, Operand, Operator, Source
+from binary32_cases import Patterns, pack, unpack
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 SAME_NAME = ("add", "sub", "mul", "div", "fma", "sqrt", "neg", "eq", "lt", "le")
