@@ -89,6 +89,10 @@ def _floor_modulo(a: Ints, b: Ints) -> Ints:
     return np.where(b == 0, 0, rest).astype(np.int32)
 
 
+def _choose(c: AnyArray, a: AnyArray, b: AnyArray) -> AnyArray:
+    return np.where(c != 0, a, b)
+
+
 def _larger(a: Floats, b: Floats) -> Floats:
     return np.where(np.isnan(a) | np.isnan(b), _NAN, np.where(a > b, a, b))
 
@@ -128,7 +132,7 @@ _SEQUENCE_OPERATIONS: dict[str, Callable[..., _Word]] = {
     "lt": _as_floats(np.less),
     "le": _as_floats(np.less_equal),
     "eq": _as_floats(np.equal),
-    "select": lambda p, a, b: np.where(p != 0, a, b),
+    "select": _choose,
     "iadd": np.add,
     "isub": np.subtract,
     "iand": np.bitwise_and,
@@ -182,7 +186,7 @@ _VECTOR_BODIES: dict[Body, Callable[..., AnyArray]] = {
     Body.ILT: lambda a, b: a < b,
     Body.ILE: lambda a, b: a <= b,
     Body.COPY: lambda a: a.copy(),
-    Body.SELECT: lambda c, a, b: np.where(c != 0, a, b),
+    Body.SELECT: _choose,
     Body.EXP: _transcendental("exp"),
     Body.LOG: _transcendental("log"),
     Body.TANH: _transcendental("tanh"),

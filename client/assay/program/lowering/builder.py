@@ -285,7 +285,12 @@ class Builder:
         return None
 
 
-_SPLITTABLE = {Body.FOLD_FMA: Body.FOLD_ADD, Body.FOLD_ADD: Body.FOLD_ADD, Body.FOLD_MAX: Body.FOLD_MAX}
+_SPLITTABLE = {
+    Body.FOLD_FMA: Body.FOLD_ADD,
+    Body.FOLD_ADD: Body.FOLD_ADD,
+    Body.FOLD_MAX: Body.FOLD_MAX,
+    Body.FOLD_IADD: Body.FOLD_IADD,
+}
 
 
 def _runs_along(view: View, dimension: int) -> bool:
