@@ -1,10 +1,11 @@
-"""Operators that have kernels of their own: matrix products, scatter-adds by rows, and what only numbers decide."""
+"""Operators with kernels of their own: products, convolutions, scatter-adds by rows, and what only numbers decide."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
 
+from assay.engine.convolution_pattern import ConvolutionPattern, recognise_convolution
 from assay.engine.nest import chains
 from assay.program.operator import Body, Operand, Operator, Source, row_major_strides
 
@@ -64,7 +65,7 @@ class Uniform:
     """Uniform random numbers."""
 
 
-Pattern = Product | Scatter | Permute | Uniform
+Pattern = Product | ConvolutionPattern | Scatter | Permute | Uniform
 
 
 def recognise(operator: Operator) -> Pattern | None:
@@ -74,7 +75,7 @@ def recognise(operator: Operator) -> Pattern | None:
     if operator.body == Body.UNIFORM:
         return Uniform()
     if operator.body == Body.FOLD_FMA:
-        return _product(operator)
+        return _product(operator) or recognise_convolution(operator)
     if operator.body == Body.FOLD_ADD_IF:
         return _scatter(operator)
     return None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import sequential
 
 from assay.engine.cpu import convolution
 from assay.engine.cpu.convolution import Convolution
+
+from . import sequential
 
 SHAPES = {
     "rows of two vectors": Convolution(2, 3, 32, 32, 32, (3, 3), padding=(1, 1)),

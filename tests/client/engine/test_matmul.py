@@ -6,12 +6,13 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-import sequential
 from numba import njit
 
 from assay.engine.cpu import matmul
 from assay.engine.cpu.isa import UNIT
 from assay.engine.cpu.vector import fma
+
+from . import sequential
 
 TILE_EDGES = [
     (1, 1, 1), (1, 33, 7), (12, 32, 16), (13, 31, 5), (16, 64, 3), (17, 10, 130), (24, 33, 64), (29, 95, 513),

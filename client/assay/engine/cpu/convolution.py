@@ -19,16 +19,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from math import gcd
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from assay.engine.convolution_shape import Convolution, ConvolutionError
 from assay.engine.cpu import convolution_kernels as kernels
 from assay.engine.cpu import isa, launch
 from assay.engine.cpu.convolution_kernels import COLUMNS, LANES
 from assay.engine.cpu.tile import row_panels
-from assay.errors import AssayError
 
 Array = npt.NDArray[np.float32]
 Table = npt.NDArray[np.int64]
@@ -36,68 +35,6 @@ Table = npt.NDArray[np.int64]
 GROUP_BYTES = 256 << 10  # padded images a worker holds at once: they should stay in its cache
 PREPARED_BYTES = 24 << 20  # prepared images of the weight gradient held at once
 SCAN_BLOCK = 1 << 16
-
-
-class ConvolutionError(AssayError):
-    """Shapes or arrays that do not make a convolution."""
-
-    code: ClassVar[str] = "convolution"
-
-
-@dataclass(frozen=True)
-class Convolution:
-    """A convolution of x (batch, in_channels, height, width) with w (out_channels, in_channels / groups, *kernel)."""
-
-    batch: int
-    in_channels: int
-    height: int
-    width: int
-    out_channels: int
-    kernel: tuple[int, int]
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] = (0, 0)
-    dilation: tuple[int, int] = (1, 1)
-    groups: int = 1
-
-    def __post_init__(self) -> None:
-        sizes = (self.batch, self.in_channels, self.height, self.width, self.out_channels, self.groups)
-        if min(*sizes, *self.kernel, *self.stride, *self.dilation) < 1 or min(self.padding) < 0:
-            raise ConvolutionError(f"every size of {self} must be at least 1, and the padding at least 0")
-        if self.in_channels % self.groups or self.out_channels % self.groups:
-            raise ConvolutionError(
-                f"{self.in_channels} input or {self.out_channels} output channels do not divide by groups={self.groups}"
-            )
-        if min(self.out_height, self.out_width) < 1:
-            raise ConvolutionError(f"the kernel of {self} is larger than the padded image: enlarge the padding")
-
-    def _out(self, axis: int, size: int) -> int:
-        span = self.dilation[axis] * (self.kernel[axis] - 1) + 1
-        return (size + 2 * self.padding[axis] - span) // self.stride[axis] + 1
-
-    @property
-    def out_height(self) -> int:
-        """Rows of y."""
-        return self._out(0, self.height)
-
-    @property
-    def out_width(self) -> int:
-        """Columns of y."""
-        return self._out(1, self.width)
-
-    @property
-    def x_shape(self) -> tuple[int, int, int, int]:
-        """Shape of x and dx."""
-        return self.batch, self.in_channels, self.height, self.width
-
-    @property
-    def w_shape(self) -> tuple[int, int, int, int]:
-        """Shape of w and dw."""
-        return self.out_channels, self.in_channels // self.groups, *self.kernel
-
-    @property
-    def y_shape(self) -> tuple[int, int, int, int]:
-        """Shape of y and dy."""
-        return self.batch, self.out_channels, self.out_height, self.out_width
 
 
 def _check(name: str, array: Array, shape: tuple[int, ...]) -> None:

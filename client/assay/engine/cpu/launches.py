@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from assay.arithmetic.native_random import permutations, uniforms
-from assay.engine.cpu import jit, launch, loops, scatter
-from assay.engine.cpu.matmul import batch_offsets, batched_matmul, matmul
+from assay.engine.convolution_pattern import ConvolutionPattern, Part
+from assay.engine.cpu import convolution, jit, launch, loops, scatter
+from assay.engine.cpu.matmul import batch_offsets, plan_batched_matmul
 from assay.engine.nest import LoopGroup
 from assay.engine.patterns import Pattern, Permute, Product, Scatter, Uniform
-from assay.program.operator import Array, Operator, Source
+from assay.program.operator import Array, Operand, Operator, Source
 
 Key = tuple[Source, int]
 
@@ -116,50 +118,76 @@ class LoopLaunch:
         return held[index][element - first * nests[index].row_elements]
 
 
-class ProductLaunch(_WritesOne):
+class _PlannedLaunch(_WritesOne):
+    """Launches of hand-written kernels, planned once for a set of addresses and a number of threads."""
+
+    def prepare(self, addresses: Addresses) -> dict[int, launch.Plan | convolution.InputGradientPlan]:
+        return {}
+
+    def run(
+        self,
+        prepared: dict[int, launch.Plan | convolution.InputGradientPlan],
+        addresses: Addresses,
+        step: int,
+        threads: int,
+    ) -> None:
+        plan = prepared.get(threads)
+        if plan is None:
+            plan = prepared[threads] = self.plan(addresses, threads)
+        plan.run()
+
+    def plan(self, addresses: Addresses, threads: int) -> launch.Plan | convolution.InputGradientPlan:
+        raise NotImplementedError
+
+
+class ProductLaunch(_PlannedLaunch):
     """Matrix products."""
 
     def __init__(self, index: int, operator: Operator, pattern: Product) -> None:
         super().__init__(index)
         self.pattern = pattern
         self.left, self.right = operator.operands[pattern.left], operator.operands[pattern.right]
-        self.batch = [
-            batch_offsets(offset, [dim[0] for dim in pattern.batch], [dim[1 + which] for dim in pattern.batch])
-            for which, offset in enumerate((self.left.offset, self.right.offset, 0))
-        ]
 
-    def run(self, prepared: Any, addresses: Addresses, step: int, threads: int) -> None:
+    def plan(self, addresses: Addresses, threads: int) -> launch.Plan:
         p = self.pattern
         a = addresses.array(self.left.source, self.left.index)
         b = addresses.array(self.right.source, self.right.index)
         c = addresses.array(Source.OPERATOR, self.index)
-        shape = (p.rows, p.columns, p.depth, threads)
-        if p.batch:
-            batched_matmul(
-                a,
-                self.batch[0],
-                p.left_strides,
-                b,
-                self.batch[1],
-                p.right_strides,
-                c,
-                self.batch[2],
-                p.output_stride,
-                *shape,
-            )
-        else:
-            matmul(
-                a,
-                self.left.offset,
-                p.left_strides,
-                b,
-                self.right.offset,
-                p.right_strides,
-                c,
-                0,
-                p.output_stride,
-                *shape,
-            )
+        extents = [dim[0] for dim in p.batch]
+        offsets = [
+            batch_offsets(offset, extents, [dim[1 + which] for dim in p.batch])
+            for which, offset in enumerate((self.left.offset, self.right.offset, 0))
+        ]
+        return plan_batched_matmul(
+            a, offsets[0], p.left_strides, b, offsets[1], p.right_strides, c, offsets[2], p.output_stride,
+            p.rows, p.columns, p.depth, threads,
+        )  # fmt: skip
+
+
+class ConvolutionLaunch(_PlannedLaunch):
+    """Convolutions and their gradients."""
+
+    def __init__(self, index: int, operator: Operator, pattern: ConvolutionPattern) -> None:
+        super().__init__(index)
+        self.pattern = pattern
+        self.windows, self.other = operator.operands[pattern.windows], operator.operands[pattern.other]
+
+    def plan(self, addresses: Addresses, threads: int) -> launch.Plan | convolution.InputGradientPlan:
+        shape = self.pattern.shape
+        out: Any = addresses.array(Source.OPERATOR, self.index)
+
+        def operand(read: Operand, size: tuple[int, ...]) -> Any:
+            flat = addresses.array(read.source, read.index).reshape(-1)
+            return flat[read.offset : read.offset + prod(size)]
+
+        if self.pattern.part == Part.FORWARD:
+            x, w = operand(self.windows, shape.x_shape), operand(self.other, shape.w_shape)
+            return convolution.plan_forward(shape, x, w, out, threads)
+        if self.pattern.part == Part.INPUT_GRADIENT:
+            dy, w = operand(self.windows, shape.y_shape), operand(self.other, shape.w_shape)
+            return convolution.InputGradientPlan(shape, dy, w, out, threads)
+        x, dy = operand(self.windows, shape.x_shape), operand(self.other, shape.y_shape)
+        return convolution.plan_weight_gradient(shape, x, dy, out, threads)
 
 
 class ScatterLaunch(_WritesOne):
@@ -219,6 +247,8 @@ def make_launch(what: LoopGroup | tuple[int, Pattern], operators: Sequence[Opera
     operator = operators[index]
     if isinstance(pattern, Product):
         return ProductLaunch(index, operator, pattern)
+    if isinstance(pattern, ConvolutionPattern):
+        return ConvolutionLaunch(index, operator, pattern)
     if isinstance(pattern, Scatter):
         return ScatterLaunch(index, operator, pattern)
     if isinstance(pattern, Permute):
