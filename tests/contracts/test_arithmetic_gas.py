@@ -26,6 +26,11 @@ ARITIES = {operation.name: (operation.code, operation.arity) for operation in OP
 FUNCTIONS = {name: (int(Body[name.upper()]), 1) for name in ("exp", "log", "tanh", "erf", "sin", "cos")}
 
 
+@pytest.fixture(autouse=True)
+def isolation() -> None:
+    """Nothing here changes the chain: no snapshots, which take longer than these tests."""
+
+
 @pytest.fixture(scope="module")
 def harness() -> Any:
     return brownie.accounts[0].deploy(brownie.Binary32Harness)

@@ -29,6 +29,11 @@ CASES_A_CALL = 8000
 BY_NAME = {operation.name: operation for operation in OPERATIONS}
 
 
+@pytest.fixture(autouse=True)
+def isolation() -> None:
+    """Nothing here changes the chain: no snapshots, which take longer than these tests."""
+
+
 @pytest.fixture(scope="module")
 def harness() -> Any:
     return brownie.accounts[0].deploy(brownie.Binary32Harness)

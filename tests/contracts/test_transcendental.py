@@ -22,6 +22,11 @@ FUNCTIONS = {name: int(Body[name.upper()]) for name in ("exp", "log", "tanh", "e
 PHILOX = 0x80
 
 
+@pytest.fixture(autouse=True)
+def isolation() -> None:
+    """Nothing here changes the chain: no snapshots, which take longer than these tests."""
+
+
 @pytest.fixture(scope="module")
 def harness() -> Any:
     return brownie.accounts[0].deploy(brownie.Binary32Harness)

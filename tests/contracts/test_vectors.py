@@ -63,6 +63,11 @@ def load() -> list[Vectors]:
 ALL = load()
 
 
+@pytest.fixture(autouse=True)
+def isolation() -> None:
+    """Nothing here changes the chain: no snapshots, which take longer than these tests."""
+
+
 @pytest.fixture(scope="module")
 def scalars() -> Any:
     return brownie.accounts[0].deploy(brownie.Binary32Harness)
@@ -90,6 +95,7 @@ def test_scalar_function_gives_the_golden_results(scalars: Any, vectors: Vectors
     assert found.tolist() == expected.tolist()
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("vectors", [v for v in ALL if v.name in FOLDS], ids=lambda vectors: vectors.name)
 def test_fold_gives_the_golden_results(operators: Any, vectors: Vectors) -> None:
     body = FOLDS[vectors.name]
