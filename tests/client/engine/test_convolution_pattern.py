@@ -26,7 +26,7 @@ SHAPES = {
     "unpadded, one channel": Convolution(2, 1, 12, 10, 8, (5, 5)),
     "unpadded, stride two": Convolution(4, 3, 12, 11, 8, (2, 2), stride=(2, 2)),
     "one by one, stride two": Convolution(4, 16, 8, 12, 6, (1, 1), stride=(2, 2)),
-    "unequal axes": Convolution(3, 4, 12, 7, 5, (5, 3), stride=(1, 3), padding=(4, 1)),
+    "unequal axes": Convolution(3, 4, 12, 7, 5, (5, 3), stride=(1, 3), padding=(3, 1)),
     "dilated": Convolution(2, 3, 12, 12, 5, (3, 3), stride=(2, 1), padding=(2, 2), dilation=(2, 2)),
     "groups": Convolution(2, 6, 8, 8, 9, (3, 3), padding=(1, 1), groups=3),
     "depthwise": Convolution(4, 8, 8, 8, 8, (3, 3), padding=(1, 1), groups=8),
