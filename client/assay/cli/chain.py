@@ -24,7 +24,7 @@ def chain() -> None:
 )
 @click.option("--log", type=click.Path(dir_okay=False, path_type=Path), help="Write anvil's output to this file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the chain's data as one line of JSON.")
-def local(port: int | None, accounts: int, block_time: float | None, log: Path | None, as_json: bool) -> None:
+def up(port: int | None, accounts: int, block_time: float | None, log: Path | None, as_json: bool) -> None:
     """Run anvil until Ctrl-C and print its address and accounts.
 
     The accounts' keys are publicly known: never send anything of value to them.

@@ -1,0 +1,60 @@
+"""The command line's top: version, help, errors for people and for machines."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from assay import __version__
+from assay.cli import main
+from assay.cli.registry import COMMANDS
+from assay.cli.root import cli
+
+
+def run(*words: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    return int(ended.value.code or 0)
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--version") == 0
+    assert __version__ in capsys.readouterr().out
+
+
+def test_help_lists_the_commands_that_are_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    listed = capsys.readouterr().out
+    assert "doctor" in listed
+    assert COMMANDS["doctor"].summary in listed
+
+
+def test_asking_for_the_version_imports_no_heavy_package() -> None:
+    code = "import sys, assay.cli.root; print([name for name in ('torch', 'numba', 'web3') if name in sys.modules])"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    )
+
+
+@pytest.mark.parametrize("name", cli.list_commands(None))  # type: ignore[arg-type]
+def test_every_listed_command_loads_and_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(name, "--help") == 0
+    assert "Usage: assay " + name in capsys.readouterr().out
+
+
+def test_an_unknown_command_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("no-such-command") == 2
+    assert "no-such-command" in capsys.readouterr().err
+
+
+def test_an_error_is_also_machine_readable(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASSAY_ANVIL", "/no/such/anvil")
+    assert run("chain", "up", "--json") == 1
+    shown = capsys.readouterr()
+    answer = json.loads(shown.out)
+    assert answer["code"] == "anvil-not-found"
+    assert "/no/such/anvil" in answer["error"]
+    assert shown.err.startswith("error: ")
