@@ -1,0 +1,52 @@
+"""No result depends on the vector unit, the number of threads or the process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay.engine.cpu import isa
+
+from . import kernel_digests
+
+
+def _report(cache: Path | None, **settings: str) -> dict[str, Any]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **settings}
+    if cache is not None:
+        environment["ASSAY_CACHE_DIR"] = str(cache)
+    program = Path(kernel_digests.__file__)
+    ran = subprocess.run([sys.executable, str(program)], env=environment, capture_output=True, text=True, check=True)
+    return dict(json.loads(ran.stdout))
+
+
+@pytest.mark.parametrize("unit", ["avx2", pytest.param("generic", marks=pytest.mark.slow)])
+def test_a_narrower_vector_unit_in_another_process_gives_the_same_bits(unit: str, tmp_path: Path) -> None:
+    if unit not in isa.supported_units():
+        pytest.skip(f"this machine has no {unit}")
+    report = _report(tmp_path, ASSAY_SIMD=unit, ASSAY_THREADS="3")
+    assert (report["unit"], report["threads"], report["fresh"]) == (unit, 3, True)
+    assert report["widest"] != "zmm", "the kernels were not compiled for the narrower unit"
+    assert report["digests"] == kernel_digests.digests()
+
+
+@pytest.mark.slow
+def test_kernels_from_the_disk_give_the_same_bits_again(tmp_path: Path) -> None:
+    first, second = (_report(tmp_path, ASSAY_THREADS=threads) for threads in ("2", "1"))
+    assert (first["fresh"], second["fresh"]) == (True, False)
+    assert first["digests"] == second["digests"] == kernel_digests.digests()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"ASSAY_SIMD": "mmx"}, "ASSAY_SIMD='mmx' is unknown"), ({"ASSAY_THREADS": "none"}, "is not a positive number")],
+)
+def test_wrong_settings_are_refused_by_name(settings: dict[str, str], message: str) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        _report(None, **settings)
+    assert message in caught.value.stderr
