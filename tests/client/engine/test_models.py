@@ -1,0 +1,84 @@
+"""Every kind of model trains to the same bits: for any number of threads, any vector unit, any process, and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from assay.engine.cpu import isa
+from assay.engine.cpu.device import CpuDevice
+from assay.program.interpreter import Inputs, run_section
+from assay.program.operator import Role
+from assay.program.reference import StepContext
+from assay.training.canonical import CanonicalRun
+
+from . import models
+
+STEPS = 100
+
+
+def in_fresh_process(names: Sequence[str] = (), **environment: str) -> dict[str, list[object]]:
+    answer = subprocess.run(
+        [sys.executable, str(Path(models.__file__)), str(STEPS), *names],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr[-2000:]
+    return json.loads(answer.stdout)
+
+
+@pytest.fixture(scope="module")
+def here() -> dict[str, list[object]]:
+    return {name: list(models.digest(name, STEPS)) for name in models.NAMES}
+
+
+@pytest.mark.slow
+def test_a_hundred_steps_are_the_same_on_one_thread_and_resumed_in_the_middle(here: dict[str, list[object]]) -> None:
+    again = {name: list(models.digest(name, STEPS, resume_at=50, threads=1)) for name in models.NAMES}
+    assert again == here
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("unit", "names"), [("own", models.NAMES), ("avx2", models.NAMES), ("generic", ("cnn", "gpt"))]
+)
+def test_a_hundred_steps_are_the_same_in_a_fresh_process_on_any_vector_unit(
+    unit: str, names: tuple[str, ...], here: dict[str, list[object]]
+) -> None:
+    if unit != "own" and unit not in isa.supported_units():
+        pytest.skip(f"this machine has no {unit}")
+    forced = {} if unit == "own" else {"ASSAY_SIMD": unit}
+    assert in_fresh_process(names, **forced) == {name: here[name] for name in names}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", models.NAMES)
+def test_a_step_of_the_engine_equals_the_interpreter(name: str) -> None:
+    program, state, data = models.traced(name)
+    run = CanonicalRun(program, data, 7, CpuDevice())
+    run.load(state)
+    run.step(0)
+    expected = run_section(program, Role.STEP, Inputs(list(state), data, StepContext(7, 0))).next_state()
+    for descriptor, mine, its in zip(program.state, run.state, expected, strict=True):
+        mine_bits = np.where(np.isnan(mine), 0x7FC00000, mine.view(np.uint32)) if mine.dtype == np.float32 else mine
+        its = np.asarray(its).reshape(mine.shape)
+        its_bits = its.view(np.uint32) if mine.dtype == np.float32 else its
+        np.testing.assert_array_equal(mine_bits, its_bits, descriptor.name)
+
+
+@pytest.mark.slow
+def test_training_lowers_the_loss(here: dict[str, list[object]]) -> None:
+    for name in ("mlp", "cnn", "residual", "gpt", "gpt_modern", "lstm"):
+        _, first, last = here[name]
+        assert isinstance(first, float)
+        assert isinstance(last, float)
+        assert last < 0.8 * first, f"{name}: {first} to {last}"
