@@ -21,7 +21,7 @@ contract OperatorsHarness {
         uint256 terms = Operators.termsOf(operator);
         words = new bytes(4 * elements);
         for (uint256 element = 0; element < elements; ++element) {
-            uint32 bits;
+            uint32 bits = 0;
             for (uint256 term = 0; term < terms; ++term) {
                 bits = _next(operator, tensors, context, element, term, bits);
             }
@@ -38,7 +38,7 @@ contract OperatorsHarness {
         Operator memory operator = Operators.decode(record);
         uint256 terms = Operators.termsOf(operator);
         words = new bytes(4 * terms);
-        uint32 bits;
+        uint32 bits = 0;
         for (uint256 term = 0; term < terms; ++term) {
             bits = _next(operator, tensors, context, element, term, bits);
             _store(words, term, bits);
@@ -107,8 +107,8 @@ contract OperatorsHarness {
         uint256 term,
         uint32 previous
     ) private pure returns (uint32) {
-        uint32[4] memory values;
-        int256 gathered;
+        uint32[4] memory values = [uint32(0), 0, 0, 0];
+        int256 gathered = 0;
         // Backwards: what operand 1 of a gather says decides where operand 0 is read.
         for (uint256 i = operator.operands.length; i != 0;) {
             --i;

@@ -374,7 +374,7 @@ library Binary32 {
             // 64 places more than the quotient of any two significands needs; the last one also stands for the remainder.
             dividend <<= 64;
             uint256 quotient = dividend / divisor;
-            if (quotient * divisor != dividend) quotient |= 1;
+            if (dividend % divisor != 0) quotient |= 1;
             return _round(sign, quotient, exponentA + _BIAS + 86 - exponentB);
         }
     }

@@ -161,16 +161,11 @@ library Operators {
                 for (uint256 left = read.guards; left != 0; --left) {
                     int256 c = _signed32(at) + _combine(at + 4, indices);
                     at += 4 + width;
-                    if (c < 0) return (false, uint32(read.fill), 0);
                     uint256 divisor = _unsigned32(at);
-                    // A divisor of zero is not well-formed; the quotient is zero then.
-                    uint256 quotient;
-                    uint256 rest;
-                    assembly ("memory-safe") {
-                        quotient := div(c, divisor)
-                        rest := mod(c, divisor)
-                    }
-                    if (rest != 0 || quotient >= _unsigned32(at + 4)) return (false, uint32(read.fill), 0);
+                    // A divisor of zero is not well-formed; its guard fails.
+                    if (c < 0 || divisor == 0 || uint256(c) % divisor != 0) return (false, uint32(read.fill), 0);
+                    uint256 quotient = uint256(c) / divisor;
+                    if (quotient >= _unsigned32(at + 4)) return (false, uint32(read.fill), 0);
                     place += int256(quotient) * _signed32(at + 8);
                     at += 12;
                 }

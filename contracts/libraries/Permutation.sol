@@ -22,9 +22,9 @@ library Permutation {
         uint256 key = Philox.block4(seed, counter) | (Philox.block4(seed, counter | 1) << 128);
         // The least domain [0, 2^bits) around [0, count).
         uint256 bits = Binary32.bitLength(count - 1);
+        uint256 mask = (1 << bits) - 1;
+        uint256 shift = (bits + 1) / 2;
         assembly ("memory-safe") {
-            let mask := sub(shl(bits, 1), 1)
-            let shift := shr(1, add(bits, 1))
             x := position
             for {} 1 {} {
                 let words := key
