@@ -77,8 +77,10 @@ contract Stakes {
     mapping(address account => uint32[] seats) private _seatsOf;
     /// @dev Position of a seat in its owner's list.
     mapping(uint256 seat => uint256 position) private _position;
-    /// @notice Exponent of the largest share an account takes, plus one; zero for an account with no seat.
+    /// @notice Exponent of the largest share an account takes now, plus one; zero for an account with no seat.
     mapping(address account => uint256 limit) public limitOf;
+    /// @dev The same over time, except that giving up the last seat leaves it: who is drawn by an earlier snapshot answers to it.
+    mapping(address account => Checkpoints.Trace208 limit) private _limitHistory;
     /// @dev Number of accounts with seats for each limit, 16 bits each.
     mapping(uint256 group => uint256 counts) private _limits;
 
@@ -299,6 +301,7 @@ contract Stakes {
         limitOf[account] = limit;
         if (old != 0) _limits[(old - 1) >> 4] -= 1 << (16 * ((old - 1) & 15));
         if (limit != 0) {
+            _limitHistory[account].push(uint48(block.number), uint208(limit));
             uint256 shift = 16 * ((limit - 1) & 15);
             uint256 counts = _limits[(limit - 1) >> 4];
             // INVARIANT: counts do not run into their neighbours.
@@ -330,6 +333,11 @@ contract Stakes {
     /// @notice Owner of a seat at the end of block `blockNumber`.
     function seatOwnerAt(uint256 seat, uint256 blockNumber) external view returns (address) {
         return address(uint160(_owners[seat].upperLookupRecent(uint48(blockNumber))));
+    }
+
+    /// @notice Limit of an account, plus one, as it was at the end of block `blockNumber`.
+    function limitAt(address account, uint256 blockNumber) external view returns (uint256) {
+        return _limitHistory[account].upperLookupRecent(uint48(blockNumber));
     }
 
     /// @notice Number of accounts with seats whose limit is at least 2^`exponent`.

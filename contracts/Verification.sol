@@ -322,7 +322,7 @@ contract Verification {
             address owner = STAKES.seatOwnerAt(uint256(keccak256(abi.encode(seed, i))) % seats, snapshot);
             if (
                 owner != terms.submitter && owner != terms.solver && !wasDrawn[taskId][number == PROFILE][owner]
-                    && STAKES.limitOf(owner) > exponent && STAKES.lock(owner, SEAT)
+                    && STAKES.limitAt(owner, snapshot) > exponent && STAKES.lock(owner, SEAT)
             ) return owner;
         }
         return address(0);

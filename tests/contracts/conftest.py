@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import brownie
 import pytest
+from market_chain import Chain, NetworkChain, RevmChain, artifacts
+from market_world import World, populated
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -19,3 +23,17 @@ def free_gas() -> None:
 @pytest.fixture(autouse=True)
 def isolation(fn_isolation: None) -> None:
     """Every test starts from the chain as the fixtures of its module left it."""
+
+
+@pytest.fixture
+def chain(request: pytest.FixtureRequest) -> Chain:
+    """The chain a market test runs on: an EVM in this process; for the smoke tests, or with ASSAY_CHAIN=network, Brownie's node."""
+    if request.node.get_closest_marker("smoke") or os.environ.get("ASSAY_CHAIN") == "network":
+        return NetworkChain(artifacts(), brownie.web3)
+    return RevmChain(artifacts())
+
+
+@pytest.fixture
+def world(chain: Chain) -> World:
+    """A deployment of the market with a staked solver, three staked verifiers with a seat each, and three staked whistleblowers."""
+    return populated(chain)

@@ -517,6 +517,11 @@ class World:
         self.register(address_of("solver"), task, cheat)
         return task
 
+    def registered_with(self, verifier: str, **changes: Any) -> int:
+        """The same where `verifier` is the only one with seats left."""
+        assert self.see("Stakes", "seatsOf", verifier) > 0
+        return self.registered(**changes)
+
     def profiled(self, task: int) -> Round:
         round_ = self.draw(task, PROFILE)
         self.commit_for(round_, forced=False)
@@ -531,6 +536,17 @@ class World:
         self.commit_for(round_, forced)
         self.show(round_)
         self.disclose(round_)
+
+
+def populated(chain: Chain, verifiers: int = 3, **changes: int) -> World:
+    """A deployment with the usual actors: solver, verifiers with a seat each, whistleblowers, submitter with nothing in it yet."""
+    world = World(chain, **changes)
+    world.staked("solver")
+    for number in range(verifiers):
+        world.verifier(f"verifier {number}")
+    for number in range(3):
+        world.staked(f"whistleblower {number}", 2 * ETHER)
+    return world
 
 
 def copy_of(round_: Round, **changes: Any) -> Round:
