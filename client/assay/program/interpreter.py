@@ -86,7 +86,8 @@ def _floor_divide(a: Ints, b: Ints) -> Ints:
 
 def _floor_modulo(a: Ints, b: Ints) -> Ints:
     rest = a.astype(np.int64) % np.where(b == 0, 1, b).astype(np.int64)
-    return np.where(b == 0, 0, rest).astype(np.int32)
+    result: Ints = np.where(b == 0, 0, rest).astype(np.int32)
+    return result
 
 
 def _choose(c: AnyArray, a: AnyArray, b: AnyArray) -> AnyArray:
@@ -244,7 +245,7 @@ class SectionRun:
     def _evaluate(self, operator: Operator) -> Array:
         if operator.body in (Body.PERMUTE, Body.UNIFORM):
             words = [evaluate_element(operator, e, self.read, self.inputs.context) for e in range(operator.elements)]
-            return np.array(words, np.uint32).view(operator.type.dtype).reshape(operator.extents)
+            return _typed(np.array(words, np.uint32), operator)
         if BODY_RULES[operator.body].fold:
             result: AnyArray = self._fold(operator)
         else:
@@ -258,7 +259,7 @@ class SectionRun:
         result = np.broadcast_to(result, (operator.elements,)).astype(operator.type.dtype)
         if operator.type == ElementType.FLOAT:
             result = canonical_nans(result)
-        return result.reshape(operator.extents)
+        return _typed(result, operator)
 
     def _gather(self, operator: Operator, loops: list[Positions]) -> AnyArray:
         table, chooser = operator.operands
@@ -320,6 +321,13 @@ class SectionRun:
         fill = np.array(operand.fill, np.uint32).view(values.dtype)
         values = np.where(holds, values, fill)
         return values if letter == "x" else values.view(dtype)
+
+
+def _typed(words: AnyArray, operator: Operator) -> Array:
+    """An operator's output words as an array of its type and shape."""
+    if operator.type == ElementType.FLOAT:
+        return words.view(np.float32).reshape(operator.extents)
+    return words.view(np.int32).reshape(operator.extents)
 
 
 def _loops(extents: tuple[int, ...]) -> list[Positions]:

@@ -46,11 +46,16 @@ UNIT_ROUNDOFF = 2.0**-24
 
 
 class Precision(Enum):
-    """Precision a native run declares; the value is the relative half-unit of what its products read."""
+    """Precision a native run declares."""
 
-    FP32 = 2.0**-24
-    TF32 = 2.0**-11
-    BF16 = 2.0**-9
+    FP32 = "fp32"
+    TF32 = "tf32"
+    BF16 = "bf16"
+
+    @property
+    def half_unit(self) -> float:
+        """Relative half-unit in the last place of what products read at this precision."""
+        return {"fp32": 2.0**-24, "tf32": 2.0**-11, "bf16": 2.0**-9}[self.value]
 
 
 def build_program(graph: Graph, precision: Precision | None = None, margin: float = MARGIN) -> Program:
@@ -228,7 +233,7 @@ def noisy_section(step: Section, precision: Precision) -> Section:
             for operand in old.operands
         ]
         if old.body in (Body.FOLD_FMA, Body.FOLD_ADD):
-            unit = precision.value if old.body == Body.FOLD_FMA else UNIT_ROUNDOFF
+            unit = precision.half_unit if old.body == Body.FOLD_FMA else UNIT_ROUNDOFF
             amplitude = max(unit, UNIT_ROUNDOFF * sqrt(old.terms))
             for place, operand in enumerate(operands):
                 if operand.source in _NOISED:
