@@ -11,6 +11,7 @@ from hashlib import sha256
 from assay.commitments.execution import data_root, state_root
 from assay.program.encoding import program_root
 from assay.program.operator import Array, ElementType, Program, Role, TensorDescriptor
+from assay.program.sections import Precision
 from assay.training.errors import TaskError
 
 MAX_STEPS = 2**31 - 1
@@ -22,14 +23,6 @@ class Mode(Enum):
 
     EXACT = "exact"  # the solver trains canonically; roots must be equal
     TOLERANT = "tolerant"  # the solver trains natively; distances must stay within the profiled thresholds
-
-
-class Precision(Enum):
-    """Precision of native training that a tolerant task allows."""
-
-    FP32 = "fp32"
-    TF32 = "tf32"
-    BF16 = "bf16"
 
 
 @dataclass(frozen=True, eq=False)

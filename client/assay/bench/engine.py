@@ -1,0 +1,197 @@
+"""How fast the canonical and the native run are beside PyTorch, and what the proof adds.
+
+Every figure is a ratio of times taken in turn in one process; see `assay.bench.measure`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from assay.bench.measure import compare, seconds
+from assay.bench.models import Workload, workload
+from assay.commitments import tensor
+from assay.engine.cpu import isa
+from assay.engine.cpu.device import CpuDevice
+from assay.engine.cpu.matmul import matmul
+from assay.engine.native import NativeRun
+from assay.program.graph import Graph
+from assay.program.lowering import lower_step
+from assay.program.operator import Array
+from assay.program.trace import trace
+from assay.training.canonical import CanonicalRun
+from assay.training.task import TrainingTask
+from assay.training.train import CanonicalRunner, train
+
+MODELS = ("mlp", "cnn", "gpt")
+SIZES = (512, 1024, 2048)
+DEFAULT_INTERVAL = 100
+"""Steps between checkpoints unless a task says otherwise."""
+HASH_BYTES = 256 << 20
+SEED = 7
+FIGURES = ("step", "matmul", "native", "proof", "hash")
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class EngineBenchSettings:
+    """What to measure: repetitions a figure, threads of both sides, and which figures."""
+
+    repetitions: int = 15
+    threads: int = 0  # 0: every processor
+    figures: Sequence[str] = FIGURES
+
+
+def as_arrays(tensors: Sequence[torch.Tensor]) -> list[Array]:
+    """float32 and int32 arrays of a workload's data."""
+    return [part.numpy().astype(np.int32) if not part.is_floating_point() else part.numpy() for part in tensors]
+
+
+def traced(work: Workload) -> tuple[Graph, tuple[Array, ...]]:
+    """Graph and initial state of a workload."""
+    example = [part[: work.batch] for part in work.data]
+    task = trace(work.module, work.loss, work.optimizer, example, len(work.data[0]))  # type: ignore[arg-type]
+    return task.graph, task.initial_state
+
+
+def eager_step(work: Workload) -> Callable[[], None]:
+    """The loop body a user would write."""
+    module, optimizer = work.module, work.torch_optimizer(work.module)
+    position = 0
+
+    def step() -> None:
+        nonlocal position
+        chosen = torch.arange(position, position + work.batch) % len(work.data[0])
+        position += work.batch
+        *inputs, target = (part[chosen] for part in work.data)
+        loss = work.torch_loss(module(*inputs), target)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return step
+
+
+def _counter(step: Callable[[int], object]) -> Callable[[], None]:
+    number = 0
+
+    def following() -> None:
+        nonlocal number
+        step(number)
+        number += 1
+
+    return following
+
+
+def step_ratios(settings: EngineBenchSettings, say: Say) -> dict[str, float]:
+    """Eager PyTorch's step time over the canonical one's."""
+    ratios = {}
+    for name in MODELS:
+        work = workload(name)
+        graph, state = traced(work)
+        run = CanonicalRun(lower_step(graph), as_arrays(work.data), SEED, CpuDevice(settings.threads))
+        run.load(state)
+        result = compare(_counter(run.step), eager_step(work), settings.repetitions)
+        ratios[name] = round(result.ratio, 4)
+        say(
+            f"step {name}: canonical {1e3 * median(result.ours):.1f} ms, eager {1e3 * median(result.theirs):.1f} ms, "
+            f"ratio {ratios[name]:.3f}"
+        )
+    return ratios
+
+
+def native_ratios(settings: EngineBenchSettings, say: Say) -> dict[str, float]:
+    """The user's own loop's step time over the native run's."""
+    ratios = {}
+    for name in MODELS:
+        work = workload(name)
+        graph, state = traced(work)
+        run = NativeRun(graph, as_arrays(work.data), SEED)
+        run.load(state)
+        result = compare(_counter(run.advance), eager_step(work), settings.repetitions)
+        ratios[name] = round(result.ratio, 4)
+        say(f"native {name}: ratio {ratios[name]:.3f}")
+    return ratios
+
+
+def matmul_ratios(settings: EngineBenchSettings, say: Say) -> dict[str, float]:
+    """torch.mm's time over the canonical matrix product's, for squares."""
+    ratios = {}
+    for size in SIZES:
+        a, b = torch.randn(size, size), torch.randn(size, size)
+        left, right, out = a.numpy(), b.numpy(), np.empty((size, size), np.float32)
+
+        def ours(left: Array = left, right: Array = right, out: Array = out, size: int = size) -> None:
+            strides = (size, 1)
+            matmul(left, 0, strides, right, 0, strides, out, 0, size, size, size, size, settings.threads)
+
+        result = compare(ours, lambda a=a, b=b: torch.mm(a, b), 2 * settings.repetitions)  # type: ignore[misc]
+        ratios[str(size)] = round(result.ratio, 4)
+        say(f"matmul {size}: ratio {ratios[str(size)]:.3f}")
+    return ratios
+
+
+def hash_ratio(settings: EngineBenchSettings, say: Say) -> float:
+    """Speed of a tensor root over hashlib's SHA-256 of the same bytes in one stream, times the cores used."""
+    values = np.random.default_rng(0).standard_normal(HASH_BYTES // 4, dtype=np.float32)
+    result = compare(lambda: tensor.root(values, settings.threads), lambda: hashlib.sha256(values.data), 5, 1)
+    ratio = round(result.ratio / settings.threads, 4)
+    say(f"hash: {HASH_BYTES / 1e9 / median(result.ours):.2f} GB/s on {settings.threads} threads, ratio {ratio:.3f}")
+    return ratio
+
+
+def proof_overhead(settings: EngineBenchSettings, say: Say) -> float:
+    """How much longer training takes with checkpoints written and hashed than without, as a fraction."""
+    work = workload("cnn")
+    graph, state = traced(work)
+    data = tuple(as_arrays(work.data))
+    task = TrainingTask(lower_step(graph), state, data, SEED, 2 * DEFAULT_INTERVAL, DEFAULT_INTERVAL)
+    runner = CanonicalRunner(task, CpuDevice(settings.threads))
+
+    def plain() -> None:
+        runner.load(task.state)
+        for number in range(task.steps):
+            runner.advance(number)
+
+    def proven() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            train(task, Path(folder) / "run", runner)
+
+    seconds(lambda: runner.load(task.state) or runner.advance(0))  # type: ignore[func-returns-value]
+    result = compare(proven, plain, 3, 0)
+    overhead = round(1 / result.ratio - 1, 4)
+    say(f"proof: {100 * overhead:+.2f} % at {DEFAULT_INTERVAL} steps between checkpoints")
+    return overhead
+
+
+def run_engine_bench(settings: EngineBenchSettings, say: Say = lambda _: None) -> dict[str, Any]:
+    """All figures asked for, keyed as `assay bench engine --json` prints them."""
+    threads = settings.threads or isa.available_threads()
+    settings = EngineBenchSettings(settings.repetitions, threads, settings.figures)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    isa.set_threads(threads)
+    try:
+        figures: dict[str, Any] = {}
+        if "matmul" in settings.figures:
+            figures["matmul_ratio"] = matmul_ratios(settings, say)
+        if "step" in settings.figures:
+            figures["step_ratio"] = step_ratios(settings, say)
+        if "native" in settings.figures:
+            figures["native_ratio"] = native_ratios(settings, say)
+        if "hash" in settings.figures:
+            figures["hash_ratio"] = hash_ratio(settings, say)
+        if "proof" in settings.figures:
+            figures["proof_overhead"] = proof_overhead(settings, say)
+    finally:
+        torch.set_num_threads(before)
+    return {**figures, "threads": threads, "vector_unit": isa.UNIT.name}

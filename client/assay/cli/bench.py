@@ -1,0 +1,61 @@
+"""`assay bench`: figures of this machine, as ratios measured in one process run."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from assay.cli.options import json_option
+
+
+@click.group()
+def bench() -> None:
+    """Measure kernels, hashing, gas and group training."""
+
+
+def _print(figures: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            _print({f"{name}.{key}": figure for key, figure in value.items()}, as_json=False)
+        else:
+            click.echo(f"{name} = {value}")
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+@bench.command()
+@click.option("--repetitions", type=click.IntRange(3, 1000), default=15, show_default=True, help="Pairs a figure.")
+@click.option("--threads", type=click.IntRange(0, 1024), default=0, help="Threads of both sides; 0: every processor.")
+@click.option(
+    "--figure", "figures", multiple=True, type=click.Choice(["step", "matmul", "native", "proof", "hash"]),
+    help="Measure only this; may be repeated.",
+)  # fmt: skip
+@json_option
+def engine(repetitions: int, threads: int, figures: tuple[str, ...], as_json: bool) -> None:
+    """Canonical and native training beside PyTorch, hashing, and the cost of the proof (higher is better, but for
+    proof_overhead)."""
+    from assay.bench.engine import FIGURES, EngineBenchSettings, run_engine_bench
+
+    settings = EngineBenchSettings(repetitions, threads, figures or FIGURES)
+    _print(run_engine_bench(settings, _say), as_json)
+
+
+@bench.command()
+@click.option("--text", type=click.Path(exists=True, dir_okay=False), help="Text to train on instead of made text.")
+@click.option("--pairs", type=click.IntRange(1, 100), default=2, show_default=True, help="Slow-link measurements.")
+@json_option
+def group(text: str | None, pairs: int, as_json: bool) -> None:
+    """Placement on the published networks, losses and bytes under compression, throughput on a slow link."""
+    from pathlib import Path
+
+    from assay.bench.group import GroupBenchSettings, run_group_bench
+
+    settings = GroupBenchSettings(text=Path(text) if text else None, pairs=pairs)
+    _print(run_group_bench(settings, _say), as_json)
