@@ -76,6 +76,9 @@ _KEEPERS = _names(
 )
 
 
+_LOG_SUM_PLACE = 5  # of attention's backward pass: the log-sum-exp, always float32
+
+
 class CastPlan:
     """For every node, the type its float tensor arguments have to be cast to, by place; nothing outside mixed
     precision."""
@@ -95,10 +98,12 @@ class CastPlan:
     def _plan(self, graph: Graph, number: int, node: Node) -> None:
         if node.call.startswith("assay."):
             return  # these take any float type
+        name = node.call.rsplit(".", 1)[0]
         floats = {place: self._types(graph, argument) for place, argument in enumerate(node.arguments)}
+        if name.endswith("_for_cpu_backward"):
+            del floats[_LOG_SUM_PLACE]
         floats = {place: types for place, types in floats.items() if types}
         kinds = set().union(*floats.values()) if floats else set()
-        name = node.call.rsplit(".", 1)[0]
         low = name in _PRODUCTS or (name in _KEEPERS and kinds == {torch.bfloat16})
         wanted = torch.bfloat16 if low else torch.float32
         self._casts[number] = {place: wanted for place, types in floats.items() if types != {wanted}}

@@ -104,7 +104,8 @@ def _smaller(a: Floats, b: Floats) -> Floats:
 
 def _to_int(a: Floats) -> Ints:
     wide = np.clip(np.nan_to_num(np.trunc(a.astype(np.float64)), nan=0.0), -(2.0**31), 2.0**31 - 1)
-    return wide.astype(np.int64).astype(np.int32)
+    result: Ints = wide.astype(np.int64).astype(np.int32)
+    return result
 
 
 _Word = npt.NDArray[np.uint32]
