@@ -33,8 +33,8 @@ contract Court is ICourt {
     /* CONSTANTS */
 
     /// @notice Levels shown by the reveal that goes with an expansion, which also pays for a new storage slot.
-    /// @dev A move stays below `MOVE_GAS` with 4 levels here and 5 in plain reveals; 5 and 6 do not (see the gas snapshot).
-    uint256 public constant FIRST_LEVELS = 4;
+    /// @dev A move stays below `MOVE_GAS` with 3 levels here and 5 in plain reveals; 4 and 6 do not.
+    uint256 public constant FIRST_LEVELS = 3;
 
     /// @notice Levels shown by a reveal.
     uint256 public constant LEVELS = 5;
@@ -187,7 +187,7 @@ contract Court is ICourt {
         if (part != Part.Distance && steps > 1) cursor.tree = Tree.Segment;
         else if (part == Part.Trace) (cursor.phase, cursor.tree) = (Phase.Reveal, Tree.Trace);
         else cursor.tree = Tree.Operators;
-        self.cursor = cursor;
+        self.cursor = Cases.pack(cursor);
     }
 
     function _writeSection(Case storage self, bytes calldata header) private {
@@ -217,8 +217,8 @@ contract Court is ICourt {
             if (part == Part.Threshold || part == Part.Separation) {
                 // The deviation reads the state before the last step: the tree is only bound here, and what follows is the section's own.
                 cursor.tree = Tree.Operators;
-                if (shown.length != 0) revert Trees.WrongLength(shown.length, 0);
-                _end(self, caseId, cursor);
+                _showNothing(cursor, shown, Phase.Expand);
+                _end(self, cursor);
                 emit Expanded(caseId, root, shown, self.position(caseId));
                 return;
             }
@@ -232,8 +232,10 @@ contract Court is ICourt {
             cursor.levels = uint8(Trees.depthOf(Trees.chunksOf(cursor.terms)));
         }
         cursor.index = 0;
-        _show(self, cursor, shown, FIRST_LEVELS);
-        _end(self, caseId, cursor);
+        // A single chunk is a reveal of its own, to keep this move small.
+        if (cursor.levels == 0 && cursor.tree == Tree.Sums) _showNothing(cursor, shown, Phase.Reveal);
+        else _show(self, cursor, shown, FIRST_LEVELS);
+        _end(self, cursor);
         emit Expanded(caseId, root, shown, self.position(caseId));
     }
 
@@ -242,8 +244,13 @@ contract Court is ICourt {
         Case storage self = _cases[caseId];
         Cursor memory cursor = _begin(self, caseId, position_, Phase.Reveal);
         _show(self, cursor, shown, LEVELS);
-        _end(self, caseId, cursor);
+        _end(self, cursor);
         emit Revealed(caseId, shown, self.position(caseId));
+    }
+
+    function _showNothing(Cursor memory cursor, bytes calldata shown, Phase next) private pure {
+        if (shown.length != 0) revert Trees.WrongLength(shown.length, 0);
+        cursor.phase = next;
     }
 
     /// @dev Checks what is shown below the disputed node: hashes, or the bytes of a chunk. From here it is the challenger's turn.
@@ -505,7 +512,8 @@ contract Court is ICourt {
         question.role = self.role();
         question.cursor = cursor;
         question.steps = self.steps;
-        question.firstStep = self.firstStep;
+        // Outside the steps the step number reads 0.
+        if (question.role & 1 == 0) question.firstStep = self.firstStep;
         question.operators = self.operators;
         question.operatorsRoot = self.operatorsRoot;
         question.segmentRoot = _segmentRoot(self, self.noisy ? facts.noisyRoot : facts.endRoot);
@@ -537,7 +545,7 @@ contract Court is ICourt {
         view
         returns (Cursor memory cursor)
     {
-        cursor = self.cursor;
+        cursor = Cases.unpack(self.cursor);
         // INVARIANT: a decided case takes no more moves.
         if (cursor.phase == Phase.None || cursor.phase == Phase.Closed) revert CaseNotOpen(caseId);
         bytes32 current = self.position(caseId);
@@ -550,19 +558,21 @@ contract Court is ICourt {
     }
 
     /// @dev Stops the mover's clock (the phase before the move is still the stored one) and hands the turn over.
-    function _end(Case storage self, uint256, Cursor memory cursor) private {
+    function _end(Case storage self, Cursor memory cursor) private {
         self.stopClock(EXTENSION);
-        self.cursor = cursor;
+        self.cursor = Cases.pack(cursor);
     }
 
     function _endChoice(Case storage self, uint256 caseId, Cursor memory cursor, bool won) private {
-        _end(self, caseId, cursor);
+        _end(self, cursor);
         emit Chosen(caseId, cursor, self.node, self.position(caseId));
         if (won) _close(self, caseId, true);
     }
 
     function _close(Case storage self, uint256 caseId, bool challengerWon) private {
-        self.cursor.phase = Phase.Closed;
+        Cursor memory cursor = Cases.unpack(self.cursor);
+        cursor.phase = Phase.Closed;
+        self.cursor = Cases.pack(cursor);
         int256 overshoot = int256(uint256(self.challengerOvershoot)) - int256(uint256(self.claimantOvershoot));
         emit CaseClosed(caseId, self.claimId, challengerWon);
         CLAIMS.caseClosed(caseId, self.claimId, challengerWon, overshoot * int256(OVERSHOOT_PRICE));
@@ -610,8 +620,8 @@ contract Court is ICourt {
     /* VIEWS */
 
     /// @inheritdoc ICourt
-    function caseOf(uint256 caseId) external view returns (Case memory) {
-        return _cases[caseId];
+    function caseOf(uint256 caseId) external view returns (Case memory, Cursor memory) {
+        return (_cases[caseId], Cases.unpack(_cases[caseId].cursor));
     }
 
     /// @inheritdoc ICourt

@@ -10,10 +10,10 @@ contract ClaimsHarness is IClaims {
         uint256 claimId;
         address challenger;
         bytes32 answerRoot;
-        uint256 bond;
+        uint128 bond;
         uint32 closed; // how often
         bool challengerWon;
-        int256 overshoot;
+        int80 overshoot;
     }
 
     mapping(uint256 claimId => Claim) internal _claims;
@@ -54,14 +54,14 @@ contract ClaimsHarness is IClaims {
         payable
         onlyCourt
     {
-        reports[caseId] = Report(claimId, challenger, answerRoot, msg.value, 0, false, 0);
+        reports[caseId] = Report(claimId, challenger, answerRoot, uint128(msg.value), 0, false, 0);
     }
 
     function caseClosed(uint256 caseId, uint256, bool challengerWon, int256 overshoot) external onlyCourt {
         Report storage report = reports[caseId];
         report.closed += 1;
         report.challengerWon = challengerWon;
-        report.overshoot = overshoot;
+        report.overshoot = int80(overshoot);
     }
 
     function programRefuted(uint256 taskId, address refuter) external onlyCourt {

@@ -70,7 +70,7 @@ interface ICourt {
     /// @notice Claimant: commits to the tree below the disputed leaf.
     /// @param root Segment tree, operator tree or partial sums, as the cursor's tree says.
     /// @param shown The first 2^min(levels, FIRST_LEVELS) nodes below it (part Trace with the segment tree: below the trace root;
-    /// parts Threshold and Separation with the segment tree: nothing); or the only chunk of few partial sums.
+    /// parts Threshold and Separation with the segment tree, and partial sums of a single chunk: nothing).
     function expand(uint256 caseId, bytes32 position, bytes32 root, bytes calldata shown) external;
 
     /// @notice Anyone: shows the next levels below the disputed node, from left to right, or the bytes of a disputed chunk
@@ -129,7 +129,7 @@ interface ICourt {
 
     /* VIEWS */
 
-    function caseOf(uint256 caseId) external view returns (Case memory);
+    function caseOf(uint256 caseId) external view returns (Case memory, Cursor memory);
     function positionOf(uint256 caseId) external view returns (bytes32);
     function deadlineOf(uint256 caseId) external view returns (uint256);
 }

@@ -31,7 +31,7 @@ enum Tree {
     Sums // chunks of the partial sums of one element of a fold
 }
 
-/// @notice Where a case stands. One storage slot.
+/// @notice Where a case stands. One storage slot, as `PackedCursor`.
 /// @param phase What is awaited.
 /// @param tree The tree the disputed node belongs to.
 /// @param levels Levels of that tree below the disputed node; 0: the node is a leaf.
@@ -56,6 +56,9 @@ struct Cursor {
     uint32 terms;
     uint32 value;
 }
+
+/// @notice A cursor in one word: its fields in their order, from the highest bits down.
+type PackedCursor is uint256;
 
 /// @notice What opening a case proved about its claim and leaf. The case keeps its hash; moves that need it bring it along.
 /// @param programRoot Root of the program.
@@ -91,7 +94,7 @@ struct Case {
     uint24 challengerLeft;
     uint40 movedAt;
     // Where the case stands.
-    Cursor cursor;
+    PackedCursor cursor;
     bytes32 node; // the disputed node
     // Constants of the case.
     uint256 claimId;
@@ -118,15 +121,51 @@ library Cases {
     /// @notice A timeout was called while the clock still runs.
     error ClockRunning(uint256 deadline, uint256 nowAt);
 
+    /// @notice The cursor in one word.
+    function pack(Cursor memory cursor) internal pure returns (PackedCursor) {
+        uint256 word = uint256(cursor.phase);
+        word = (word << 8) | uint256(cursor.tree);
+        word = (word << 8) | cursor.levels;
+        word = (word << 8) | cursor.shown;
+        word = (word << 32) | cursor.index;
+        word = (word << 32) | cursor.step;
+        word = (word << 32) | cursor.operator;
+        word = (word << 32) | cursor.element;
+        word = (word << 32) | cursor.elements;
+        word = (word << 32) | cursor.terms;
+        return PackedCursor.wrap((word << 32) | cursor.value);
+    }
+
+    /// @notice The cursor out of its word.
+    function unpack(PackedCursor packed) internal pure returns (Cursor memory cursor) {
+        uint256 word = PackedCursor.unwrap(packed);
+        cursor.phase = Phase(word >> 248);
+        cursor.tree = Tree(uint8(word >> 240));
+        cursor.levels = uint8(word >> 232);
+        cursor.shown = uint8(word >> 224);
+        cursor.index = uint32(word >> 192);
+        cursor.step = uint32(word >> 160);
+        cursor.operator = uint32(word >> 128);
+        cursor.element = uint32(word >> 96);
+        cursor.elements = uint32(word >> 64);
+        cursor.terms = uint32(word >> 32);
+        cursor.value = uint32(word);
+    }
+
+    /// @notice What the case waits for.
+    function phaseOf(Case storage self) internal view returns (Phase) {
+        return Phase(PackedCursor.unwrap(self.cursor) >> 248);
+    }
+
     /// @notice Whether the case exists and is not decided.
     function isOpen(Case storage self) internal view returns (bool) {
-        Phase phase = self.cursor.phase;
+        Phase phase = phaseOf(self);
         return phase != Phase.None && phase != Phase.Closed;
     }
 
     /// @notice Whether it is the challenger's turn.
     function isChallengersTurn(Case storage self) internal view returns (bool) {
-        return self.cursor.phase == Phase.Choose;
+        return phaseOf(self) == Phase.Choose;
     }
 
     /// @notice The last second of the side in turn: its own time, or the extension if that is longer.
@@ -173,15 +212,7 @@ library Cases {
     }
 
     /// @notice Names the state of play: every move says which one it answers, so that it cannot land on another after a reorganisation.
-    function position(Case storage self, uint256 caseId) internal view returns (bytes32 hash) {
-        bytes32 node = self.node;
-        Cursor storage cursor = self.cursor;
-        assembly ("memory-safe") {
-            let free := mload(0x40)
-            mstore(free, caseId)
-            mstore(add(free, 32), node)
-            mstore(add(free, 64), sload(cursor.slot))
-            hash := keccak256(free, 96)
-        }
+    function position(Case storage self, uint256 caseId) internal view returns (bytes32) {
+        return keccak256(abi.encode(caseId, self.node, self.cursor));
     }
 }

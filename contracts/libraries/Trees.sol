@@ -205,7 +205,7 @@ library Trees {
 
     /// @notice Reverts unless the record is number `index` of the `leaves` operators under `root`.
     /// The works on the way are only hashed here; that they do not add up is for a refutation of the program to say.
-    function verifyRecord(RecordOpening calldata opening, uint256 index, uint256 leaves, bytes32 root) internal view {
+    function verifyRecord(RecordOpening calldata opening, uint256 index, uint256 leaves, bytes32 root) internal pure {
         uint256 depth = depthOf(leaves);
         SumSibling[] calldata proof = opening.proof;
         if (proof.length != depth) revert WrongLength(proof.length, depth);
