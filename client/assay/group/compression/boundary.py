@@ -147,27 +147,28 @@ class ChangeCodec(BoundaryCodec):
     def encode_forward(self, activations: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
         rows = self._rows(activations).cpu()
         known = torch.from_numpy(self._known[samples.cpu().numpy()])
-        message = [_raw(rows[~known])]
+        if known.all():
+            return self.cache.encode_changes(samples, rows, self.choice.forward_bits).reshape(-1)
         self.cache.write(samples[~known], rows[~known])
+        message = [_raw(rows[~known])]
         if known.any():
-            before = self.cache.read(samples[known])
-            changes = encode_rows(rows[known] - before, self.choice.forward_bits)
-            # The sender follows what the receiver will compute, not what it meant to say.
-            self.cache.write(samples[known], before + decode_rows(changes, self.values, self.choice.forward_bits))
-            message.append(changes.reshape(-1))
+            message.append(self.cache.encode_changes(samples[known], rows[known], self.choice.forward_bits).reshape(-1))
         return torch.cat(message)
 
     def decode_forward(self, message: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
         self._check_size(message, self.forward_bytes(samples))
         known = torch.from_numpy(self._known[samples.cpu().numpy()])
-        rows = torch.empty(samples.numel(), self.values)
         new = int((~known).sum())
+        changes = message[4 * self.values * new :]
+        if new == 0:
+            rows = self.cache.decode_changes(samples, changes.reshape(samples.numel(), -1), self.choice.forward_bits)
+            return rows.reshape(-1, *self.sample_shape)
+        rows = torch.empty(samples.numel(), self.values)
         rows[~known] = _unraw(message[: 4 * self.values * new], new, self.values)
+        self.cache.write(samples[~known], rows[~known])
         if known.any():
-            changes = message[4 * self.values * new :].reshape(samples.numel() - new, -1)
-            before = self.cache.read(samples[known])
-            rows[known] = before + decode_rows(changes, self.values, self.choice.forward_bits)
-        self.cache.write(samples, rows)
+            changes = changes.reshape(samples.numel() - new, -1)
+            rows[known] = self.cache.decode_changes(samples[known], changes, self.choice.forward_bits)
         return rows.reshape(-1, *self.sample_shape)
 
 

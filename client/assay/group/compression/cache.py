@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from assay.group.compression.quantise import decode_changes, encode_changes
 from assay.group.errors import CompressionError
 
 # Above this a buffer is memory-mapped: the working set of a step is a batch, not the data set.
@@ -52,6 +53,14 @@ class SampleCache:
         numbers = self._numbers(samples)
         self._rows[numbers] = rows.detach().cpu().numpy()
         self.seen[numbers] = True
+
+    def encode_changes(self, samples: torch.Tensor, rows: torch.Tensor, bits: int) -> torch.Tensor:
+        """Quantised changes of known samples, (n, values) to (n, bytes); the cache follows what the receiver gets."""
+        return encode_changes(rows, np.asarray(self._rows), self._numbers(samples), bits)
+
+    def decode_changes(self, samples: torch.Tensor, message: torch.Tensor, bits: int) -> torch.Tensor:
+        """Rows of known samples after a message of changes, (n, bytes) to (n, values); the cache moves alike."""
+        return decode_changes(message, np.asarray(self._rows), self._numbers(samples), bits)
 
     def forget(self) -> None:
         """Begin anew: every sample's next visit is its first."""

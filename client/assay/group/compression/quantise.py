@@ -79,6 +79,49 @@ def decode_tiles(message: torch.Tensor, length: int, bits: int) -> torch.Tensor:
     return torch.from_numpy(out)
 
 
+def encode_changes(values: torch.Tensor, kept: Float32Array, numbers: NDArray[np.int64], bits: int) -> torch.Tensor:
+    """Quantise values - kept[numbers] by row, and move `kept` to what the receiver will have: kept + Q(change).
+
+    `values`: (rows, n) float32; `kept`: (samples, n), changed in place. Returns (rows, row_bytes(n, bits)) uint8.
+    """
+    rows = _rows(values, bits)
+    changes = np.empty_like(rows)
+    out = np.empty((rows.shape[0], row_bytes(rows.shape[1], bits)), dtype=np.uint8)
+    _subtract(rows, kept, numbers, changes)
+    _encode(changes, bits, out, False)
+    _decode(out, bits, changes, False)
+    _move(kept, numbers, changes)
+    return torch.from_numpy(out)
+
+
+def decode_changes(message: torch.Tensor, kept: Float32Array, numbers: NDArray[np.int64], bits: int) -> torch.Tensor:
+    """Inverse of `encode_changes` at the other end: moves `kept` alike and returns the new rows, (rows, n)."""
+    data = _message(message, row_bytes(kept.shape[1], bits), bits)
+    changes = np.empty((data.shape[0], kept.shape[1]), dtype=np.float32)
+    _decode(data, bits, changes, False)
+    _move(kept, numbers, changes)
+    return torch.from_numpy(changes)
+
+
+@njit(cache=True, nogil=True)
+def _subtract(rows: Float32Array, kept: Float32Array, numbers: NDArray[np.int64], out: Float32Array) -> None:
+    for row in range(rows.shape[0]):
+        number = numbers[row]
+        for i in range(rows.shape[1]):
+            out[row, i] = rows[row, i] - kept[number, i]
+
+
+@njit(cache=True, nogil=True)
+def _move(kept: Float32Array, numbers: NDArray[np.int64], changes: Float32Array) -> None:
+    """kept[numbers] += changes, and changes become the new rows."""
+    for row in range(changes.shape[0]):
+        number = numbers[row]
+        for i in range(changes.shape[1]):
+            value = kept[number, i] + changes[row, i]
+            kept[number, i] = value
+            changes[row, i] = value
+
+
 def _rows(values: torch.Tensor, bits: int) -> Float32Array:
     if not 2 <= bits <= 8:
         raise CompressionError(f"cannot quantise to {bits} bits; give 2 to 8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -24,22 +25,26 @@ class LayeredModel:
     boundary_shape: tuple[int, ...]
 
     def whole(self) -> nn.Sequential:
-        """The model in one piece; shares parameters with its stages."""
-        return nn.Sequential(self.entry, *self.layers, self.exit)
+        """The model in one piece; shares parameters with its stages, and their names."""
+        return self.stage((len(self.layers),), 0)
 
     def stage(self, split: Sequence[int], index: int) -> nn.Sequential:
-        """Stage `index` when `split[s]` layers go to stage s: the entry to the first, the exit to the last."""
+        """Stage `index` when `split[s]` layers go to stage s: the entry to the first, the exit to the last.
+
+        Parameters are named after their layer in the whole model, so that parts can be cut differently later.
+        """
         if sum(split) != len(self.layers):
             raise PlacementError(
                 f"the plan deals out {sum(split)} layers, the model has {len(self.layers)}; plan again for this model"
             )
         first = sum(split[:index])
-        parts = list(self.layers[first : first + split[index]])
+        parts = OrderedDict((f"layer_{i}", self.layers[i]) for i in range(first, first + split[index]))
         if index == 0:
-            parts.insert(0, self.entry)
+            parts["entry"] = self.entry
+            parts.move_to_end("entry", last=False)
         if index == len(split) - 1:
-            parts.append(self.exit)
-        return nn.Sequential(*parts)
+            parts["exit"] = self.exit
+        return nn.Sequential(parts)
 
 
 @dataclass(frozen=True)

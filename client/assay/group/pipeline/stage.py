@@ -10,6 +10,7 @@ has announced its receive, so a receive posted on demand would cost a round trip
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,6 +75,7 @@ class CompressedStage(PipelineStage):
         self._samples: list[torch.Tensor] = []
         self._arriving: dict[tuple[str, int], tuple[torch.Tensor, dist.Work]] = {}
         self.wire = WireCount()
+        self.waited_seconds = 0.0
 
     def begin_step(self, samples: torch.Tensor, backward: bool = True) -> None:
         """Announce a step's sample numbers, (micro-batches * micro-batch size,), and post all its receives."""
@@ -141,10 +143,12 @@ class CompressedStage(PipelineStage):
         if (direction, chunk) not in self._arriving:
             raise CompressionError(f"no {direction} receive was posted for micro-batch {chunk}; call begin_step first")
         buffer, work = self._arriving.pop((direction, chunk))
+        started = time.monotonic()
         work.wait()
         if self._pacer is not None:
             peer = self.group_rank + (1 if direction == BACKWARD else -1)
             buffer = self._pacer.release(dist.get_global_rank(self._process_group(), peer), buffer)
+        self.waited_seconds += time.monotonic() - started
         if self._observer is not None:
             self._observer(direction, chunk, "received", buffer)
         return buffer

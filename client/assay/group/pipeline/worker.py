@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.pipelining.schedules import PipelineScheduleSingle, Schedule1F1B, ScheduleGPipe
 
+from assay.group.checkpoint import MemberParts
 from assay.group.compression.boundary import BoundaryCodec, ChangeCodec, make_codec
 from assay.group.compression.choice import CompressionChoice
 from assay.group.errors import PlacementError
@@ -85,6 +87,8 @@ class PipelineWorker:
             name = f"replica-{self.replica}-boundary-{boundary}-stage-{self.stage_index}"
             return make_codec(settings.compression, model.boundary_shape, samples, settings.cache_directory, name)
 
+        self.before, self.after = codec(self.stage_index - 1), codec(self.stage_index)
+        self.codecs = [c for c in (self.before, self.after) if c is not None]
         # The layers between the entry and the exit keep one shape, so all examples are known without running anything.
         example = torch.empty(self.microbatch, *model.boundary_shape, device=device)
         first, last = self.stage_index == 0, self.stage_index == settings.stages - 1
@@ -93,10 +97,9 @@ class PipelineWorker:
             example_output = self.module(example_input.detach()) if last else example.clone()
         self.stage = CompressedStage(
             self.module, self.stage_index, settings.stages, self.microbatch, example_input,
-            example_output.requires_grad_(), codec(self.stage_index - 1), codec(self.stage_index), pipeline_group,
+            example_output.requires_grad_(), self.before, self.after, pipeline_group,
             device, observer, pacer,
         )  # fmt: skip
-        self.codecs = [c for c in (self.stage._before, self.stage._after) if c is not None]
         if settings.schedule not in SCHEDULES:
             raise PlacementError(f"no schedule is called {settings.schedule!r}; use one of {', '.join(SCHEDULES)}")
         schedule: Callable[..., PipelineScheduleSingle] = SCHEDULES[settings.schedule]
@@ -106,7 +109,9 @@ class PipelineWorker:
         self.average = ReplicaAverage(
             sum(p.numel() for p in self.parameters), replica_group, settings.compression.gradient_bits, pacer
         )
+        self.parts = MemberParts(self.module, self.optimizer, self.codecs, self.average)
         self.step_number = 0
+        self.busy_seconds = 0.0
 
     def samples_of(self, step: int) -> torch.Tensor:
         """The sample numbers that this member's replica works on in a step."""
@@ -114,6 +119,7 @@ class PipelineWorker:
 
     def step(self) -> float | None:
         """Train one step; returns the replica's mean loss on the last stage, None elsewhere."""
+        started, waited = time.monotonic(), self.stage.waited_seconds
         samples = self.samples_of(self.step_number)
         self.stage.begin_step(samples)
         losses: list[torch.Tensor] = []
@@ -124,6 +130,8 @@ class PipelineWorker:
         if self.stage.is_last:
             target = self.workload.targets[samples].to(self.stage.device)
         self.schedule.step(*inputs, target=target, losses=losses if self.stage.is_last else None, return_outputs=False)
+        # Waiting for neighbours is their time; what is left tells a slow member from a slow group.
+        self.busy_seconds += time.monotonic() - started - (self.stage.waited_seconds - waited)
         self._average_gradients()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=False)

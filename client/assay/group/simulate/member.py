@@ -43,22 +43,37 @@ class Trial:
     text: str = ""
 
 
-def trial_workload(trial: Trial) -> Workload:
-    """The workload that every member of the trial builds alike."""
-    data = character_data(trial.samples, trial.context, Path(trial.text) if trial.text else None)
+def character_workload(
+    batch: int,
+    samples: int = 256,
+    context: int = 64,
+    width: int = 64,
+    layers: int = 4,
+    learning_rate: float = 1e-3,
+    text: str = "",
+) -> Workload:
+    """A character GPT as a workload; every member that calls this with the same arguments builds the same."""
+    data = character_data(samples, context, Path(text) if text else None)
 
     def order(step: int) -> torch.Tensor:
-        epoch, position = divmod(step * trial.batch, trial.samples)
+        epoch, position = divmod(step * batch, samples)
         generator = torch.Generator().manual_seed(epoch)
-        return torch.randperm(trial.samples, generator=generator)[position : position + trial.batch]
+        return torch.randperm(samples, generator=generator)[position : position + batch]
 
     return Workload(
-        build=lambda: character_gpt(data.vocabulary, trial.context, trial.width, sum(trial.split)),
+        build=lambda: character_gpt(data.vocabulary, context, width, layers, heads=max(1, width // 16)),
         inputs=data.inputs,
         targets=data.targets,
         order=order,
         loss=token_loss,
-        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=trial.learning_rate),
+        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=learning_rate),
+    )
+
+
+def trial_workload(trial: Trial) -> Workload:
+    """The workload that every member of the trial builds alike."""
+    return character_workload(
+        trial.batch, trial.samples, trial.context, trial.width, sum(trial.split), trial.learning_rate, trial.text
     )
 
 

@@ -1,0 +1,174 @@
+"""A member's seat in a group: joins, starts the trainer, watches, and re-forms the group when somebody fails.
+
+All members meet at a key-value store (torch's TCPStore, run by whoever formed the group). A generation's failure is
+announced there; every member then stops its trainer and joins the next generation. Who has not joined within the grace
+period is out: dead, stalled, or cut off, it makes no difference. The first to claim it leads: it plans anew without the
+missing and publishes the plan. Training goes on from the newest complete checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from torch._C._distributed_c10d import TCPStore
+
+from assay.group.cluster_file import read_cluster_file
+from assay.group.errors import MemberFailedError
+from assay.group.plan import GroupPlan, read_plan, render_plan, replan
+from assay.group.trainer import DONE, SLOW
+
+POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class SessionOrders:
+    """What one member needs to take part. `cluster`, `plan` and `directory` are paths that all members can read.
+
+    `factory` ("module:function") and `arguments` build the workload. `keys`: task, private_key and the members'
+    addresses, to sign and check what is sent. `deadline_seconds`: give up after so long.
+    """
+
+    name: str
+    cluster: str
+    plan: str
+    directory: str
+    store_host: str
+    store_port: int
+    steps: int
+    checkpoint_interval: int
+    factory: str
+    arguments: dict[str, Any]
+    interface: str = "lo"
+    grace_seconds: float = 10.0
+    timeout_seconds: float = 60.0
+    deadline_seconds: float = 3600.0
+    slow_factor: float = 0.0
+    threads: int = 1
+    keys: dict[str, Any] = field(default_factory=dict)
+    fault: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SessionResult:
+    """How a member's session ended. `report` is empty for a member that only waited as a spare."""
+
+    generations: int
+    plan: GroupPlan
+    report: dict[str, Any]
+    failures: tuple[str, ...]
+
+
+def run_session(orders: SessionOrders) -> SessionResult:
+    """Take part until the group is done.
+
+    Raises MemberFailedError when this member was left behind (it joined too late) or the deadline passed.
+    """
+    ends = time.monotonic() + orders.deadline_seconds
+    store = TCPStore(
+        orders.store_host, orders.store_port, is_master=False, timeout=timedelta(seconds=orders.grace_seconds + 60)
+    )
+    generation = 0
+    failures: list[str] = []
+    plan = read_plan(Path(orders.plan))
+    everybody = [*plan.members, *plan.spares]
+    while True:
+        store.set(f"join/{generation}/{orders.name}", "here")
+        if generation > 0:
+            plan = _agree(store, orders, plan, everybody, generation)
+        if orders.name not in (*plan.members, *plan.spares):
+            raise MemberFailedError(
+                f"the group went on without {orders.name!r} in generation {generation}; it had not answered in "
+                f"{orders.grace_seconds:.0f} s"
+            )
+        status, report = _run_generation(store, orders, plan, generation, ends)
+        if status == DONE:
+            return SessionResult(generation + 1, plan, report, tuple(failures))
+        failures.append(str(report.get("error", "a member failed")))
+        generation += 1
+        if time.monotonic() > ends:
+            raise MemberFailedError(f"the deadline passed after {len(failures)} failures, the last: {failures[-1]}")
+
+
+def _agree(store: TCPStore, orders: SessionOrders, plan: GroupPlan, everybody: list[str], generation: int) -> GroupPlan:
+    """The generation's plan: made by the first member to claim the lead, read by all others."""
+    path = Path(orders.directory) / f"plan-{generation}-{orders.name}.toml"
+    if store.compare_set(f"leader/{generation}", "", orders.name).decode() == orders.name:
+        waited = time.monotonic() + orders.grace_seconds
+        while time.monotonic() < waited and not all(_joined(store, generation, name) for name in everybody):
+            time.sleep(POLL_SECONDS)
+        absent = {name for name in everybody if not _joined(store, generation, name)}
+        if store.check([f"slow/{generation - 1}"]):
+            absent |= set(json.loads(store.get(f"slow/{generation - 1}")))
+        description = read_cluster_file(Path(orders.cluster))
+        costs = description.costs(plan.stages, plan.replicas)
+        done = max((int(store.get(f"progress/{n}")) for n in everybody if store.check([f"progress/{n}"])), default=0)
+        known = {device.name for device in description.cluster.devices}
+        absent |= known - set(everybody)
+        new = replan(description.cluster, costs, plan, sorted(absent), max(1, orders.steps - done))
+        store.set(f"plan/{generation}", render_plan(new.plan))
+    path.write_bytes(store.get(f"plan/{generation}"))
+    return read_plan(path)
+
+
+def _joined(store: TCPStore, generation: int, name: str) -> bool:
+    return bool(store.check([f"join/{generation}/{name}"]))
+
+
+def _run_generation(
+    store: TCPStore, orders: SessionOrders, plan: GroupPlan, generation: int, ends: float
+) -> tuple[int, dict[str, Any]]:
+    """Run the trainer, or wait as a spare, until the generation is done or has failed."""
+    failed, finished = f"failed/{generation}", f"finished/{generation}"
+    if orders.name not in plan.members:
+        while True:
+            if store.check([finished]):
+                return DONE, {}
+            if store.check([failed]):
+                return 1, {"error": store.get(failed).decode()}
+            if time.monotonic() > ends:
+                return 1, {"error": "the deadline passed while waiting as a spare"}
+            time.sleep(POLL_SECONDS)
+    folder = Path(orders.directory) / "members" / orders.name
+    folder.mkdir(parents=True, exist_ok=True)
+    plan_path, report = folder / f"plan-{generation}.toml", folder / f"report-{generation}.json"
+    plan_path.write_text(render_plan(plan), encoding="utf-8")
+    given = {**orders.__dict__, "plan": str(plan_path), "generation": generation}
+    order_path = folder / f"orders-{generation}.json"
+    # Orders may hold a key: nobody else may read them, and they go when the trainer has ended.
+    with os.fdopen(os.open(order_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        json.dump(given, file)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(orders.threads)}
+    with (folder / f"log-{generation}.txt").open("w", encoding="utf-8") as log:
+        trainer = subprocess.Popen(
+            [sys.executable, "-m", "assay.group.trainer", str(order_path), str(report)],
+            stdout=log, stderr=subprocess.STDOUT, env=environment,
+        )  # fmt: skip
+    try:
+        while trainer.poll() is None:
+            if store.check([failed]) or time.monotonic() > ends:
+                break
+            time.sleep(POLL_SECONDS)
+    finally:
+        if trainer.poll() is None:
+            trainer.kill()
+        trainer.wait()
+        order_path.unlink(missing_ok=True)
+    result: dict[str, Any] = {}
+    if report.exists():
+        result = json.loads(report.read_text(encoding="utf-8"))
+    if trainer.returncode == DONE:
+        store.set(finished, "done")
+        return DONE, result
+    error = str(result.get("error") or f"the trainer of {orders.name!r} ended with status {trainer.returncode}")
+    # The first failure is the cause; the others lost contact because of it.
+    store.compare_set(failed, "", f"{orders.name}: {error}")
+    cause = store.get(failed).decode()
+    return (SLOW if trainer.returncode == SLOW else 1), {"error": cause}
