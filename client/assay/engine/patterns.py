@@ -7,6 +7,7 @@ from math import prod
 
 from assay.engine.convolution_pattern import ConvolutionPattern, recognise_convolution
 from assay.engine.nest import chains
+from assay.engine.pooling_pattern import PoolingGradient, recognise_pooling_gradient
 from assay.program.operator import Body, Operand, Operator, Source, row_major_strides
 
 TENSORS = (
@@ -65,7 +66,7 @@ class Uniform:
     """Uniform random numbers."""
 
 
-Pattern = Product | ConvolutionPattern | Scatter | Permute | Uniform
+Pattern = Product | ConvolutionPattern | PoolingGradient | Scatter | Permute | Uniform
 
 
 def recognise(operator: Operator) -> Pattern | None:
@@ -77,7 +78,7 @@ def recognise(operator: Operator) -> Pattern | None:
     if operator.body == Body.FOLD_FMA:
         return _product(operator) or recognise_convolution(operator)
     if operator.body == Body.FOLD_ADD_IF:
-        return _scatter(operator)
+        return _scatter(operator) or recognise_pooling_gradient(operator)
     return None
 
 

@@ -12,10 +12,11 @@ import numpy.typing as npt
 
 from assay.arithmetic.native_random import permutations, uniforms
 from assay.engine.convolution_pattern import ConvolutionPattern, Part
-from assay.engine.cpu import convolution, jit, launch, loops, scatter
+from assay.engine.cpu import convolution, jit, launch, loops, pooling, scatter
 from assay.engine.cpu.matmul import batch_offsets, plan_batched_matmul
 from assay.engine.nest import LoopGroup
 from assay.engine.patterns import Pattern, Permute, Product, Scatter, Uniform
+from assay.engine.pooling_pattern import PoolingGradient
 from assay.program.operator import Array, Operand, Operator, Source
 
 Key = tuple[Source, int]
@@ -190,6 +191,22 @@ class ConvolutionLaunch(_PlannedLaunch):
         return convolution.plan_weight_gradient(shape, x, dy, out, threads)
 
 
+class PoolingGradientLaunch(_PlannedLaunch):
+    """Input gradients of max pooling."""
+
+    def __init__(self, index: int, operator: Operator, pattern: PoolingGradient) -> None:
+        super().__init__(index)
+        self.pattern, self.operands = pattern, operator.operands
+
+    def plan(self, addresses: Addresses, threads: int) -> launch.Plan:
+        chosen, _, value = self.operands
+        out = addresses.array(Source.OPERATOR, self.index)
+        numbers, gradient = (  # type: Any, Any
+            addresses.array(each.source, each.index).reshape(-1)[each.offset :] for each in (chosen, value)
+        )
+        return pooling.plan_max_pool_gradient(self.pattern, numbers, gradient, out, threads)
+
+
 class ScatterLaunch(_WritesOne):
     """Scatter-add of rows, in the fold's order."""
 
@@ -249,6 +266,8 @@ def make_launch(what: LoopGroup | tuple[int, Pattern], operators: Sequence[Opera
         return ProductLaunch(index, operator, pattern)
     if isinstance(pattern, ConvolutionPattern):
         return ConvolutionLaunch(index, operator, pattern)
+    if isinstance(pattern, PoolingGradient):
+        return PoolingGradientLaunch(index, operator, pattern)
     if isinstance(pattern, Scatter):
         return ScatterLaunch(index, operator, pattern)
     if isinstance(pattern, Permute):
