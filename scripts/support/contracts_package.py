@@ -57,7 +57,8 @@ def compile_contracts() -> dict[str, str]:
     for source, contracts in output["contracts"].items():
         for name, contract in contracts.items():
             code = contract["evm"]["bytecode"]["object"]
-            if not source.startswith("contracts/") or not code or not contract["abi"]:
+            callable_entries = [entry for entry in contract["abi"] if entry["type"] not in ("error", "event")]
+            if not source.startswith("contracts/") or not code or not callable_entries:
                 continue
             if contract["evm"]["bytecode"]["linkReferences"]:
                 raise ValueError(
