@@ -70,12 +70,12 @@ contract OperatorsHarness {
         return Operators.workOf(Operators.decode(record));
     }
 
-    /// @notice Whether each record is well-formed under one header and reads only what it may. `sourceTypes` and `sourceCounts`
+    /// @notice Whether each record, as operator of that number, is well-formed under one header and reads only what it may. `sourceTypes` and `sourceCounts`
     /// say, four operands a record, what the tensor or operator that an operand names really is.
     function areWellFormed(
         bytes[] calldata records,
         uint8 role,
-        uint256 number,
+        uint256[] calldata numbers,
         uint32 states,
         uint32 data,
         uint32 constants,
@@ -84,7 +84,7 @@ contract OperatorsHarness {
     ) external pure returns (bool[] memory answers) {
         answers = new bool[](records.length);
         for (uint256 i = 0; i < records.length; ++i) {
-            answers[i] = Operators.isWellFormed(records[i], role, number, states, data, constants);
+            answers[i] = Operators.isWellFormed(records[i], role, numbers[i], states, data, constants);
             if (!answers[i]) continue;
             Operator memory operator = Operators.decode(records[i]);
             for (uint256 j = 0; j < operator.operands.length; ++j) {

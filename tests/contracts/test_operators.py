@@ -17,7 +17,7 @@ from assay.program.operator import BODY_RULES, Body, ElementType, Guard, Operand
 from binary32_cases import pack, unpack
 from operator_cases import TABLE, random_case, random_judgement
 
-CASES = max(8, int(os.environ.get("ASSAY_CASES", "20000")) // 1000)
+CASES = max(8, int(os.environ.get("ASSAY_CASES", "20000")) // 1600)
 JUDGEMENTS = 3 * CASES
 FOLDS = [body for body in Body if BODY_RULES[body].fold]
 
@@ -66,7 +66,8 @@ def test_well_formed_means_the_same_on_chain_and_off(harness: Any, role: Role) -
         types = [kind for case in cases for kind in case.source_types]
         counts = [count for case in cases for count in case.source_counts]
         records = [case.record for case in cases]
-        found = harness.areWellFormed.call(records, role, TABLE, TABLE, TABLE, TABLE, types, counts)
+        numbers = [TABLE] * len(cases)
+        found = harness.areWellFormed.call(records, role, numbers, TABLE, TABLE, TABLE, types, counts)
         for case, answer in zip(cases, found, strict=True):
             assert answer == case.is_well_formed, case
             accepted += answer
@@ -104,4 +105,4 @@ def test_a_padded_strided_convolution_is_an_index_map(harness: Any) -> None:
 def test_bytes_that_are_no_record_are_refused(harness: Any, record: bytes) -> None:
     with pytest.raises(Exception, match="MalformedRecord"):
         harness.workOf.call(record)
-    assert list(harness.areWellFormed.call([record], 0, 1, 1, 1, 1, [0] * 4, [0] * 4)) == [False]
+    assert list(harness.areWellFormed.call([record], 0, [1], 1, 1, 1, [0] * 4, [0] * 4)) == [False]
