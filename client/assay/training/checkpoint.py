@@ -53,7 +53,7 @@ def write_tensors(path: Path, tensors: Sequence[Array]) -> None:
     """Write tensors atomically: a temporary file, synced, then renamed. `CheckpointError` where the disk refuses."""
     temporary = path.with_name(path.name + ".partial")
     try:
-        save_file({tensor_name(number): np.ascontiguousarray(part) for number, part in enumerate(tensors)}, temporary)
+        save_file({tensor_name(number): np.asarray(part, order="C") for number, part in enumerate(tensors)}, temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
