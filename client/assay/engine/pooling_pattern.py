@@ -1,5 +1,5 @@
-"""Recognising the input gradient of max pooling: a fold over the windows that hold an element, which adds the gradient of
-those whose maximum it was."""
+"""Recognising the input gradient of max pooling: a fold over the windows that hold an element, which adds the
+gradients of those whose maximum it was."""
 
 from __future__ import annotations
 
