@@ -33,6 +33,8 @@ from assay.engine.cpu import vector
 
 config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
 
+SPIN_VARIABLE, SPIN_COUNT = "GOMP_SPINCOUNT", "2000"
+
 _lock = threading.RLock()
 _scratch = threading.local()
 
@@ -154,11 +156,19 @@ def _parallel() -> Any:
 
 @cache
 def _parallel_guard() -> Any:
-    """A lock where numba's threading layer cannot be entered from two threads at once."""
+    """Start the threads; a lock where numba's threading layer cannot be entered from two threads at once."""
     import numba
     from numba.np.ufunc import parallel
 
-    parallel._launch_threads()
+    # OpenMP's threads spin for milliseconds before they sleep. On a machine with other work, where a thread may wait
+    # for one that has no processor, every launch would pay for that. The library reads this once, when it is loaded.
+    given = os.environ.get(SPIN_VARIABLE)
+    os.environ.setdefault(SPIN_VARIABLE, SPIN_COUNT)
+    try:
+        parallel._launch_threads()
+    finally:
+        if given is None:
+            del os.environ[SPIN_VARIABLE]
     return threading.Lock() if numba.threading_layer() == "workqueue" else None
 
 
@@ -166,7 +176,7 @@ def _start(address: int, record: int, tasks: int, workers: int) -> None:
     if workers == 1:
         _serial()(address, record, tasks)
         return
-    launch, guard = _parallel(), _parallel_guard()
+    guard, launch = _parallel_guard(), _parallel()
     if guard is None:
         launch(address, record, tasks, workers)
         return

@@ -15,14 +15,14 @@ import numpy.typing as npt
 from numba import carray
 
 from assay.engine.cpu import isa, launch
-from assay.engine.cpu.vector import read_f32, read_i32, write_f32
+from assay.engine.cpu.vector import read_f32, read_i32, read_i64, write_f32
 from assay.engine.pooling_pattern import PoolingGradient
 
 TASK_BYTES = 1 << 16
 
 _POOLING = launch.record_type(
     "numbers", "gradient", "out", "planes", "height", "width", "out_height", "out_width", "kernel_height",
-    "kernel_width", "row_stride", "column_stride", "top", "left", "row_dilation", "column_dilation", "group",
+    "kernel_width", "row_stride", "column_stride", "top", "left", "places", "group",
 )  # fmt: skip
 
 
@@ -41,13 +41,8 @@ def _max_pool_gradient(parameters, task, worker):
                 last -= 1
                 if number < 0 or number >= p.kernel_height * p.kernel_width:
                     continue
-                h = i * p.row_stride - p.top
-                v = j * p.column_stride - p.left
-                # kernels are small: count rows instead of dividing
-                while number >= p.kernel_width:
-                    number -= p.kernel_width
-                    h += p.row_dilation
-                v += number * p.column_dilation
+                h = i * p.row_stride - p.top + read_i64(p.places + 16 * number)
+                v = j * p.column_stride - p.left + read_i64(p.places + 16 * number + 8)
                 if h >= 0 and h < p.height and v >= 0 and v < p.width:
                     target = out + 4 * (h * p.width + v)
                     write_f32(target, read_f32(target) + value)
@@ -63,14 +58,18 @@ def plan_max_pool_gradient(
     """A plan that computes `out` (planes, height, width) from contiguous `numbers` and `gradient` (planes, out_height,
     out_width), which it keeps alive."""
     plan = launch.Plan()
-    plan.keep(numbers, gradient, out)
+    # where in its window each kernel position lies; looked up, since the numbers are too random to branch on
+    places = np.array(
+        [(h * pattern.dilation[0], v * pattern.dilation[1]) for h, v in np.ndindex(*pattern.kernel)], np.int64
+    )
+    plan.keep(numbers, gradient, out, places)
     group = max(1, TASK_BYTES // (4 * pattern.height * pattern.width))
     record = launch.record(
         _POOLING, numbers=numbers.ctypes.data, gradient=gradient.ctypes.data, out=out.ctypes.data,
         planes=pattern.planes, height=pattern.height, width=pattern.width, out_height=pattern.out_height,
         out_width=pattern.out_width, kernel_height=pattern.kernel[0], kernel_width=pattern.kernel[1],
         row_stride=pattern.stride[0], column_stride=pattern.stride[1], top=pattern.padding[0], left=pattern.padding[1],
-        row_dilation=pattern.dilation[0], column_dilation=pattern.dilation[1], group=group,
+        places=places.ctypes.data, group=group,
     )  # fmt: skip
     plan.add(_max_pool_gradient, record, -(-pattern.planes // group), isa.threads(threads))
     return plan
