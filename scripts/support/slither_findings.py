@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 import inspect
 import logging
+import sys
 import tomllib
 from dataclasses import dataclass
 from typing import Any
@@ -119,3 +120,9 @@ def unexplained() -> list[str]:
     ]
     print(f"slither: {len(found)} findings, {len(exceptions)} exceptions")
     return lines
+
+
+if __name__ == "__main__":
+    problems = unexplained()
+    print("\n".join(problems) or "every finding is explained")
+    sys.exit(1 if problems else 0)
