@@ -42,6 +42,26 @@ def test_kernels_from_the_disk_give_the_same_bits_again(tmp_path: Path) -> None:
     assert first["digests"] == second["digests"] == kernel_digests.digests()
 
 
+def test_a_forked_process_goes_on_with_one_thread() -> None:
+    # In a process of its own: a fork of the test process would copy whatever other tests have left in it.
+    program = (
+        "import multiprocessing, numpy as np\n"
+        "from assay.engine.cpu import matmul\n"
+        "def product(_=0):\n"
+        "    a, c = np.arange(160000, dtype='f').reshape(400, 400) % 7, np.empty((400, 400), 'f')\n"
+        "    matmul.matmul(a, 0, (400, 1), a, 0, (400, 1), c, 0, 400, 400, 400, 400, 2)\n"
+        "    return c.sum()\n"
+        "here = product()\n"
+        "with multiprocessing.get_context('fork').Pool(1) as pool:\n"
+        "    print(pool.map(product, [0]) == [here])\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert ran.stdout.strip() == "True"
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [({"ASSAY_SIMD": "mmx"}, "ASSAY_SIMD='mmx' is unknown"), ({"ASSAY_THREADS": "none"}, "is not a positive number")],

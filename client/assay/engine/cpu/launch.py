@@ -172,8 +172,22 @@ def _parallel_guard() -> Any:
     return threading.Lock() if numba.threading_layer() == "workqueue" else None
 
 
+class _Process:
+    """Whether this process was forked from one whose threads ran: OpenMP cannot start them again, so one must do."""
+
+    serial = False
+
+
+def _after_fork() -> None:
+    _Process.serial = _Process.serial or _parallel_guard.cache_info().currsize > 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def _start(address: int, record: int, tasks: int, workers: int) -> None:
-    if workers == 1:
+    if workers == 1 or _Process.serial:
         _serial()(address, record, tasks)
         return
     guard, launch = _parallel_guard(), _parallel()
