@@ -160,3 +160,44 @@ def simulate(
             f"{report.forward_bytes / 1e6:.2f} MB, backward {report.backward_bytes / 1e6:.2f} MB   loss "
             f"{report.losses[-1]:.4f}   ({report.mode})"
         )
+
+
+@group.command()
+@click.argument("peers", nargs=-1)
+@click.option("--name", default="", help="This member's name in cluster.toml [the host's name].")
+@click.option("--serve", default="", metavar="HOST:PORT", help="Answer others' measurements here until interrupted.")
+@click.option("--megabytes", default=8, show_default=True, help="Size of the transfer that measures bandwidth.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of TOML.")
+def measure(peers: tuple[str, ...], name: str, serve: str, megabytes: int, as_json: bool) -> None:
+    """Measure the links to PEERS (name=host:port) and this machine's speed; prints entries for cluster.toml."""
+    import socket
+    from dataclasses import asdict
+
+    from assay.group.errors import ClusterError
+    from assay.group.measure import measure_flops, measure_link, measurement_server, render_links
+
+    def address(text: str) -> tuple[str, int]:
+        host, _, port = text.rpartition(":")
+        if not host or not port.isdigit():
+            raise ClusterError(f"{text!r} is not host:port")
+        return host, int(port)
+
+    if serve:
+        with measurement_server(*address(serve)) as port:
+            click.echo(f"answering measurements on port {port}; stop with Ctrl-C")
+            while True:
+                time.sleep(1)
+    if not peers:
+        raise ClusterError("name the peers to measure as name=host:port, or listen with --serve host:port")
+    name = name or socket.gethostname()
+    links = {}
+    for peer in peers:
+        label, _, where = peer.partition("=")
+        if not where:
+            raise ClusterError(f"{peer!r} is not name=host:port")
+        links[label] = measure_link(*address(where), transfer_bytes=megabytes << 20)
+    flops = measure_flops()
+    if as_json:
+        click.echo(json.dumps({"name": name, "flops": flops, "links": {k: asdict(v) for k, v in links.items()}}))
+    else:
+        click.echo(render_links(name, flops, links), nl=False)

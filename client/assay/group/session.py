@@ -97,6 +97,18 @@ def run_session(orders: SessionOrders) -> SessionResult:
             raise MemberFailedError(f"the deadline passed after {len(failures)} failures, the last: {failures[-1]}")
 
 
+def main() -> None:
+    """Entry point of a member as a process of its own: the path of its orders (JSON of `SessionOrders`)."""
+    orders = SessionOrders(**json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    try:
+        result = run_session(orders)
+    except MemberFailedError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(1)
+    outcome = {"generations": result.generations, "report": result.report, "failures": result.failures}
+    sys.stdout.write(json.dumps({**outcome, "members": result.plan.members}) + "\n")
+
+
 def _agree(store: TCPStore, orders: SessionOrders, plan: GroupPlan, everybody: list[str], generation: int) -> GroupPlan:
     """The generation's plan: made by the first member to claim the lead, read by all others."""
     path = Path(orders.directory) / f"plan-{generation}-{orders.name}.toml"
@@ -172,3 +184,7 @@ def _run_generation(
     store.compare_set(failed, "", f"{orders.name}: {error}")
     cause = store.get(failed).decode()
     return (SLOW if trainer.returncode == SLOW else 1), {"error": cause}
+
+
+if __name__ == "__main__":
+    main()

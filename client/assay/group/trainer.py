@@ -10,6 +10,8 @@ import importlib
 import json
 import os
 import sys
+import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -176,6 +178,13 @@ def _slow_members(plan: GroupPlan, worker: PipelineWorker, store: Store, generat
     return [name for name, seconds in zip(plan.members, busy.tolist(), strict=True) if seconds > factor * median]
 
 
+def _end_with_parent(parent: int) -> None:
+    """A trainer whose session was killed must not go on in its name."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(FAILED)
+
+
 def _inject(kind: str) -> None:
     """Misbehave as a test ordered."""
     if kind == "die":
@@ -191,6 +200,7 @@ def main() -> None:
     """Entry point: the path of the orders, then the path for the report."""
     orders = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     report, status = Path(sys.argv[2]), DONE
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     try:
         result = train_generation(orders)
     except SlowMemberError as error:

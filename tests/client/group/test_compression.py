@@ -181,6 +181,16 @@ def test_new_and_known_samples_share_a_message() -> None:
     assert (received[0] - values[0]).abs().max() < 0.05
 
 
+def test_a_sample_twice_in_a_message_is_followed_in_order() -> None:
+    ends = pair("aqsgd-8-8")
+    visit(ends, normal(1, 6, 20), torch.tensor([2]))
+    values = normal(3, 6, 20, seed=4)
+    received = visit(ends, values, torch.tensor([2, 2, 5]))
+    assert (received - values).abs().max() < 0.05
+    assert torch.equal(received[1].reshape(-1), ends[0].cache.read(torch.tensor([2]))[0])
+    assert ends[0].cache.digest() == ends[1].cache.digest()
+
+
 def test_a_forgotten_visit_is_sent_in_full_again() -> None:
     ends = pair("aqsgd-4-8")
     samples, values = torch.tensor([3]), normal(1, 6, 20)

@@ -85,6 +85,10 @@ def encode_changes(values: torch.Tensor, kept: Float32Array, numbers: NDArray[np
     `values`: (rows, n) float32; `kept`: (samples, n), changed in place. Returns (rows, row_bytes(n, bits)) uint8.
     """
     rows = _rows(values, bits)
+    if len(np.unique(numbers)) < len(numbers):
+        # A sample twice in a message: its second change is relative to the first.
+        each = range(len(numbers))
+        return torch.cat([encode_changes(values[i : i + 1], kept, numbers[i : i + 1], bits) for i in each])
     changes = np.empty_like(rows)
     out = np.empty((rows.shape[0], row_bytes(rows.shape[1], bits)), dtype=np.uint8)
     _subtract(rows, kept, numbers, changes)
@@ -96,6 +100,9 @@ def encode_changes(values: torch.Tensor, kept: Float32Array, numbers: NDArray[np
 
 def decode_changes(message: torch.Tensor, kept: Float32Array, numbers: NDArray[np.int64], bits: int) -> torch.Tensor:
     """Inverse of `encode_changes` at the other end: moves `kept` alike and returns the new rows, (rows, n)."""
+    if len(np.unique(numbers)) < len(numbers):
+        each = range(len(numbers))
+        return torch.cat([decode_changes(message[i : i + 1], kept, numbers[i : i + 1], bits) for i in each])
     data = _message(message, row_bytes(kept.shape[1], bits), bits)
     changes = np.empty((data.shape[0], kept.shape[1]), dtype=np.float32)
     _decode(data, bits, changes, False)

@@ -115,7 +115,7 @@ class PipelineWorker:
 
     def samples_of(self, step: int) -> torch.Tensor:
         """The sample numbers that this member's replica works on in a step."""
-        return self.workload.order(step)[self.replica * self.share : (self.replica + 1) * self.share]
+        return share_batch(self.workload.order(step), self.settings.replicas)[self.replica]
 
     def step(self) -> float | None:
         """Train one step; returns the replica's mean loss on the last stage, None elsewhere."""
@@ -153,6 +153,25 @@ class PipelineWorker:
         for parameter in self.parameters:
             parameter.grad = flat[at : at + parameter.numel()].view_as(parameter).clone()
             at += parameter.numel()
+
+
+def share_batch(numbers: torch.Tensor, replicas: int) -> torch.Tensor:
+    """Deal a batch out to replicas evenly: (batch,) to (replicas, batch / replicas).
+
+    A sample goes to the same replica in every epoch (its number modulo the replicas) as far as even shares allow,
+    because what a boundary remembers of a sample lies with the replica that saw it. Those left over fill the gaps in
+    order. The batch, and so the averaged gradient, is the same as without replicas.
+    """
+    share = numbers.numel() // replicas
+    home = numbers % replicas
+    kept = [numbers[home == replica][:share] for replica in range(replicas)]
+    rest = torch.cat([numbers[home == replica][share:] for replica in range(replicas)])
+    shares = []
+    for own in kept:
+        missing = share - own.numel()
+        shares.append(torch.cat([own, rest[:missing]]))
+        rest = rest[missing:]
+    return torch.stack(shares)
 
 
 def _groups(settings: WorkerSettings) -> tuple[dist.ProcessGroup, dist.ProcessGroup]:
