@@ -59,17 +59,17 @@ def test_training_learns() -> None:
 def test_a_run_cut_off_after_any_checkpoint_ends_with_the_same_proof(proof: Proof, tmp_path: Path) -> None:
     task = regression_task()
 
-    class Cut(Exception):
+    class CutError(Exception):
         pass
 
     for stop in (1, 5, 12, 24):
 
         def halt(progress: object, stop: int = stop) -> None:
             if getattr(progress, "step", 0) == stop:
-                raise Cut
+                raise CutError
 
         folder = tmp_path / str(stop)
-        with pytest.raises(Cut):
+        with pytest.raises(CutError):
             train(task, folder, progress=halt)
         assert train(task, folder).roots == proof.roots
 
