@@ -60,6 +60,7 @@ class SGD:
     clip_norm: float | None = None  # of the gradients of all parameters together
 
     def __post_init__(self) -> None:
+        schedule_of(self)
         _within("momentum", self.momentum, 0.0, 1.0)
         _within("weight decay", self.weight_decay, 0.0, 1e6)
         _clip(self.clip_norm)
@@ -83,6 +84,7 @@ class AdamW:
     clip_norm: float | None = None
 
     def __post_init__(self) -> None:
+        schedule_of(self)
         for name, beta in zip(("first beta", "second beta"), self.betas, strict=True):
             _within(name, beta, 0.0, 1.0)
         _positive("epsilon", self.epsilon)

@@ -190,6 +190,10 @@ def _record(
 
 def _batch_norm(*arguments: Any) -> Any:
     """Batch norm whose schema admits that it changes its running statistics, so that functionalization sees it."""
+    if not arguments[5]:
+        return torch.ops.aten._native_batch_norm_legit_no_training.default(*arguments[:5], *arguments[6:])
+    if arguments[3] is None:
+        return torch.ops.aten._native_batch_norm_legit.no_stats(*arguments[:3], *arguments[5:])
     return torch.ops.aten._native_batch_norm_legit.default(*arguments)
 
 
@@ -266,6 +270,7 @@ class _Builder:
         self.nodes: list[Node] = []
         self.known: dict[torch.fx.Node, Argument] = {}
         self.streams = itertools.count()
+        self.last_line = ""
 
     def build(self, optimizer: Optimizer) -> tuple[Graph, tuple[Array, ...]]:
         """The graph and the initial state."""
@@ -358,6 +363,11 @@ class _Builder:
     def _call(self, node: torch.fx.Node) -> None:
         name = _call_name(node)
         where = _user_line(node.stack_trace)
+        if where:
+            self.last_line = where
+        else:
+            # The loss and parts of the backward pass have no line of their own.
+            where = f"after {self.last_line}" if self.last_line else ""
         if name == "getitem":
             source, index = node.args
             self.known[node] = self._element(source, index, where)

@@ -84,6 +84,8 @@ class Builder:
         """
         shape, reduced = tuple(shape), tuple(reduced)
         loops = shape + reduced
+        if not all(isinstance(number, int) for number in (*loops, p0, p1)):
+            raise TypeError(f"extents {loops} and parameters {p0!r}, {p1!r} have to be integers")
         if any(operand.shape != loops for operand in operands):
             raise ValueError(f"operands of shapes {[o.shape for o in operands]} in loops {loops}")
         if operands:

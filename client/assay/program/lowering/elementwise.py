@@ -152,16 +152,12 @@ def sigmoid(b: Builder, x: View) -> View:
 @lowers("aten.pow.Tensor_Scalar")
 def power(b: Builder, x: View, exponent: Scalar) -> View:
     """Whole exponents by repeated squaring, half ones with a square root."""
-    if float(exponent) == 0.5:
-        return sqrt(b, x)
-    if float(exponent) == -0.5:
-        return rsqrt(b, x)
-    if float(exponent) != int(exponent) or abs(exponent) > 64 or (x.type == INT and exponent < 0):
+    if 2 * exponent != int(2 * exponent) or abs(exponent) > 64 or (x.type == INT and exponent < 0):
         raise ValueError(f"power {exponent}; whole and half exponents are lowered, write others with exp and log")
-    n = abs(int(exponent))
-    if n == 0:
+    if exponent == 0:
         return b.number(1, x.type, x.shape)
-    result: View | None = None
+    n = abs(int(exponent))
+    result: View | None = sqrt(b, x) if exponent != int(exponent) else None
     square_of = x
     while n:
         if n & 1:
@@ -196,6 +192,23 @@ def clamp(b: Builder, x: View, low: Scalar | None = None, high: Scalar | None = 
     if high is not None:
         x = minimum(b, b.number(high, x.type), x)
     return x
+
+
+@lowers("aten.clamp.Tensor")
+def clamp_tensors(b: Builder, x: View, low: View | None = None, high: View | None = None) -> View:
+    if low is not None:
+        x = maximum(b, low, x)
+    return x if high is None else minimum(b, high, x)
+
+
+@lowers("aten.clamp_min.Tensor")
+def clamp_min_tensor(b: Builder, x: View, low: View) -> View:
+    return maximum(b, low, x)
+
+
+@lowers("aten.clamp_max.Tensor")
+def clamp_max_tensor(b: Builder, x: View, high: View) -> View:
+    return minimum(b, high, x)
 
 
 @lowers("aten.clamp_min.default")

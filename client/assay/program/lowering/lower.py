@@ -123,7 +123,9 @@ class _Walker:
                 )
 
     def _argument(self, argument: Argument) -> object:
-        if isinstance(argument, Value | StateInput | DataInput | ConstantInput):
+        if isinstance(argument, Value):
+            return self.values[argument.node][argument.output]  # None: an output the call leaves empty
+        if isinstance(argument, StateInput | DataInput | ConstantInput):
             return self._input(argument)
         if isinstance(argument, tuple):
             return tuple(self._argument(part) for part in argument)

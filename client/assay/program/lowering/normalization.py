@@ -121,6 +121,33 @@ def batch_norm(
     return result, centre, inverse, moved(running_mean, centre), moved(running_variance, unbiased)
 
 
+@lowers("aten._native_batch_norm_legit_no_training.default")
+def batch_norm_no_training(
+    b: Builder,
+    x: View,
+    weight: View | None,
+    bias: View | None,
+    running_mean: View | None,
+    running_variance: View | None,
+    momentum: float,
+    epsilon: float,
+) -> tuple[View | None, ...]:
+    return batch_norm(b, x, weight, bias, running_mean, running_variance, False, momentum, epsilon)[:3]
+
+
+@lowers("aten._native_batch_norm_legit.no_stats")
+def batch_norm_without_statistics(
+    b: Builder,
+    x: View,
+    weight: View | None,
+    bias: View | None,
+    training: bool,
+    momentum: float,
+    epsilon: float,
+) -> tuple[View | None, ...]:
+    return batch_norm(b, x, weight, bias, None, None, True, momentum, epsilon)[:3]
+
+
 @lowers("aten.native_batch_norm_backward.default")
 def batch_norm_backward(
     b: Builder,
@@ -156,6 +183,60 @@ def batch_norm_backward(
         result,
         b.reduce(Body.FOLD_FMA, [gradient, normal], places) if mask[1] and weight is not None else None,
         b.reduce(Body.FOLD_ADD, [gradient], places) if mask[2] else None,
+    )
+
+
+def _groups(b: Builder, x: View, samples: int, channels: int, groups: int) -> View:
+    """(samples, groups, channels within the group, positions)."""
+    return b.reshape(x, (samples, groups, channels // groups, x.count // (samples * channels)))
+
+
+@lowers("aten.native_group_norm.default")
+def group_norm(
+    b: Builder,
+    x: View,
+    weight: View | None,
+    bias: View | None,
+    samples: int,
+    channels: int,
+    positions: int,
+    groups: int,
+    epsilon: float,
+) -> tuple[View, View, View]:
+    split = _groups(b, x, samples, channels, groups)
+    centre, _, inverse = _statistics(b, split, [2, 3], epsilon)
+    normal = b.reshape(_normalized(b, split, centre, inverse), x.shape)
+    flat = (samples, groups)
+    result = _affine(b, normal, _channels(weight, x.rank), _channels(bias, x.rank))
+    return result, views.reshape(centre, flat), views.reshape(inverse, flat)
+
+
+@lowers("aten.native_group_norm_backward.default")
+def group_norm_backward(
+    b: Builder,
+    gradient: View,
+    x: View,
+    centre: View,
+    inverse: View,
+    weight: View | None,
+    samples: int,
+    channels: int,
+    positions: int,
+    groups: int,
+    mask: Sequence[bool],
+) -> tuple[View | None, View | None, View | None]:
+    wide = (samples, groups, 1, 1)
+    split = _groups(b, x, samples, channels, groups)
+    inverse = views.reshape(inverse, wide)
+    normal = _normalized(b, split, views.reshape(centre, wide), inverse)
+    weighted = gradient if weight is None else b.apply(Body.MUL, gradient, _channels(weight, x.rank) or weight)
+    weighted = _groups(b, weighted, samples, channels, groups)
+    change = b.reshape(_input_gradient(b, weighted, normal, inverse, [2, 3]), x.shape) if mask[0] else None
+    rest = [0, *range(2, x.rank)]
+    return (
+        change,
+        b.reduce(Body.FOLD_FMA, [gradient, b.reshape(normal, x.shape)], rest) if mask[1] else None,
+        b.reduce(Body.FOLD_ADD, [gradient], rest) if mask[2] else None,
     )
 
 

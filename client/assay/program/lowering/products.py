@@ -139,6 +139,17 @@ def var(
     return variance(b, x, _all(x, places), 1 if correction is None else correction, keepdim)[0]
 
 
+@lowers("aten.std.correction")
+def std(
+    b: Builder,
+    x: View,
+    places: Sequence[int] | None = None,
+    correction: Scalar | None = None,
+    keepdim: bool = False,
+) -> View:
+    return b.apply(Body.SQRT, var(b, x, places, correction, keepdim))
+
+
 @lowers("aten.var_mean.correction")
 def var_mean(
     b: Builder,

@@ -31,6 +31,9 @@ INSTEAD: Mapping[str, str] = {
     "aten._cdist_forward": "write the distance as (a - b).square().sum(-1)",
     "aten._thnn_fused_lstm_cell": "use nn.LSTMCell on the CPU when tracing",
     "aten.mkldnn_rnn_layer": "unroll nn.LSTMCell over time",
+    "aten.as_strided": "assigning to a part of a tensor in place needs it: use torch.cat, torch.where or a mask",
+    "aten._fft_r2c": "Fourier transforms are not lowered",
+    "aten._fft_c2c": "Fourier transforms are not lowered",
     "aten.fft_fft": "Fourier transforms are not lowered",
     "aten.pow": "powers with whole or half exponents are lowered; write others with exp and log",
 }

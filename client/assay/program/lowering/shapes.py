@@ -36,6 +36,11 @@ def same(b: Builder, x: View) -> View:
     return x
 
 
+@lowers("aten.copy.default")
+def copy(b: Builder, x: View, source: View, non_blocking: bool = False) -> View:
+    return views.expand(b.as_type(source, x.type), x.shape)
+
+
 @lowers("aten._to_copy.default")
 def to_copy(b: Builder, x: View, dtype: TypeName | None = None) -> View:
     if dtype is not None and dtype.name == "bool":
@@ -339,6 +344,13 @@ def full_like(b: Builder, x: View, value: Scalar, dtype: TypeName | None = None)
 
 @lowers("aten.new_zeros.default", "aten.new_empty.default")
 def new_zeros(b: Builder, x: View, shape: Sequence[int], dtype: TypeName | None = None) -> View:
+    return _full(b, shape, 0, dtype, x.type)
+
+
+@lowers("aten.new_empty_strided.default")
+def new_empty_strided(
+    b: Builder, x: View, shape: Sequence[int], stride: Sequence[int], dtype: TypeName | None = None
+) -> View:
     return _full(b, shape, 0, dtype, x.type)
 
 

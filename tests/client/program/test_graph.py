@@ -1,0 +1,264 @@
+"""Tracing, the graph as data, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from assay.errors import AssayError
+from assay.program.encoding import program_root
+from assay.program.errors import GraphError, UnsupportedError
+from assay.program.graph import Graph, Node, TensorMeta, Value, dump_graph, graph_hash, load_graph
+from assay.program.lowering import lower_step
+from assay.program.operator import TensorDescriptor
+from assay.program.optimizer import SGD, AdamW, WarmupCosine, learning_rate
+from assay.program.trace import TracedTask, trace
+
+from .models import ConvNet, Transformer, next_token_loss, token_data, train_both, uniform_data
+
+
+def traced(module: nn.Module | None = None) -> TracedTask:
+    torch.manual_seed(1)
+    module = module or Transformer(dropout=0.1)
+    batch = (token_data(11, 4, 6), token_data(11, 4, 6))
+    return trace(module, next_token_loss, AdamW(WarmupCosine(0.01, 2, 9), clip_norm=1.0), batch, 9)
+
+
+@pytest.fixture(scope="module")
+def task() -> TracedTask:
+    return traced()
+
+
+class Custom(nn.Module):
+    """A weight and a function of it and the batch."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self.weight, x)
+
+
+def test_a_graph_is_its_canonical_json(task: TracedTask) -> None:
+    content = dump_graph(task.graph)
+    again = load_graph(content)
+    assert dump_graph(again) == content
+    assert graph_hash(again) == graph_hash(task.graph)
+    assert again.nodes == task.graph.nodes
+    assert b"models.py" not in content, "source lines stay on the machine that traced"
+
+
+def test_tracing_and_lowering_give_the_same_root_every_time(task: TracedTask) -> None:
+    again = traced()
+    assert graph_hash(again.graph) == graph_hash(task.graph)
+    root = program_root(lower_step(task.graph))
+    assert program_root(lower_step(again.graph)) == root
+    assert program_root(lower_step(load_graph(dump_graph(task.graph)))) == root
+
+
+def test_lowering_in_a_fresh_process_gives_the_same_root(task: TracedTask, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "graph.json"
+    path.write_bytes(dump_graph(task.graph))
+    script = (
+        "import sys; from pathlib import Path; from assay.program.graph import load_graph;"
+        "from assay.program.lowering import lower_step; from assay.program.encoding import program_root;"
+        "print(program_root(lower_step(load_graph(Path(sys.argv[1]).read_bytes()))).hex())"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", script, str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": "12345", "PATH": ""},
+    )
+    assert found.stdout.strip() == program_root(lower_step(task.graph)).hex()
+
+
+def test_a_mask_that_never_changes_is_a_constant_not_state() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(4))
+            self.register_buffer("mask", torch.tensor([True, False, True, True]))
+            self.table = torch.arange(4.0)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (x * self.weight).masked_fill(self.mask, 0.0) + self.table
+
+    task = trace(Masked(), "mse", SGD(0.1), (uniform_data(3, 4), uniform_data(3, 4)), 5)
+    assert [t.name for t in task.graph.state] == ["weight"]
+    assert {c.type for c in task.graph.constants} == {"bool", "float32"}
+
+
+def _assigned(x: Tensor) -> Tensor:
+    x[:, 1] = 2 * x[:, 0]
+    return x
+
+
+REFUSED: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str]] = {
+    "item": (lambda w, x: x * w if x.sum().item() > 0 else x, "torch.where or a mask"),
+    "branch on a tensor": (lambda w, x: x * w if (x > 0).any() else x, "torch.where or a mask"),
+    "assignment to a part": (lambda w, x: _assigned(x * w), "torch.where"),
+    "sort": (lambda w, x: (x * w).sort(dim=1).values, "use max, amax or argmax"),
+    "cumsum": (lambda w, x: (x * w).cumsum(1), "triangular matrix"),
+    "random numbers": (lambda w, x: x * w + torch.rand(4), "dropout"),
+    "odd power": (lambda w, x: (x * w).abs() ** 0.3, "exp and log"),
+    "double": (lambda w, x: (x.double() * w).float(), "float32 and int32"),
+    "complex": (lambda w, x: torch.fft.fft(x * w).abs(), "float32 and int32|Fourier"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_lowered_is_refused_with_the_line_and_a_remedy(name: str) -> None:
+    function, remedy = REFUSED[name]
+    with pytest.raises(UnsupportedError, match=remedy) as caught:
+        lower_step(trace(Custom(function), "mse", SGD(0.1), (uniform_data(3, 4), uniform_data(3, 4)), 5).graph)
+    assert "test_graph.py:" in str(caught.value)
+
+
+def test_wrong_uses_of_trace_are_refused() -> None:
+    module, x, y = Custom(lambda w, x: x * w), uniform_data(3, 4), uniform_data(3, 4)
+    for arguments, message in (
+        ((module, "hinge", SGD(0.1), (x, y), 5), "cross_entropy"),
+        ((module, "mse", SGD(0.1), (x,), 5), "inputs and a target"),
+        ((module, "mse", SGD(0.1), (x, y[:2]), 5), "same first dimension"),
+        ((module, "mse", SGD(0.1), (x, y), 0), "samples"),
+        ((module, "mse", SGD(0.1), (x.double(), y), 5), "float32"),
+        ((module, lambda a, b: a - b, SGD(0.1), (x, y), 5), "scalar"),
+        ((Custom(lambda w, x: x * w).double(), "mse", SGD(0.1), (x, y), 5), "weight of the module is torch.float64"),
+        ((nn.ReLU(), "mse", SGD(0.1), (x, y), 5), "no parameters"),
+    ):
+        with pytest.raises(UnsupportedError, match=message):
+            trace(*arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SGD(0.0),
+        lambda: SGD(0.1, momentum=1.0),
+        lambda: SGD(0.1, nesterov=True) and SGD(0.1, 0.0, nesterov=True),
+        lambda: AdamW(0.1, betas=(0.9, 1.0)),
+        lambda: AdamW(0.1, epsilon=0.0),
+        lambda: AdamW(0.1, decay="some"),  # type: ignore[arg-type]
+        lambda: SGD(WarmupCosine(0.1, 10, 10)),
+        lambda: SGD(WarmupCosine(0.1, 1, 10, 0.2)),
+        lambda: SGD(0.1, clip_norm=math.inf),
+    ],
+)
+def test_impossible_optimizers_are_refused(make: Callable[[], object]) -> None:
+    with pytest.raises(UnsupportedError):
+        make()
+
+
+def test_the_schedule_warms_up_and_follows_a_cosine() -> None:
+    schedule = WarmupCosine(1.0, 4, 12, 0.1)
+    rates = [learning_rate(schedule, step) for step in range(14)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[8] == pytest.approx(0.55)
+    assert rates[12] == rates[13] == pytest.approx(0.1)
+
+
+def change(document: dict, path: str, value: object) -> None:
+    """Set a value inside nested lists and objects; the path is written with slashes."""
+    *parents, last = path.split("/")
+    for part in parents:
+        document = document[int(part) if isinstance(document, list) else part]
+    document[int(last) if isinstance(document, list) else last] = value  # type: ignore[index]
+
+
+MALFORMED = {
+    "format": 2,
+    "state": {},
+    "state/0/type": "float64",
+    "state/0/shape": [0],
+    "state/0/shape/0": 2**40,
+    "state/0/shape/1": 1.5,
+    "state/0/name": 7,
+    "nodes": [],
+    "nodes/0/extra": 1,
+    "nodes/0/call": None,
+    "nodes/0/outputs/0/shape": [-1],
+    "nodes/1/arguments/0/data": 9,
+    "nodes/1/arguments/1/value": [1, 0],
+    "nodes/2/arguments/1/value": [0, 5],
+    "nodes/2/arguments/0": {"state": 0, "data": 0},
+    "nodes/2/arguments": [{"eval": "1"}],
+    "nodes/3/arguments/0": [[[[[[1]]]]]],
+    "next_state": [],
+    "next_state/0": 3,
+    "loss": {"state": 0},
+    "loss/value": [10**9, 0],
+}
+
+
+@pytest.mark.parametrize("path", MALFORMED)
+def test_malformed_graphs_are_refused(task: TracedTask, path: str) -> None:
+    document = json.loads(dump_graph(task.graph))
+    change(document, path, MALFORMED[path])
+    with pytest.raises(GraphError):
+        load_graph(json.dumps(document, sort_keys=True, separators=(",", ":")).encode())
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"[" * 100_000, b'{"format":NaN}', b"\xff"])
+def test_what_is_no_graph_is_refused(content: bytes) -> None:
+    with pytest.raises(GraphError):
+        load_graph(content)
+
+
+def test_graphs_are_canonical(task: TracedTask) -> None:
+    with pytest.raises(GraphError, match="canonical"):
+        load_graph(dump_graph(task.graph) + b" ")
+
+
+def test_hostile_calls_and_arguments_are_refused_by_the_lowering(task: TracedTask) -> None:
+    """A graph from a stranger: every change of a call, argument or shape lowers, or is refused in our own words."""
+    graph = task.graph
+    state = graph.state
+    changes: list[Callable[[Node], Node]] = [
+        lambda n: Node("os.system", n.arguments, n.keywords, n.outputs),
+        lambda n: Node("aten.__class__.default", n.arguments, n.keywords, n.outputs),
+        lambda n: Node(n.call, (), n.keywords, n.outputs),
+        lambda n: Node(n.call, (*n.arguments, 7), n.keywords, n.outputs),
+        lambda n: Node(n.call, n.arguments, (("bogus", 1),), n.outputs),
+        lambda n: Node(n.call, tuple(-1 if isinstance(a, int) else a for a in n.arguments), n.keywords, n.outputs),
+        lambda n: Node(n.call, tuple("x" for _ in n.arguments), n.keywords, n.outputs),
+        lambda n: Node(n.call, n.arguments, n.keywords, (TensorMeta("float32", (3, 1, 4)),)),
+    ]
+    refused = 0
+    for place in range(0, len(graph.nodes), 5):
+        for alter in changes:
+            nodes = (*graph.nodes[:place], alter(graph.nodes[place]), *graph.nodes[place + 1 :])
+            changed = Graph(state, graph.data, graph.constants, nodes, graph.next_state, graph.loss)
+            try:
+                lower_step(changed)
+            except AssayError:
+                refused += 1
+    assert refused > 100
+
+
+def test_a_next_state_of_the_wrong_shape_is_refused(task: TracedTask) -> None:
+    graph = task.graph
+    state = (TensorDescriptor(graph.state[0].name, graph.state[0].type, (1, 88)), *graph.state[1:])
+    with pytest.raises(AssayError):
+        lower_step(Graph(state, graph.data, graph.constants, graph.nodes, graph.next_state, graph.loss))
+    with pytest.raises(GraphError, match="loss"):
+        lower_step(Graph(graph.state, graph.data, graph.constants, graph.nodes, graph.next_state, Value(1)))
+
+
+def test_evaluation_mode_keeps_running_statistics() -> None:
+    module = ConvNet().eval()
+    task = trace(module, "cross_entropy", SGD(0.1), (uniform_data(3, 2, 9, 9), token_data(5, 3)), 5)
+    assert not any("running" in t.name for t in task.graph.state)
+    trained = train_both(module, "cross_entropy", SGD(0.1), (uniform_data(3, 2, 9, 9), token_data(5, 3)), 3, 1)
+    assert trained.losses == pytest.approx(trained.torch_losses, rel=1e-5)
+    assert trained.worst_update_error() < 2e-4
