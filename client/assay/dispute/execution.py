@@ -118,10 +118,14 @@ class LocalExecution:
     _traces: dict[Role, list[bytes]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        # Caches a whole step's outputs, so only the last few.
+        # Each entry is a whole step's outputs, or their hashes: only the last few are kept.
         object.__setattr__(self, "run_outputs", lru_cache(maxsize=2)(self._run_outputs))
+        object.__setattr__(self, "outputs", lru_cache(maxsize=2)(self._outputs))
+        object.__setattr__(self, "segment", lru_cache(maxsize=2)(self._segment))
 
     run_outputs: Callable[[Role, int], Sequence[Array]] = field(init=False, repr=False)
+    outputs: Callable[[Role, int], HashTree] = field(init=False, repr=False)
+    segment: Callable[[Role], HashTree] = field(init=False, repr=False)
 
     def inputs(self, role: Role, step: int) -> Inputs:
         """What a section reads at a step."""
@@ -165,7 +169,7 @@ class LocalExecution:
             words.append(word_of(outputs[operator], element).to_bytes(4, "little"))
         return b"".join(words)
 
-    def segment(self, role: Role) -> HashTree:
+    def _segment(self, role: Role) -> HashTree:
         return LeafTree([root(self.state(role, step)) for step in range(self.steps)])
 
     def trace(self, role: Role) -> HashTree:
@@ -179,7 +183,7 @@ class LocalExecution:
     def state(self, role: Role, step: int) -> HashTree:
         return _tensors(self.arrays(role, step))
 
-    def outputs(self, role: Role, step: int) -> HashTree:
+    def _outputs(self, role: Role, step: int) -> HashTree:
         return _tensors(self.run_outputs(role, step))
 
     def output(self, role: Role, step: int, operator: int) -> ChunkTree:

@@ -117,7 +117,7 @@ class LyingExecution(LocalExecution):
             return DirtyTree(self.run_outputs(role, step)[operator])
         return super().output(role, step, operator)
 
-    def outputs(self, role: Role, step: int) -> HashTree:
+    def _outputs(self, role: Role, step: int) -> HashTree:
         operators = len(self.program.section(role).operators)
         return LeafTree([root(self.output(role, step, number)) for number in range(operators)])
 
@@ -138,7 +138,8 @@ class DirtyTree(TensorTree):
     """A tensor whose last chunk is not filled with zero bytes."""
 
     def chunk(self, index: int) -> bytes:
-        return super().chunk(index)[:-1] + b"\x05"
+        chunk = super().chunk(index)
+        return chunk[:-1] + b"\x05" if (index + 1) * 256 > self.values.size else chunk
 
 
 @cache
@@ -172,8 +173,20 @@ def compared(segment: int) -> Sequence[Array]:
     return checkpoints()[segment + 1]
 
 
-def execution(segment: int, lies: Lies | None = None, threshold: Array | None = THRESHOLD) -> LyingExecution:
+@cache
+def honest(segment: int) -> LyingExecution:
+    """The honest run of a segment, shared by the tests of a process."""
+    return make_execution(segment, Lies(), THRESHOLD)
+
+
+def execution(segment: int, lies: Lies | None = None, threshold: Array = THRESHOLD) -> LyingExecution:
     """A run of a segment from the solver's checkpoint, with lies or without."""
+    if lies is None and threshold is THRESHOLD:
+        return honest(segment)
+    return make_execution(segment, lies or Lies(), threshold)
+
+
+def make_execution(segment: int, lies: Lies, threshold: Array) -> LyingExecution:
     return LyingExecution(
         PROGRAM,
         StepContext(TASK_SEED, segment * INTERVAL),
@@ -183,7 +196,7 @@ def execution(segment: int, lies: Lies | None = None, threshold: Array | None = 
         DRAW_SEED,
         compared(segment),
         threshold,
-        lies=lies or Lies(),
+        lies=lies,
     )
 
 
