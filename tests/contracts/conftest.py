@@ -6,6 +6,7 @@ import os
 
 import brownie
 import pytest
+
 from market_chain import Chain, NetworkChain, RevmChain, artifacts
 from market_world import World, populated
 
@@ -27,7 +28,7 @@ def isolation(fn_isolation: None) -> None:
 
 @pytest.fixture
 def chain(request: pytest.FixtureRequest) -> Chain:
-    """The chain a market test runs on: an EVM in this process; for the smoke tests, or with ASSAY_CHAIN=network, Brownie's node."""
+    """An EVM in this process; for smoke tests, or all with ASSAY_CHAIN=network, Brownie's node."""
     if request.node.get_closest_marker("smoke") or os.environ.get("ASSAY_CHAIN") == "network":
         return NetworkChain(artifacts(), brownie.web3)
     return RevmChain(artifacts())
@@ -35,5 +36,5 @@ def chain(request: pytest.FixtureRequest) -> Chain:
 
 @pytest.fixture
 def world(chain: Chain) -> World:
-    """A deployment of the market with a staked solver, three staked verifiers with a seat each, and three staked whistleblowers."""
+    """A deployment of the market with a staked solver, three verifiers with a seat each, and three whistleblowers."""
     return populated(chain)

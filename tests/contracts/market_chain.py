@@ -1,7 +1,7 @@
 """Two chains to run the market's tests on, behind one small surface.
 
-`RevmChain` runs the contracts in an EVM inside this process (some thousand calls a second), with block number and time under the
-test's control. `NetworkChain` sends transactions to the node that Brownie started. The same tests pass on both.
+`RevmChain` runs the contracts in an EVM inside this process (some thousand calls a second), with block number and time
+under the test's control. `NetworkChain` sends transactions to the node that Brownie started.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a successful call gave: decoded return values (unpacked if one), its events, and the gas of the transaction."""
+    """What a successful call gave: decoded return values (unpacked if one), its events, and the transaction's gas."""
 
     value: Any
     events: list[Event]
@@ -252,7 +252,7 @@ class RevmChain(_Decoding):
 
 
 class NetworkChain(_Decoding):
-    """The node that Brownie started. Actors are impersonated or, where the node cannot, unlocked accounts of its own."""
+    """The node that Brownie started. Actors are impersonated or, where it cannot, accounts it was given."""
 
     def __init__(self, artifacts: Artifacts, web3: Any) -> None:
         super().__init__(artifacts)
@@ -344,7 +344,7 @@ class NetworkChain(_Decoding):
 @cache
 def artifacts() -> Artifacts:
     """ABI and bytecode of every contract, as Brownie compiled them."""
-    import brownie.project
+    import brownie.project  # only where Brownie is
 
     loaded = brownie.project.get_loaded_projects()
     return {

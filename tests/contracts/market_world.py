@@ -47,7 +47,7 @@ MODULES = (
     "HarnessCourt",
 )
 
-# In the order of the struct Parameters. Small amounts and short windows, so that every rounding and every deadline shows.
+# In the order of the struct Parameters. Small amounts and short windows.
 PARAMETERS: dict[str, int] = {
     "seat": ETHER,
     "answerBond": ETHER // 10,
@@ -329,7 +329,8 @@ class World:
     # ---- rounds ----
 
     def draw(self, task: int, share: int = 0, caller: str | None = None, failing: bool = False) -> Round:
-        self.chain.move(blocks=self.parameters["drawDelay"])
+        # Nodes differ in which block a call sees: one more than the last, or the last.
+        self.chain.move(blocks=self.parameters["drawDelay"] + 1)
         event = self.do(caller or self.deployer, "Verification", "draw", task, share).event("Drawn")
         return self.round_of(event, failing)
 
@@ -368,7 +369,7 @@ class World:
         """Moves past the lottery's block and says whether the round is forced."""
         on_chain = self.see("Verification", "roundOf", round_.id)
         lottery_block = on_chain[7]
-        self.chain.move(blocks=self.parameters["joinBlocks"] + 1)
+        self.chain.move(blocks=self.parameters["joinBlocks"] + 2)
         seed = self.see("FixedSeeds", "seedAt", lottery_block, round_.id.to_bytes(32, "big"))
         assert seed != ZERO
         round_.forced = self.see("Verification", "isForced", round_.secret, seed)
@@ -458,9 +459,7 @@ class World:
     def answer(self, whistleblower: str, round_: Round, root: bytes) -> None:
         shown = self.see("Verification", "roundOf", round_.id)[6]
         commitment = keccak(
-            encode(
-                ["uint256", "address", "bytes32", "bytes32"], [round_.id, whistleblower, root, named(whistleblower)]
-            )
+            encode(["uint256", "address", "bytes32", "bytes32"], [round_.id, whistleblower, root, named(whistleblower)])
         )
         self.do(whistleblower, "Answers", "commitAnswer", round_.id, shown, commitment)
 
@@ -539,7 +538,7 @@ class World:
 
 
 def populated(chain: Chain, verifiers: int = 3, **changes: int) -> World:
-    """A deployment with the usual actors: solver, verifiers with a seat each, whistleblowers, submitter with nothing in it yet."""
+    """A deployment with a staked solver, staked verifiers with a seat each, and three staked whistleblowers."""
     world = World(chain, **changes)
     world.staked("solver")
     for number in range(verifiers):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from market_chain import Chain, RevertedError, address_of
 from market_world import ETHER, MILLION, POOL, RESERVE, ROUND, Round, World, named, populated
 

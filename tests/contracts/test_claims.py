@@ -1,8 +1,9 @@
-"""Claims before the court: cases side by side, answers that take a fallen claim's place, accusations, training claims."""
+"""Claims before the court: cases side by side, answers that take a claim's place, accusations, training claims."""
 
 from __future__ import annotations
 
 import pytest
+
 from market_chain import RevertedError, address_of
 from market_world import CASE, ETHER, LOCKED, MILLION, PROFILE, ZERO, Round, Tree, World, claim_tree, named
 
@@ -115,8 +116,8 @@ def test_the_answer_that_felled_a_claim_takes_its_place_with_a_window_of_its_own
     assert line[1] == CHALLENGER.lower()
     with pytest.raises(RevertedError, match="NotStanding"):
         world.do(world.deployer, "Settlement", "settle", round_.task)
+    world.publish(SECOND, round_, truth)
     with pytest.raises(RevertedError, match="NotTheCurrentClaim"):
-        world.publish(SECOND, round_, truth)
         world.open_case(SECOND, claim, claim_tree(round_.segments, truth).root)
     world.after_window()
     pool, seat = world.pool, world.parameters["seat"]

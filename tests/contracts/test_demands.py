@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from market_chain import Chain, RevertedError, address_of
 from market_world import DEMAND, ETHER, MILLION, Round, Tree, World, header, named, populated, sha
 
@@ -99,9 +100,7 @@ def test_chunks_of_checkpoints_are_opened_under_the_checkpoint_root(
     world: World, files: Files, checkpoint: int, tensor: int, chunk: int
 ) -> None:
     round_ = files.round()
-    demand = files.demand(
-        round_.verifier, round_, (False, checkpoint, tensor, chunk), files.state_entry(tensor)
-    )
+    demand = files.demand(round_.verifier, round_, (False, checkpoint, tensor, chunk), files.state_entry(tensor))
     chunks, tree = files.states[checkpoint][tensor]
     proof = tree.proof(chunk) + files.roots[checkpoint].proof(tensor) + files.checkpoints.proof(checkpoint)
     world.do(SOLVER, "Demands", "serve", demand, chunks[chunk], proof)
@@ -168,7 +167,9 @@ def test_only_who_takes_part_demands_and_few_at_a_time(chain: Chain) -> None:
 
 def test_an_open_demand_keeps_the_task_from_settling(world: World, files: Files) -> None:
     round_ = files.round()
-    round_.truth = [(files.roots[s + 1].root, 0, leaf[2]) for s, leaf in zip(round_.segments, round_.truth, strict=True)]
+    round_.truth = [
+        (files.roots[s + 1].root, 0, leaf[2]) for s, leaf in zip(round_.segments, round_.truth, strict=True)
+    ]
     world.checkpoints[round_.task] = files.checkpoints
     world.commit_for(round_, forced=False)
     world.show(round_)

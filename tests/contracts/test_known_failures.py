@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from market_chain import Chain, NetworkChain, RevertedError, address_of, artifacts
+
+from market_chain import Chain, NetworkChain, RevertedError, RevmChain, address_of, artifacts
 from market_world import ETHER, ZERO, Round, World, named, populated
 
 SUBMITTER = address_of("submitter")
@@ -112,11 +113,13 @@ def test_a_jackpot_is_claimed_once(world: World) -> None:
 
 
 def test_ids_do_not_collide(world: World) -> None:
-    """Numbers of tasks, rounds, claims, accusations and demands are hashes of what they are about, each with a word of its own."""
+    """Numbers of tasks, rounds, claims and accusations are hashes of what they are about, each with its own word."""
     tasks = [world.submit(SUBMITTER), world.submit(SUBMITTER)]
     ids = set(tasks)
     for task in tasks:
-        ids |= {world.see("Verification", "roundIdOf", task, share, attempt) for share in (0, 1, 255) for attempt in (0, 1)}
+        ids |= {
+            world.see("Verification", "roundIdOf", task, share, attempt) for share in (0, 1, 255) for attempt in (0, 1)
+        }
         ids |= {world.see("Verification", "chargesOf", task, share) for share in (0, 1, 255)}
         ids |= {world.see("Claims", "accusationOf", task, segment, SOLVER) for segment in (0, 1)}
         ids |= {world.see("Claims", "trainingLineOf", task), world.see("Claims", "claimIdOf", task, ZERO)}
@@ -129,9 +132,7 @@ def test_an_id_names_another_task_in_another_fork(chain: Chain) -> None:
     first = world.posting()
     second = world.posting(taskSeed=8, highestReward=11 * ETHER)
     in_this_fork = world.submit(SUBMITTER, first)
-    other = populated(type(chain)(chain.artifacts)) if hasattr(chain, "evm") else None  # type: ignore[attr-defined,call-arg]
-    if other is None:
-        pytest.skip("two forks need two chains")
+    other = populated(RevmChain(artifacts()))
     in_that_fork = other.submit(SUBMITTER, second)
     assert in_this_fork != in_that_fork
     with pytest.raises(RevertedError, match="WrongState"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from market_chain import RevertedError, address_of
 from market_world import ESCROW, ETHER, FREE, LOCKED, MILLION, ONE_BITS, Tree, World, header, named
 

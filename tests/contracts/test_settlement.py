@@ -6,8 +6,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pytest
+
 from market_chain import Chain, RevertedError, address_of
-from market_world import CASE, CLASSES, DEMAND, ESCROW, ETHER, MILLION, PROFILE, RESERVE, ROUND, ZERO, Round, World, populated
+from market_world import (
+    CASE,
+    CLASSES,
+    DEMAND,
+    ESCROW,
+    ETHER,
+    MILLION,
+    PROFILE,
+    RESERVE,
+    ROUND,
+    ZERO,
+    Round,
+    World,
+    populated,
+)
 
 SUBMITTER = address_of("submitter")
 SOLVER = address_of("solver")
@@ -204,7 +219,7 @@ def test_shares_of_a_failed_stake_go_to_the_rounds_that_found_the_failure(chain:
         world.disclose(round_)
     before = [world.credit(round_.verifier) for round_ in rounds]
     settle(world, rounds[0])
-    assert 0 < sum(failing)
+    assert sum(failing) > 0
     share = part(stake - 3 * fee, world.parameters["finderRate"]) // sum(failing)
     gains = [world.credit(round_.verifier) - b for round_, b in zip(rounds, before, strict=True)]
     assert gains == [fee + (share if bad else 0) for bad in failing]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from market_chain import RevertedError, address_of
 from market_world import CLASSES, CREDIT, ETHER, FREE, LEAVING, World
 
