@@ -1,0 +1,180 @@
+"""Native training: the traced graph on PyTorch's kernels does what the canonical program says, at its own precision."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from assay.arithmetic.native_random import uniforms
+from assay.arithmetic.permutation import permutation
+from assay.engine.native import NativeRun, resolve, steps_done
+from assay.engine.native_random import bernoulli, device_uniforms, samples
+from assay.program.errors import GraphError
+from assay.program.graph import Graph, Node
+from assay.program.interpreter import Inputs, run_section
+from assay.program.lowering import lower_step
+from assay.program.operator import Array, Role
+from assay.program.optimizer import SGD, AdamW, Optimizer, WarmupCosine
+from assay.program.reference import StepContext
+from assay.program.sections import Precision
+from assay.program.trace import TracedTask, trace
+
+SEED = 99
+
+
+class Mixed(nn.Module):
+    """Convolution, batch norm, pooling, attention, layer norm, GELU, dropout and tied shapes in one small model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.norm = nn.Conv2d(2, 8, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.layer_norm, self.attend = nn.LayerNorm(8), nn.Linear(8, 24)
+        self.dropout, self.head = nn.Dropout(0.2), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.max_pool2d(functional.relu(self.norm(self.convolution(x))), 2)
+        x = x.flatten(2).transpose(1, 2)
+        q, k, v = (
+            part.reshape(*x.shape[:2], 2, 4).transpose(1, 2) for part in self.attend(self.layer_norm(x)).chunk(3, -1)
+        )
+        y = functional.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+        return self.head(self.dropout(functional.gelu(x + y)).mean(1))
+
+
+def data() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    return torch.randn(10, 2, 12, 12, generator=generator), torch.randint(0, 5, (10,), generator=generator)
+
+
+def arrays() -> list[Array]:
+    images, labels = data()
+    return [images.numpy(), labels.numpy().astype(np.int32)]
+
+
+def traced(optimizer: Optimizer) -> TracedTask:
+    torch.manual_seed(3)
+    return trace(Mixed(), "cross_entropy", optimizer, tuple(part[:4] for part in data()), 10)
+
+
+@pytest.fixture(scope="module")
+def task() -> TracedTask:
+    return traced(AdamW(WarmupCosine(0.01, 2, 8), clip_norm=0.5, decay="matrices"))
+
+
+def native(task: TracedTask, precision: Precision = Precision.FP32) -> NativeRun:
+    run = NativeRun(task.graph, arrays(), SEED, precision=precision)
+    run.load(task.initial_state)
+    return run
+
+
+@pytest.mark.parametrize(
+    "optimizer", [AdamW(WarmupCosine(0.01, 2, 8), clip_norm=0.5), SGD(0.05, 0.9, 0.01, nesterov=True), SGD(0.05)]
+)
+def test_native_and_canonical_training_agree(optimizer: Optimizer) -> None:
+    task = traced(optimizer)
+    program = lower_step(task.graph)
+    run, state = native(task), list(task.initial_state)
+    for step in range(4):
+        run.advance(step)
+        canonical = run_section(program, Role.STEP, Inputs(state, arrays(), StepContext(SEED, step)))
+        state = canonical.next_state()
+        assert run.loss() == pytest.approx(float(canonical.outputs[program.loss or 0]), rel=1e-5)
+    for descriptor, ours, theirs, start in zip(program.state, run.copy_state(), state, task.initial_state, strict=True):
+        if descriptor.name.startswith("beta") or "num_batches" in descriptor.name:
+            assert ours.tobytes() == theirs.tobytes(), "no noise reaches these, so no threshold would forgive them"
+        elif "attend.bias" not in descriptor.name:  # a key's bias has no gradient but rounding, which Adam amplifies
+            moved = np.linalg.norm(theirs.astype(np.float64) - start) + 1e-12
+            assert np.linalg.norm(ours.astype(np.float64) - theirs) / moved < 1e-3, descriptor.name
+
+
+def test_a_run_resumed_from_its_state_goes_on_as_it_would_have(task: TracedTask) -> None:
+    whole = native(task)
+    for step in range(3):
+        whole.advance(step)
+    resumed = native(task)
+    resumed.load(whole.copy_state())
+    for step in range(3, 5):
+        whole.advance(step)
+        resumed.advance(step)
+    for ours, theirs in zip(whole.copy_state(), resumed.copy_state(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-8)
+
+
+def test_mixed_precision_is_coarser_but_trains_alike(task: TracedTask) -> None:
+    single, half = native(task), native(task, Precision.BF16)
+    for step in range(3):
+        single.advance(step)
+        half.advance(step)
+    assert half.loss() != single.loss()
+    assert half.loss() == pytest.approx(single.loss() or 0.0, rel=0.05)
+    assert all(array.dtype in (np.float32, np.int32) for array in half.copy_state())
+
+
+def test_copies_of_the_state_do_not_change_with_the_run(task: TracedTask) -> None:
+    run = native(task)
+    before = run.copy_state()
+    run.advance(0)
+    assert all(np.array_equal(a, b) for a, b in zip(before, task.initial_state, strict=True))
+    assert not np.array_equal(run.copy_state()[0], before[0])
+
+
+def test_samples_are_the_permutation_across_epochs() -> None:
+    for step in range(5):
+        wanted = [permutation(SEED, (step * 7 + i) // 10, (step * 7 + i) % 10, 10) for i in range(7)]
+        assert samples(SEED, step, 7, 10).tolist() == wanted
+    assert sorted(samples(SEED, 0, 20, 10).tolist()) == sorted([*range(10)] * 2)
+
+
+def test_dropout_draws_are_the_same_on_every_device() -> None:
+    for step in (0, 7, 2**31 - 1):
+        wanted = uniforms(2**63 + 12345, step, 3, 0, 1001)
+        found = device_uniforms(2**63 + 12345, step, 3, 1001, torch.device("cpu"))
+        assert found.numpy().tobytes() == wanted.tobytes()
+    drawn = bernoulli(1, 2, 3, (10, 100), 0.8, torch.device("cpu"))
+    assert set(drawn.unique().tolist()) == {0.0, 1.0}
+    assert 0.75 < float(drawn.mean()) < 0.85
+
+
+def test_the_optimizer_knows_its_step_from_the_power_of_beta() -> None:
+    power = np.float32(1)
+    for step in range(1, 3000):
+        power *= np.float32(0.999)
+        assert steps_done(float(power), 0.999) == step
+    assert steps_done(0.0, 0.9) > 10_000
+
+
+def test_only_calls_that_are_lowered_are_looked_up() -> None:
+    assert resolve("aten.mm.default") is torch.ops.aten.mm.default
+    for call in ("aten.mm.out", "aten.__init__.default", "os.system", "assay.adamw", "aten.from_file.default"):
+        with pytest.raises(GraphError, match="not allowed"):
+            resolve(call)
+
+
+def with_nodes(graph: Graph, nodes: tuple[Node, ...]) -> Graph:
+    return replace(graph, nodes=nodes)
+
+
+def test_graphs_that_would_read_a_changed_state_are_refused(task: TracedTask) -> None:
+    late = Node("aten.relu.default", (task.graph.nodes[-1].arguments[0][0],), (), (task.graph.nodes[-1].outputs[0],))  # type: ignore[index]
+    with pytest.raises(GraphError, match="must be last"):
+        NativeRun(with_nodes(task.graph, (*task.graph.nodes, late)), arrays(), SEED)
+    swapped = (task.graph.next_state[1], task.graph.next_state[0], *task.graph.next_state[2:])
+    with pytest.raises(GraphError, match="next state"):
+        NativeRun(replace(task.graph, next_state=swapped), arrays(), SEED)
+
+
+def test_data_and_states_that_do_not_fit_are_refused(task: TracedTask) -> None:
+    with pytest.raises(GraphError, match="data tensors"):
+        NativeRun(task.graph, arrays()[:1], SEED)
+    with pytest.raises(GraphError, match="float64"):
+        NativeRun(task.graph, [arrays()[0].astype(np.float64), arrays()[1]], SEED)  # type: ignore[list-item]
+    run = native(task)
+    with pytest.raises(GraphError, match="tensors"):
+        run.load(task.initial_state[:-1])
+    with pytest.raises(GraphError, match="shape"):
+        run.load([task.initial_state[0][:1], *task.initial_state[1:]])
