@@ -19,6 +19,7 @@ from assay.program.operator import (
     Role,
     Section,
     Source,
+    StateEntry,
     TensorDescriptor,
     row_major_strides,
 )
@@ -77,7 +78,8 @@ def assert_same(program: Program, state: list[np.ndarray], step: int = 3, seed: 
 
 def program_of(operators: list[Operator], state: list[np.ndarray]) -> Program:
     descriptors = tuple(TensorDescriptor(f"s{i}", ElementType.of(part), part.shape) for i, part in enumerate(state))
-    return Program(descriptors, (), (), (Section(Role.STEP, tuple(operators)),))
+    unchanged = (StateEntry(None),) * len(state)
+    return Program(descriptors, (), (), (Section(Role.STEP, tuple(operators), unchanged),))
 
 
 @pytest.mark.parametrize(
