@@ -1,0 +1,190 @@
+"""What a view of the market knows of tasks, rounds, claims and cases. Replaced as events come in, never changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+
+from assay.market.types import (
+    PROFILE,
+    AnswerState,
+    ClaimKind,
+    Fault,
+    Hidden,
+    Place,
+    Posting,
+    ProfileLeaf,
+    ReplayLeaf,
+    RoundState,
+    ShareState,
+    Shown,
+    TaskState,
+)
+
+
+@dataclass(frozen=True)
+class ShareRecord:
+    """The work on one share of a task. `round_id`: the newest round, 0 before any."""
+
+    number: int
+    state: ShareState
+    attempt: int = 0
+    draw_block: int = 0
+    deadline: int = 0  # of the wait for volunteers
+    round_id: int = 0
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """A task. `since`: when it was opened or taken; `deadline`: the solver's, while it is taken."""
+
+    id: int
+    submitter: str
+    posting: Posting
+    program_root: bytes
+    segments: int
+    replay_work: int
+    profile_work: int
+    state: TaskState
+    block: int
+    """Block of its submission."""
+    since: int = 0
+    lowest_reward: int = 0
+    highest_reward: int = 0
+    relists: int = 0
+    threshold_root: bytes = bytes(32)
+    solver: str = ""
+    price: int = 0
+    stake: int = 0
+    deadline: int = 0
+    checkpoint_root: bytes = bytes(32)
+    final_root: bytes = bytes(32)
+    proof_locations: str = ""
+    shares: dict[int, ShareRecord] = field(default_factory=dict)
+    accusations: tuple[int, ...] = ()  # lines
+    demands: tuple[int, ...] = ()
+    finder: str = ""
+    finder_share: int = 0
+    finished_block: int = 0
+
+    def price_at(self, time: int) -> int:
+        """What a solver who takes the open task at `time` gets (Market.priceOf)."""
+        if self.relists:
+            return self.price
+        elapsed = time - self.since
+        if self.posting.auction_seconds == 0 or elapsed >= self.posting.auction_seconds:
+            return self.highest_reward
+        rise = self.highest_reward - self.lowest_reward
+        return self.lowest_reward + rise * max(0, elapsed) // self.posting.auction_seconds
+
+    def work_of(self, share: int) -> int:
+        """Units of work of a share."""
+        return self.profile_work if share == PROFILE else self.replay_work
+
+    @property
+    def step_count(self) -> int:
+        return self.posting.steps
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One verifier's work on one share. `deadline`: to commit, then to disclose."""
+
+    id: int
+    task_id: int
+    share: int
+    attempt: int
+    verifier: str
+    draw_seed: int
+    segments: tuple[int, ...]
+    state: RoundState
+    deadline: int
+    hidden: Hidden | None = None
+    lottery_block: int = 0
+    show_until_block: int = 0
+    shown: Shown | None = None
+    leaves: tuple[ReplayLeaf, ...] | tuple[ProfileLeaf, ...] = ()
+    answers_until: int = 0
+    reveals_until: int = 0
+    secret: bytes = b""
+    forced: bool = False
+    true_trace: bytes = b""
+    fault: Fault | None = None
+    answers: dict[str, AnswerState] = field(default_factory=dict)  # by whistleblower
+    roots: dict[str, bytes] = field(default_factory=dict)  # revealed
+    is_resolved: bool = False
+    prize: int = 0  # what every right answer earns
+    jackpot: int = 0  # reserved
+
+
+def true_replay_leaves(record: RoundRecord) -> tuple[ReplayLeaf, ...]:
+    """The leaves that a disclosed replay round stands by: those shown, with the true trace if it was forced."""
+    leaves = tuple(leaf for leaf in record.leaves if isinstance(leaf, ReplayLeaf))
+    return tuple(replace(leaf, trace=_true_trace(record, leaf.trace)) for leaf in leaves)
+
+
+def true_profile_leaves(record: RoundRecord) -> tuple[ProfileLeaf, ...]:
+    """The same of a profile."""
+    leaves = tuple(leaf for leaf in record.leaves if isinstance(leaf, ProfileLeaf))
+    return tuple(replace(leaf, trace=_true_trace(record, leaf.trace)) for leaf in leaves)
+
+
+def _true_trace(record: RoundRecord, trace: bytes) -> bytes:
+    word = sha256(record.secret + record.task_id.to_bytes(32, "big") + record.id.to_bytes(32, "big")).digest()
+    return record.true_trace if record.forced and trace == word else trace
+
+
+@dataclass(frozen=True)
+class LineRecord:
+    """Who claims what about one subject: a round, an accusation (`segment` set), or a training claim."""
+
+    id: int
+    task_id: int
+    root: bytes
+    claimant: str
+    passes: bool
+    until: int
+    segment: int | None = None
+    draw_seed: int = 0
+    has_fallen: bool = False
+    is_closed: bool = False
+    open_cases: tuple[int, ...] = ()
+    published: dict[bytes, tuple[ReplayLeaf, ...] | tuple[ProfileLeaf, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ClaimRecord:
+    """A claim that cases can be opened on."""
+
+    id: int
+    line: int
+    root: bytes
+    claimant: str
+    kind: ClaimKind
+
+
+@dataclass(frozen=True)
+class CaseRecord:
+    """A case. `challenger_won` is None while it is open. `moves`: how many the court has logged."""
+
+    id: int
+    claim_id: int
+    task_id: int
+    challenger: str
+    claimant: str
+    answer_root: bytes
+    block: int
+    moves: int = 0
+    challenger_won: bool | None = None
+
+
+@dataclass(frozen=True)
+class DemandRecord:
+    """A demand for a chunk of a task's files."""
+
+    id: int
+    task_id: int
+    asker: str
+    place: Place
+    deadline: int
+    is_open: bool = True

@@ -1,0 +1,436 @@
+"""A picture of the market made from its events, in memory: what is open, drawn, claimed and disputed at this moment.
+
+`MarketView.apply` takes events in chain order; everything it says is a function of them. Records are immutable: one
+handed out stays as it was while the view goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from assay.market import events as e
+from assay.market.claims import training_line_of
+from assay.market.errors import UnknownTaskError
+from assay.market.records import (
+    CaseRecord,
+    ClaimRecord,
+    DemandRecord,
+    LineRecord,
+    RoundRecord,
+    ShareRecord,
+    TaskRecord,
+)
+from assay.market.types import AnswerState, ClaimKind, RoundState, ShareState, TaskState
+
+
+class MarketView:
+    """Tasks, rounds, lines, claims, cases and demands by their numbers.
+
+    `block` and `time` are those of the newest block looked at (`MarketReader` sets them). `seats` are the verifiers'
+    roll: account to (seats, limit).
+    """
+
+    def __init__(self) -> None:
+        self.block = 0
+        self.time = 0
+        self.tasks: dict[int, TaskRecord] = {}
+        self.rounds: dict[int, RoundRecord] = {}
+        self.lines: dict[int, LineRecord] = {}
+        self.claims: dict[int, ClaimRecord] = {}
+        self.cases: dict[int, CaseRecord] = {}
+        self.demands: dict[int, DemandRecord] = {}
+        self.seats: dict[str, tuple[int, int]] = {}
+        self._running: set[int] = set()
+
+    # -- questions -----------------------------------------------------------------------------------------------
+
+    def task(self, task_id: int) -> TaskRecord:
+        """A task. Raises `UnknownTaskError`."""
+        found = self.tasks.get(task_id)
+        if found is None:
+            raise UnknownTaskError(f"there is no task {task_id:#x} in this deployment: see `assay task list`")
+        return found
+
+    def find_task(self, prefix: str) -> TaskRecord:
+        """The only task whose number begins with these hexadecimal digits. Raises `UnknownTaskError`."""
+        digits = prefix.lower().removeprefix("0x")
+        if digits and set(digits) <= set("0123456789abcdef"):
+            found = [task for number, task in self.tasks.items() if f"{number:064x}".startswith(digits)]
+            if len(found) == 1:
+                return found[0]
+            if len(found) > 1:
+                raise UnknownTaskError(f"{len(found)} tasks begin with {prefix}: give more digits")
+        raise UnknownTaskError(f"there is no task {prefix} in this deployment: see `assay task list`")
+
+    def running(self) -> Iterator[TaskRecord]:
+        """Tasks that are not over, oldest first."""
+        return (self.tasks[number] for number in sorted(self._running, key=lambda n: self.tasks[n].block))
+
+    def in_state(self, state: TaskState) -> Iterator[TaskRecord]:
+        """Running tasks in one state."""
+        return (task for task in self.running() if task.state is state)
+
+    def rounds_of(self, task_id: int) -> list[RoundRecord]:
+        """All rounds of a task, the void ones too, by share and attempt."""
+        found = [each for each in self.rounds.values() if each.task_id == task_id]
+        return sorted(found, key=lambda each: (each.share, each.attempt))
+
+    def current_round(self, task_id: int, share: int) -> RoundRecord | None:
+        """The round at work on a share, or None."""
+        record = self.task(task_id).shares.get(share)
+        return self.rounds.get(record.round_id) if record is not None else None
+
+    def task_of_line(self, line: int) -> int | None:
+        """The task a line belongs to."""
+        if line in self.rounds:
+            return self.rounds[line].task_id
+        found = self.lines.get(line)
+        return None if found is None else found.task_id
+
+    def current_claim(self, line: int) -> ClaimRecord | None:
+        """The claim that holds in a line now, once it was opened to the court."""
+        record = self.lines.get(line)
+        if record is None:
+            return None
+        return next((c for c in self.claims.values() if c.line == line and c.root == record.root), None)
+
+    def cases_of(self, task_id: int, only_open: bool = False) -> list[CaseRecord]:
+        """Cases on any claim of a task."""
+        return [
+            case
+            for case in self.cases.values()
+            if case.task_id == task_id and not (only_open and case.challenger_won is not None)
+        ]
+
+    def is_standing(self, line: int, time: int | None = None) -> bool:
+        """Whether the line's claim can be disputed no more at `time` (the view's own by default)."""
+        record = self.lines.get(line)
+        now = self.time if time is None else time
+        return record is not None and bool(record.claimant) and now > record.until and not record.open_cases
+
+    # -- events --------------------------------------------------------------------------------------------------
+
+    def apply(self, logged: e.Logged) -> int | None:
+        """Take one event in; returns the task it is about, if it is about one."""
+        handler = _HANDLERS.get(type(logged.event))
+        return None if handler is None else handler(self, logged.event, logged)
+
+    def _change_task(self, task_id: int, **changes: Any) -> int:
+        if task_id in self.tasks:
+            self.tasks[task_id] = replace(self.tasks[task_id], **changes)
+            if self.tasks[task_id].state.is_over:
+                self._running.discard(task_id)
+            else:
+                self._running.add(task_id)
+        return task_id
+
+    def _change_share(self, task_id: int, number: int, **changes: Any) -> None:
+        task = self.tasks.get(task_id)
+        if task is None:
+            return
+        share = task.shares.get(number) or ShareRecord(number, ShareState.NONE)
+        self._change_task(task_id, shares={**task.shares, number: replace(share, **changes)})
+
+    def _change_round(self, round_id: int, **changes: Any) -> int | None:
+        found = self.rounds.get(round_id)
+        if found is None:
+            return None
+        self.rounds[round_id] = replace(found, **changes)
+        return found.task_id
+
+    def _change_line(self, line: int, **changes: Any) -> int | None:
+        found = self.lines.get(line)
+        if found is None:
+            return None
+        self.lines[line] = replace(found, **changes)
+        return found.task_id
+
+    # Market
+
+    def _submitted(self, event: e.TaskSubmitted, logged: e.Logged) -> int:
+        posting = event.posting
+        self.tasks[event.task_id] = TaskRecord(
+            event.task_id, event.submitter, posting, event.program_root, event.segments, event.replay_work,
+            event.profile_work, TaskState.OPEN if posting.exact else TaskState.PROFILING, logged.block,
+            lowest_reward=posting.lowest_reward, highest_reward=posting.highest_reward,
+        )  # fmt: skip
+        self._running.add(event.task_id)
+        return event.task_id
+
+    def _opened(self, event: e.TaskOpened, _logged: e.Logged) -> int:
+        known = self.tasks.get(event.task_id)
+        again = known is not None and known.relists > 0
+        return self._change_task(
+            event.task_id,
+            state=TaskState.OPEN,
+            threshold_root=event.threshold_root,
+            lowest_reward=event.lowest_reward,
+            highest_reward=event.highest_reward,
+            since=event.since,
+            **({"price": event.highest_reward} if again else {}),
+        )
+
+    def _taken(self, event: e.TaskTaken, logged: e.Logged) -> int:
+        task = self.tasks.get(event.task_id)
+        seconds = task.posting.train_seconds if task is not None else 0
+        return self._change_task(
+            event.task_id, state=TaskState.TAKEN, solver=event.solver, price=event.price, stake=event.stake,
+            deadline=event.deadline, since=event.deadline - seconds,
+        )  # fmt: skip
+
+    def _stepped_down(self, event: e.SolverSteppedDown, _logged: e.Logged) -> int:
+        task = self.tasks.get(event.task_id)
+        relists = 0 if task is None else task.relists + 1
+        return self._change_task(event.task_id, solver="", stake=0, deadline=0, relists=relists)
+
+    def _registered(self, event: e.ProofRegistered, _logged: e.Logged) -> int:
+        return self._change_task(
+            event.task_id, state=TaskState.VERIFYING, checkpoint_root=event.checkpoint_root,
+            final_root=event.final_root, proof_locations=event.locations,
+        )  # fmt: skip
+
+    def _finished(self, event: e.TaskFinished, logged: e.Logged) -> int:
+        return self._change_task(
+            event.task_id, state=event.state, finder=event.finder, finder_share=event.finder_share,
+            finished_block=logged.block,
+        )  # fmt: skip
+
+    # Verification
+
+    def _draw_due(self, event: e.DrawDue, _logged: e.Logged) -> int:
+        self._change_share(
+            event.task_id, event.share, state=ShareState.AWAITING, attempt=event.attempt, draw_block=event.draw_block
+        )
+        return event.task_id
+
+    def _drawn(self, event: e.Drawn, _logged: e.Logged) -> int:
+        self.rounds[event.round_id] = RoundRecord(
+            event.round_id, event.task_id, event.share, event.attempt, event.verifier, event.draw_seed,
+            event.segments, RoundState.DRAWN, event.deadline,
+        )  # fmt: skip
+        self._change_share(
+            event.task_id, event.share, state=ShareState.WORKING, attempt=event.attempt, round_id=event.round_id
+        )
+        return event.task_id
+
+    def _nobody(self, event: e.NobodyDrawn, _logged: e.Logged) -> int:
+        return event.task_id
+
+    def _volunteers(self, event: e.VolunteersWanted, _logged: e.Logged) -> int:
+        task = self.tasks.get(event.task_id)
+        share = task.shares.get(event.share) if task is not None else None
+        attempt = share.attempt + 1 if share is not None else 0
+        self._change_share(
+            event.task_id, event.share, state=ShareState.VOLUNTEERS, deadline=event.deadline, attempt=attempt
+        )
+        return event.task_id
+
+    def _committed(self, event: e.RoundCommitted, _logged: e.Logged) -> int | None:
+        return self._change_round(
+            event.round_id, state=RoundState.COMMITTED, hidden=event.hidden, lottery_block=event.lottery_block,
+            show_until_block=event.show_until_block,
+        )  # fmt: skip
+
+    def _shown(self, event: e.ReplayShown | e.ProfileShown, _logged: e.Logged) -> int | None:
+        return self._change_round(
+            event.round_id, state=RoundState.SHOWN, shown=event.shown, leaves=event.leaves,
+            answers_until=event.answers_until, reveals_until=event.reveals_until, deadline=event.disclose_until,
+        )  # fmt: skip
+
+    def _disclosed(self, event: e.RoundDisclosed, _logged: e.Logged) -> int | None:
+        return self._change_round(
+            event.round_id, state=RoundState.DISCLOSED, forced=event.forced, secret=event.secret,
+            true_trace=event.true_trace,
+        )  # fmt: skip
+
+    def _voided(self, event: e.RoundVoided, _logged: e.Logged) -> int | None:
+        return self._change_round(event.round_id, state=RoundState.VOID, fault=event.fault)
+
+    # Answers
+
+    def _answer(self, round_id: int, account: str, state: AnswerState, root: bytes | None = None) -> int | None:
+        found = self.rounds.get(round_id)
+        if found is None:
+            return None
+        roots = found.roots if root is None else {**found.roots, account: root}
+        return self._change_round(round_id, answers={**found.answers, account: state}, roots=roots)
+
+    def _joined(self, event: e.Joined, _logged: e.Logged) -> int | None:
+        return self._answer(event.round_id, event.whistleblower, AnswerState.JOINED)
+
+    def _answer_committed(self, event: e.AnswerCommitted, _logged: e.Logged) -> int | None:
+        return self._answer(event.round_id, event.whistleblower, AnswerState.COMMITTED)
+
+    def _answer_revealed(self, event: e.AnswerRevealed, _logged: e.Logged) -> int | None:
+        return self._answer(event.round_id, event.whistleblower, AnswerState.REVEALED, event.root)
+
+    def _collected(self, event: e.AnswerCollected, _logged: e.Logged) -> int | None:
+        return self._answer(event.round_id, event.whistleblower, AnswerState.COLLECTED)
+
+    def _resolved(self, event: e.AnswersResolved, _logged: e.Logged) -> int | None:
+        return self._change_round(event.round_id, is_resolved=True, prize=event.each)
+
+    def _reserved(self, event: e.JackpotReserved, _logged: e.Logged) -> int | None:
+        return self._change_round(event.round_id, jackpot=event.amount)
+
+    def _fixed(self, event: e.JackpotFixed, _logged: e.Logged) -> int | None:
+        found = self.rounds.get(event.round_id)
+        return None if found is None else found.task_id
+
+    # Claims
+
+    def _entered(self, event: e.ClaimEntered, _logged: e.Logged) -> int | None:
+        known = self.lines.get(event.line)
+        if known is not None:
+            return self._change_line(
+                event.line, root=event.root, claimant=event.claimant, passes=event.passes, until=event.until
+            )
+        task_id = self.task_of_line(event.line)
+        if task_id is None:
+            return None
+        self.lines[event.line] = LineRecord(event.line, task_id, event.root, event.claimant, event.passes, event.until)
+        return task_id
+
+    def _claim_opened(self, event: e.ClaimOpened, _logged: e.Logged) -> int | None:
+        self.claims[event.claim_id] = ClaimRecord(event.claim_id, event.line, event.root, event.claimant, event.kind)
+        task_id = self.task_of_line(event.line)
+        if task_id is None and event.kind is ClaimKind.TRAINING:
+            # The event does not name the task; only tasks being verified have such claims, by their solver.
+            task_id = next((n for n in self._running if training_line_of(n) == event.line), None)
+            if task_id is not None:
+                self.lines[event.line] = LineRecord(event.line, task_id, event.root, event.claimant, True, 0)
+        return task_id
+
+    def _published(self, event: e.ReplayPublished | e.ProfilePublished, _logged: e.Logged) -> int | None:
+        found = self.lines.get(event.line)
+        if found is None:
+            return None
+        return self._change_line(event.line, published={**found.published, event.root: event.leaves})
+
+    def _answer_published(self, event: e.AnswerPublished, _logged: e.Logged) -> int | None:
+        return self.task_of_line(event.line)
+
+    def _accused(self, event: e.Accused, _logged: e.Logged) -> int:
+        # Root, window and claimant follow with ClaimEntered in the same transaction.
+        self.lines[event.line] = LineRecord(
+            event.line, event.task_id, bytes(32), event.accuser, False, 0, event.segment, event.draw_seed
+        )
+        task = self.tasks.get(event.task_id)
+        known = task.accusations if task is not None else ()
+        return self._change_task(event.task_id, accusations=(*known, event.line))
+
+    def _accusation_closed(self, event: e.AccusationClosed, _logged: e.Logged) -> int | None:
+        return self._change_line(event.line, is_closed=True)
+
+    def _case_opened(self, event: e.CaseOpened, logged: e.Logged) -> int | None:
+        claim = self.claims.get(event.claim_id)
+        line = self.lines.get(claim.line) if claim is not None else None
+        if claim is None or line is None:
+            return None
+        known = self.cases.get(event.case_id)
+        self.cases[event.case_id] = CaseRecord(
+            event.case_id, event.claim_id, line.task_id, event.challenger, claim.claimant, event.answer_root,
+            logged.block, moves=known.moves if known is not None else 0,
+        )  # fmt: skip
+        return self._change_line(line.id, open_cases=(*line.open_cases, event.case_id))
+
+    def _case_closed(self, event: e.CaseClosed, _logged: e.Logged) -> int | None:
+        case = self.cases.get(event.case_id)
+        if case is None:
+            return None
+        self.cases[event.case_id] = replace(case, challenger_won=event.challenger_won)
+        line = self.lines[self.claims[case.claim_id].line]
+        return self._change_line(line.id, open_cases=tuple(n for n in line.open_cases if n != event.case_id))
+
+    def _fell(self, event: e.ClaimFell, _logged: e.Logged) -> int | None:
+        return self._change_line(
+            event.line, root=event.new_root, claimant=event.new_claimant, passes=event.passes, until=event.until,
+            has_fallen=True,
+        )  # fmt: skip
+
+    def _court(self, event: e.CourtEvent, _logged: e.Logged) -> int | None:
+        if event.name == "ProgramRefuted":
+            return int(event.arguments["taskId"])
+        if event.name == "CaseOpened":
+            # The court logs a case before the claims contract does.
+            claim = self.claims.get(int(event.arguments["claimId"]))
+            return None if claim is None else self.task_of_line(claim.line)
+        case = self.cases.get(event.case_id)
+        if case is None:
+            return None
+        self.cases[event.case_id] = replace(case, moves=case.moves + 1)
+        return case.task_id
+
+    # Demands, Settlement, Stakes
+
+    def _demanded(self, event: e.ChunkDemanded, _logged: e.Logged) -> int:
+        self.demands[event.demand_id] = DemandRecord(
+            event.demand_id, event.task_id, event.asker, event.place, event.deadline
+        )
+        task = self.tasks.get(event.task_id)
+        known = task.demands if task is not None else ()
+        return self._change_task(event.task_id, demands=(*known, event.demand_id))
+
+    def _demand_closed(self, event: e.ChunkServed | e.ChunkNotServed, _logged: e.Logged) -> int:
+        known = self.demands.get(event.demand_id)
+        if known is not None:
+            self.demands[event.demand_id] = replace(known, is_open=False)
+        return event.task_id
+
+    def _released(self, event: e.ShareReleased, _logged: e.Logged) -> int:
+        self._change_share(event.task_id, event.share, state=ShareState.RELEASED)
+        return event.task_id
+
+    def _enlisted(self, event: e.Enlisted, _logged: e.Logged) -> None:
+        self.seats[event.account] = (event.seats, event.limit)
+
+    def _delisted(self, event: e.Delisted, _logged: e.Logged) -> None:
+        if event.seats:
+            self.seats[event.account] = (event.seats, self.seats.get(event.account, (0, 0))[1])
+        else:
+            self.seats.pop(event.account, None)
+
+
+_HANDLERS: dict[type[Any], Callable[[MarketView, Any, e.Logged], int | None]] = {
+    e.TaskSubmitted: MarketView._submitted,
+    e.TaskOpened: MarketView._opened,
+    e.TaskTaken: MarketView._taken,
+    e.SolverSteppedDown: MarketView._stepped_down,
+    e.ProofRegistered: MarketView._registered,
+    e.TaskFinished: MarketView._finished,
+    e.DrawDue: MarketView._draw_due,
+    e.Drawn: MarketView._drawn,
+    e.NobodyDrawn: MarketView._nobody,
+    e.VolunteersWanted: MarketView._volunteers,
+    e.RoundCommitted: MarketView._committed,
+    e.ReplayShown: MarketView._shown,
+    e.ProfileShown: MarketView._shown,
+    e.RoundDisclosed: MarketView._disclosed,
+    e.RoundVoided: MarketView._voided,
+    e.Joined: MarketView._joined,
+    e.AnswerCommitted: MarketView._answer_committed,
+    e.AnswerRevealed: MarketView._answer_revealed,
+    e.AnswerCollected: MarketView._collected,
+    e.AnswersResolved: MarketView._resolved,
+    e.JackpotReserved: MarketView._reserved,
+    e.JackpotFixed: MarketView._fixed,
+    e.ClaimEntered: MarketView._entered,
+    e.ClaimOpened: MarketView._claim_opened,
+    e.AnswerPublished: MarketView._answer_published,
+    e.ReplayPublished: MarketView._published,
+    e.ProfilePublished: MarketView._published,
+    e.Accused: MarketView._accused,
+    e.AccusationClosed: MarketView._accusation_closed,
+    e.CaseOpened: MarketView._case_opened,
+    e.CaseClosed: MarketView._case_closed,
+    e.ClaimFell: MarketView._fell,
+    e.CourtEvent: MarketView._court,
+    e.ChunkDemanded: MarketView._demanded,
+    e.ChunkServed: MarketView._demand_closed,
+    e.ChunkNotServed: MarketView._demand_closed,
+    e.ShareReleased: MarketView._released,
+    e.Enlisted: MarketView._enlisted,
+    e.Delisted: MarketView._delisted,
+}
