@@ -318,11 +318,10 @@ contract Court is ICourt {
             // What the section gives out must be what was claimed of it.
             uint256 fromEnd = operators - 1 - cursor.operator;
             Part part = self.part;
-            won = child != self.claimed
-                && (
-                    fromEnd == 0 && (part == Part.Distance || part == Part.Separation)
-                        || fromEnd == 1 && part == Part.Threshold
-                );
+            bool isOutput = part == Part.Threshold
+                ? fromEnd == 1
+                : fromEnd == 0 && (part == Part.Distance || part == Part.Separation);
+            won = isOutput && child != self.claimed;
             cursor.tree = Tree.Tensor;
             cursor.phase = Phase.Reveal;
             cursor.levels = uint8(Trees.depthOf(Trees.chunksOf(cursor.elements)));

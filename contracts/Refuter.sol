@@ -67,7 +67,7 @@ contract Refuter is IRefuter {
     /// @dev An operator's work in the tree is not its own, padding has work, or a node's work is not the sum of its children's.
     function _isWorkFaulty(RefutationEvidence calldata evidence, SectionHeader memory section)
         private
-        pure
+        view
         returns (bool faulty)
     {
         uint256 depth = Trees.depthOf(section.operators);
@@ -194,7 +194,7 @@ contract Refuter is IRefuter {
 
     function _verifyOther(RefutationEvidence calldata evidence, uint32 index, SectionHeader memory section)
         private
-        pure
+        view
     {
         if (index >= section.operators) revert WrongPlace(evidence.fault, index);
         Trees.verifyRecord(evidence.other, index, section.operators, section.root);

@@ -197,15 +197,24 @@ library Trees {
     /// @notice H(08 ‖ left hash ‖ left work ‖ right hash ‖ right work).
     function sumNode(bytes32 leftHash, uint128 leftWork, bytes32 rightHash, uint128 rightWork)
         internal
-        pure
-        returns (bytes32)
+        view
+        returns (bytes32 hash)
     {
-        return sha256(abi.encodePacked(bytes1(0x08), leftHash, leftWork, rightHash, rightWork));
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            mstore8(free, 8)
+            mstore(add(free, 1), leftHash)
+            mstore(add(free, 33), shl(128, leftWork))
+            mstore(add(free, 49), rightHash)
+            mstore(add(free, 81), shl(128, rightWork))
+            if iszero(staticcall(gas(), 2, free, 97, 0, 32)) { revert(0, 0) }
+            hash := mload(0)
+        }
     }
 
     /// @notice Reverts unless the record is number `index` of the `leaves` operators under `root`.
     /// The works on the way are only hashed here; that they do not add up is for a refutation of the program to say.
-    function verifyRecord(RecordOpening calldata opening, uint256 index, uint256 leaves, bytes32 root) internal pure {
+    function verifyRecord(RecordOpening calldata opening, uint256 index, uint256 leaves, bytes32 root) internal view {
         uint256 depth = depthOf(leaves);
         SumSibling[] calldata proof = opening.proof;
         if (proof.length != depth) revert WrongLength(proof.length, depth);
