@@ -134,7 +134,7 @@ def matmul_ratios(settings: EngineBenchSettings, say: Say) -> dict[str, float]:
             strides = (size, 1)
             matmul(left, 0, strides, right, 0, strides, out, 0, size, size, size, size, settings.threads)
 
-        result = compare(ours, lambda a=a, b=b: torch.mm(a, b), 2 * settings.repetitions)  # type: ignore[misc]
+        result = compare(ours, lambda a=a, b=b: torch.mm(a, b), 2 * settings.repetitions, 10)  # type: ignore[misc]
         ratios[str(size)] = round(result.ratio, 4)
         say(f"matmul {size}: ratio {ratios[str(size)]:.3f}")
     return ratios

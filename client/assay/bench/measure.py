@@ -21,8 +21,14 @@ class Comparison:
         return median(theirs / ours for ours, theirs in zip(self.ours, self.theirs, strict=True))
 
 
+SETTLE_SECONDS = 0.005
+"""Pause before a measurement: threads of the other side's pool spin for some milliseconds before they sleep, and would
+take a processor from this side meanwhile."""
+
+
 def seconds(action: Callable[[], object]) -> float:
     """Seconds one call takes."""
+    time.sleep(SETTLE_SECONDS)
     start = time.perf_counter()
     action()
     return time.perf_counter() - start
