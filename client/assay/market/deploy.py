@@ -89,7 +89,13 @@ def deploy_market(
             report(name, addresses[name])
     deployment = Deployment(sender.chain_id, int(started), sender.address, addresses, parameters, court)
     check_deployment(chain, deployment)
+    sender.state.put(_unfinished(sender), "")
     return deployment
+
+
+def _unfinished(sender: Sender) -> str:
+    """Under this the first nonce of a deployment is remembered until all of it is there."""
+    return f"deploy-from:{sender.chain_id}:{sender.address}"
 
 
 def _key(first: int, name: str) -> str:
@@ -98,14 +104,13 @@ def _key(first: int, name: str) -> str:
 
 def _first_nonce(sender: Sender) -> int:
     """Nonce of the first contract: that of a deployment begun and not finished, else the account's next."""
-    unfinished = f"deploy-from:{sender.chain_id}:{sender.address}"
-    known = sender.state.get(unfinished)
-    if known is not None and sender.find(_key(int(known), ORDER[-1])) is None:
+    known = sender.state.get(_unfinished(sender))
+    if known:
         return int(known)
     eth = sender.chain.web3.eth
     account = sender.chain.web3.to_checksum_address(sender.address)
     count = sender.chain.ask("asking for the nonce", lambda: eth.get_transaction_count(account, "pending"))
-    sender.state.put(unfinished, str(count))
+    sender.state.put(_unfinished(sender), str(count))
     return int(count)
 
 
