@@ -1,0 +1,44 @@
+"""Figures of a role for Prometheus."""
+
+from __future__ import annotations
+
+import time
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+
+COIN = 10**18
+
+
+class Metrics:
+    """What a role measures. Amounts in whole coins."""
+
+    def __init__(self, role: str) -> None:
+        self.registry = CollectorRegistry()
+
+        def gauge(name: str, meaning: str) -> Gauge:
+            found = Gauge(f"assay_{name}", meaning, ["role"], registry=self.registry)
+            return found.labels(role)
+
+        self.credit = gauge("credit_coins", "Earnings that can be withdrawn.")
+        self.free = gauge("stake_free_coins", "Stake that nothing holds.")
+        self.locked = gauge("stake_at_risk_coins", "Stake and seats held for tasks and rounds.")
+        self.last_success = gauge("last_success_timestamp_seconds", "When a transaction last succeeded.")
+        self.block = gauge("block", "Newest block acted on.")
+        self.queue = gauge("queue_length", "Work and transactions not finished.")
+        self.replay_seconds = gauge("last_work_seconds", "Duration of the last piece of work.")
+        self.sent = Counter(
+            "assay_transactions", "Transactions by outcome.", ["role", "outcome"], registry=self.registry
+        )
+        self.gas = Counter("assay_gas", "Gas used.", ["role"], registry=self.registry).labels(role)
+        self.role = role
+
+    def count(self, outcome: str, gas: int) -> None:
+        """A transaction has become final."""
+        self.sent.labels(self.role, outcome).inc()
+        self.gas.inc(gas)
+        if outcome == "succeeded":
+            self.last_success.set(time.time())
+
+    def serve(self, port: int) -> None:
+        """Answer Prometheus on the loopback interface."""
+        start_http_server(port, "127.0.0.1", registry=self.registry)

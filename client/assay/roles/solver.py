@@ -1,0 +1,157 @@
+"""The solver: takes tasks at a price that fits, trains them, registers the proof, answers for it, is paid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from assay.market.types import MILLION, RoundState, TaskState
+from assay.program.encoding import decode_header
+from assay.roles.common import (
+    checkpoint_proofs,
+    court_moves,
+    deposit,
+    dispute,
+    draws,
+    releasing,
+    settling,
+    timeouts,
+    withdrawal,
+)
+from assay.roles.context import Action, Context, Send, Work
+from assay.roles.demands import serve
+from assay.roles.records import TaskRecord
+
+
+@dataclass(frozen=True)
+class SolverOptions:
+    """What a solver accepts. Prices in wei for 10^12 units of work, memory in bytes, speed in units a second."""
+
+    price_per_terawork: int = 0
+    work_limit: int = 1 << 62
+    memory_limit: int = 0  # 0: no limit
+    speed: float = 1e9
+    stake_limit: int = 10 * 10**18  # most stake deposited for one task
+    least_withdrawal: int = 10**15
+
+
+def training_work(task: TaskRecord) -> int:
+    """Units of work of the whole training."""
+    return decode_header(task.posting.header).sections[0].work * task.posting.steps
+
+
+def stake_needed(context: Context, task: TaskRecord) -> int:
+    """What taking a task locks (contracts/Market.sol, stakeOf)."""
+    parameters, posting = context.access.parameters, task.posting
+    return (
+        parameters.solver_stake_floor
+        + posting.highest_reward * parameters.solver_stake_rate // MILLION
+        + posting.verifiers * posting.verifier_fee
+    )
+
+
+class Solver:
+    """Decisions of a solver. One task is trained at a time."""
+
+    name = "solver"
+
+    def __init__(self, options: SolverOptions | None = None) -> None:
+        self.options = options or SolverOptions()
+
+    def refusal(self, context: Context, task: TaskRecord) -> str | None:
+        """Why an open task is not taken now; None if it is."""
+        options, posting = self.options, task.posting
+        if task.submitter == context.me:
+            return "it is the own task"
+        if not posting.exact:
+            return "tolerant tasks are not taken by this solver yet"
+        work = training_work(task)
+        if work > options.work_limit:
+            return f"{work} units of work are more than the limit of {options.work_limit}"
+        wanted = options.price_per_terawork * work // 10**12
+        price = task.price_at(context.moment.time)
+        if price < wanted:
+            return f"the price is {price}, {wanted} is wanted"
+        if work / options.speed > posting.train_seconds:
+            return f"training takes {work / options.speed:.0f} s at this speed, the task allows {posting.train_seconds}"
+        stake = stake_needed(context, task)
+        if stake > options.stake_limit:
+            return f"the stake is {stake}, the limit {options.stake_limit}"
+        return None
+
+    def plan(self, context: Context) -> Sequence[Action]:
+        """What the solver does now."""
+        return list(self._plan(context))
+
+    def _plan(self, context: Context) -> Iterator[Action]:
+        tasks = list(context.market.tasks.values())
+        mine = [task for task in tasks if task.solver == context.me]
+        for task in mine:
+            if task.state is TaskState.TAKEN:
+                yield from self._train(context, task)
+            elif task.state is TaskState.VERIFYING:
+                yield from self._answer_for(context, task)
+            elif task.state.is_over:
+                yield from releasing(context, task)
+        if not any(task.state is TaskState.TAKEN for task in mine):
+            yield from self._take(context, [task for task in tasks if task.state is TaskState.OPEN])
+        yield from court_moves(context)
+        yield from withdrawal(context, self.options.least_withdrawal)
+
+    def _take(self, context: Context, tasks: Sequence[TaskRecord]) -> Iterator[Action]:
+        for task in tasks:
+            if self.refusal(context, task) is not None:
+                continue
+            key = f"inspect:{task.task_id:x}"
+            if context.results.failures(key) >= 3:
+                continue
+            fits = context.results.result(key)
+            if fits is None:
+                yield Work(key, lambda task=task: self.inspect(context, task))  # type: ignore[misc]
+            elif fits == "fits":
+                missing = stake_needed(context, task) - context.purse.free
+                if missing > 0:
+                    yield deposit(context, missing)
+                else:
+                    wanted = self.options.price_per_terawork * training_work(task) // 10**12
+                    call = context.access.tasks.take(task.task_id, wanted)
+                    yield Send(f"take:{task.task_id:x}:{task.relists}", call, task.task_id)
+                return
+
+    def inspect(self, context: Context, task: TaskRecord) -> str:
+        """Fetch and check the files: `fits`, or why the task is not for this machine."""
+        bundle = context.bench.bundle(task)
+        needed = 3 * bundle.task.state_bytes + sum(part.nbytes for part in bundle.task.data)
+        if self.options.memory_limit and needed > self.options.memory_limit:
+            return f"{needed} bytes of memory are more than the limit"
+        return "fits"
+
+    def _train(self, context: Context, task: TaskRecord) -> Iterator[Action]:
+        if context.moment.time > task.deadline:
+            return
+        key = f"train:{task.task_id:x}:{task.relists}"
+        proof = context.results.result(key)
+        if proof is None:
+            yield Work(key, lambda: context.bench.train(task))
+            return
+        first, last = checkpoint_proofs(proof.roots)
+        levels = proof.tree
+        call = context.access.tasks.register(task.task_id, levels[-1][0], proof.roots[-1], first, last, proof.locations)
+        yield Send(f"register:{task.task_id:x}:{task.relists}", call, task.task_id)
+
+    def _answer_for(self, context: Context, task: TaskRecord) -> Iterator[Action]:
+        yield from draws(context, task, 0)
+        yield from timeouts(context, task, 0)
+        yield from serve(context, task)
+        for share in task.rounds:
+            found = context.market.current_round(task, share)
+            if found is not None and found.state is RoundState.DISCLOSED and self.must_defend(context, found.round_id):
+                yield from dispute(context, found, task)
+        yield from settling(context, task, 0)
+
+    def must_defend(self, context: Context, line: int) -> bool:
+        """Whether a verdict says that the own proof fails, and its window nears its end. Whistleblowers earn by such cases
+        and come first, but a case of somebody else's protects nobody: it may be lost on purpose."""
+        verdict = context.market.lines[line]
+        last_quarter = context.access.parameters.dispute_seconds // 4
+        return not verdict.passes and context.moment.time > verdict.until - last_quarter
