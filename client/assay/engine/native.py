@@ -162,6 +162,11 @@ def resolve(call: str) -> Callable[..., Any]:
     return result
 
 
+def has_recorded_attention(device: torch.device) -> bool:
+    """Whether the attention kernel that tracing records exists on a device: it is the CPU's own."""
+    return device.type == "cpu"
+
+
 class _Compiler:
     """Turns the graph's nodes into calls on slots: slot numbers for every output, plus casts where precision asks."""
 
@@ -268,7 +273,7 @@ class _Compiler:
         call: Callable[[Environment], Any] | None
         if node.call in _SPECIAL:
             call = _SPECIAL[node.call](self, node)
-        elif node.call in (_ATTENTION, _ATTENTION_BACKWARD) and self.run.device.type != "cpu":
+        elif node.call in (_ATTENTION, _ATTENTION_BACKWARD) and not has_recorded_attention(self.run.device):
             call = self._attention(node)
         else:
             call = self._aten(number, node)

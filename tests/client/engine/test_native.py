@@ -115,6 +115,23 @@ def test_mixed_precision_is_coarser_but_trains_alike(task: TracedTask) -> None:
     assert all(array.dtype in (np.float32, np.int32) for array in half.copy_state())
 
 
+def test_attention_by_the_device_s_own_kernels_has_the_same_gradients(
+    task: TracedTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = native(task)
+    monkeypatch.setattr("assay.engine.native.has_recorded_attention", lambda device: False)
+    monkeypatch.setattr("torch.inference_mode", torch.no_grad)  # as on CUDA
+    chosen = native(task)
+    for step in range(2):
+        chosen.advance(step)
+    monkeypatch.undo()
+    for step in range(2):
+        recorded.advance(step)
+    assert chosen.loss() == pytest.approx(recorded.loss() or 0.0, rel=1e-5)
+    for ours, theirs in zip(chosen.copy_state(), recorded.copy_state(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
 def test_copies_of_the_state_do_not_change_with_the_run(task: TracedTask) -> None:
     run = native(task)
     before = run.copy_state()

@@ -7,16 +7,19 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import assay.program
 from assay.errors import AssayError
 from assay.program.encoding import program_root
 from assay.program.errors import GraphError, UnsupportedError
 from assay.program.graph import Graph, Node, TensorMeta, Value, dump_graph, graph_hash, load_graph
 from assay.program.lowering import lower_step
+from assay.program.lowering.__main__ import call_list
 from assay.program.operator import TensorDescriptor
 from assay.program.optimizer import SGD, AdamW, WarmupCosine, learning_rate
 from assay.program.trace import TracedTask, trace
@@ -262,3 +265,8 @@ def test_evaluation_mode_keeps_running_statistics() -> None:
     trained = train_both(module, "cross_entropy", SGD(0.1), (uniform_data(3, 2, 9, 9), token_data(5, 3)), 3, 1)
     assert trained.losses == pytest.approx(trained.torch_losses, rel=1e-5)
     assert trained.worst_update_error() < 2e-4
+
+
+def test_the_documentation_lists_every_call_that_is_lowered() -> None:
+    page = Path(assay.program.__file__).with_name("LOWERING.md").read_text()
+    assert call_list() in page.replace("\n\n", "\n")

@@ -55,7 +55,9 @@ def lowers(*calls: str) -> Callable[[_H], _H]:
 def advice(call: str) -> str:
     """What to use instead of a call that is not lowered."""
     name = call.rsplit(".", 1)[0] if call.count(".") > 1 else call
-    return INSTEAD.get(name, "write it with calls that are lowered (the documentation lists them)")
+    return INSTEAD.get(
+        name, "write it with calls that are lowered (python -m assay.program.lowering --calls lists them)"
+    )
 
 
 def dimension(place: int, rank: int) -> int:
