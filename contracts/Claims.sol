@@ -2,7 +2,7 @@
 pragma solidity 0.8.30;
 
 import {Claim, ClaimKind, IClaims} from "./interfaces/IClaims.sol";
-import {Checkpoint, Leaves, ProfileLeaf, ReplayLeaf} from "./libraries/Leaves.sol";
+import {Checkpoint, Leaves, ProfileLeaf, Registered, ReplayLeaf} from "./libraries/Leaves.sol";
 import {Trees} from "./libraries/Trees.sol";
 import {Market, State, Task, Terms} from "./Market.sol";
 import {Modules, Parameters} from "./Parameters.sol";
@@ -173,8 +173,7 @@ contract Claims is IClaims {
             leaves,
             segments,
             checkpoints,
-            terms.exact ? MARKET.checkpointRootOf(taskId) : bytes32(0),
-            Trees.depthOf(uint256(terms.segments) + 1)
+            _registered(taskId, terms)
         );
         claimId = _publish(line, ClaimKind.Replay, root, passes, 0);
         emit ReplayPublished(line, root, leaves);
@@ -211,8 +210,8 @@ contract Claims is IClaims {
     }
 
     function _record(uint256 line, bytes32 root, address claimant, ClaimKind kind) private returns (uint256 claimId) {
-        claimId = claimIdOf(line, root);
-        if (_records[claimId].claimant != claimant) {
+        claimId = claimIdOf(line, root, claimant);
+        if (_records[claimId].claimant == address(0)) {
             _records[claimId] = Record(line, root, claimant, kind);
             emit Opened(claimId, line, root, claimant, kind);
         }
@@ -241,16 +240,32 @@ contract Claims is IClaims {
 
     /// @notice Accuses a segment that was not drawn, in tolerant mode, by a replay claim of one leaf with a bond. Trace positions
     /// are those of the task's segment seed.
+    /// @param leaf The claim's only leaf.
+    /// @param checkpoint The solver's checkpoint after the segment, opened.
     /// @return line Number of the accusation.
-    function accuse(uint256 taskId, uint32 segment, ReplayLeaf[] calldata leaf) external payable returns (uint256 line) {
+    function accuse(uint256 taskId, uint32 segment, ReplayLeaf[] calldata leaf, Checkpoint[] calldata checkpoint)
+        external
+        payable
+        returns (uint256 line)
+    {
+        if (msg.value != ACCUSATION_BOND) revert WrongValue(msg.value, ACCUSATION_BOND);
+        line = accusationOf(taskId, segment, msg.sender);
+        if (_accusations[line].taskId != 0) revert AlreadyAccused(line);
+        Registered memory registered = _accusable(taskId, segment);
+        _enterAccusation(line, taskId, segment, _accusedRoot(segment, leaf, checkpoint, registered));
+        emit Accused(taskId, line, msg.sender, segment, leaf[0], VERIFICATION.shareOf(taskId, 0).segmentSeed);
+    }
+
+    /// @dev Reverts unless the segment can be accused now.
+    function _accusable(uint256 taskId, uint32 segment) private view returns (Registered memory) {
         Terms memory terms = MARKET.termsOf(taskId);
         if (terms.state != State.Verifying) revert WrongState(taskId, terms.state);
         // INVARIANT: in exact mode the training claim itself is open to everyone.
         if (terms.exact) revert WrongMode(taskId, terms.exact);
         if (segment >= terms.segments) revert NoSuchSegment(segment, terms.segments);
-        if (msg.value != ACCUSATION_BOND) revert WrongValue(msg.value, ACCUSATION_BOND);
-        uint64 drawSeed = VERIFICATION.shareOf(taskId, 0).segmentSeed;
-        if (drawSeed == 0 || !isChallengeable(taskId)) revert NotChallengeable(taskId);
+        if (VERIFICATION.shareOf(taskId, 0).segmentSeed == 0 || !isChallengeable(taskId)) {
+            revert NotChallengeable(taskId);
+        }
         for (uint8 number = 0; number < terms.verifiers; number++) {
             uint32[] memory drawn = VERIFICATION.segmentsOf(taskId, number);
             for (uint256 i = 0; i < drawn.length; i++) {
@@ -258,18 +273,10 @@ contract Claims is IClaims {
                 if (drawn[i] == segment) revert SegmentDrawn(segment);
             }
         }
-        line = accusationOf(taskId, segment, msg.sender);
-        if (_accusations[line].taskId != 0) revert AlreadyAccused(line);
-        uint32[] memory segments = new uint32[](1);
-        segments[0] = segment;
-        Checkpoint[] calldata none;
-        assembly {
-            none.offset := 0
-            none.length := 0
-        }
-        (bytes32 root, bool passes) = Leaves.replay(leaf, segments, none, 0, 0);
-        // INVARIANT: an accusation says that something is wrong.
-        if (passes) revert NothingWrong(segment);
+        return _registered(taskId, terms);
+    }
+
+    function _enterAccusation(uint256 line, uint256 taskId, uint32 segment, bytes32 root) private {
         _accusations[line] = Accusation(taskId, segment);
         pendingOf[taskId]++;
         Line storage entry = _lines[line];
@@ -279,9 +286,26 @@ contract Claims is IClaims {
         entry.bond = line;
         _published[line][root] = Published(true, false, 0);
         STAKES.enter{value: msg.value}(Class.Case, line);
-        emit Accused(taskId, line, msg.sender, segment, leaf[0], drawSeed);
         emit Entered(line, msg.sender, root, false, entry.until);
         _record(line, root, msg.sender, ClaimKind.Replay);
+    }
+
+    function _registered(uint256 taskId, Terms memory terms) private view returns (Registered memory) {
+        return Registered(MARKET.checkpointRootOf(taskId), Trees.depthOf(uint256(terms.segments) + 1), terms.exact);
+    }
+
+    function _accusedRoot(
+        uint32 segment,
+        ReplayLeaf[] calldata leaf,
+        Checkpoint[] calldata checkpoint,
+        Registered memory registered
+    ) private view returns (bytes32 root) {
+        uint32[] memory segments = new uint32[](1);
+        segments[0] = segment;
+        bool passes;
+        (root, passes) = Leaves.replay(leaf, segments, checkpoint, registered);
+        // INVARIANT: an accusation says that something is wrong.
+        if (passes) revert NothingWrong(segment);
     }
 
     /// @notice Closes an accusation that nobody can dispute any more. If what stands says that the segment fails, so does the
@@ -327,7 +351,9 @@ contract Claims is IClaims {
         } else {
             Line storage line = _lines[record.line];
             // INVARIANT: cases are opened on what holds now, while its window is open.
-            if (line.root != record.root) revert NotTheCurrentClaim(claimId, record.root, line.root);
+            if (line.root != record.root || line.claimant != record.claimant) {
+                revert NotTheCurrentClaim(claimId, record.root, line.root);
+            }
             if (block.timestamp > line.until || line.isClosed) revert WindowOver(line.until, block.timestamp);
             if (MARKET.stateOf(taskId) == State.Void) revert WrongState(taskId, State.Void);
             if (answerRoot == record.root) revert NothingToDecide(answerRoot);
@@ -545,8 +571,10 @@ contract Claims is IClaims {
     }
 
     /// @notice Number of the claim with that root in a line.
-    function claimIdOf(uint256 line, bytes32 root) public pure returns (uint256) {
-        return uint256(keccak256(abi.encode("claim", line, root)));
+    /// @dev The claimant is part of it: what an account showed in the court for a root, and the cases it let itself lose,
+    /// must not bind another that claims the same root after it.
+    function claimIdOf(uint256 line, bytes32 root, address claimant) public pure returns (uint256) {
+        return uint256(keccak256(abi.encode("claim", line, root, claimant)));
     }
 
     /// @notice Line of a task's training claim.

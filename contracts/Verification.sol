@@ -2,7 +2,7 @@
 pragma solidity 0.8.30;
 
 import {ISeeds} from "./interfaces/ISeeds.sol";
-import {Checkpoint, Leaves, ProfileLeaf, ReplayLeaf} from "./libraries/Leaves.sol";
+import {Checkpoint, Leaves, ProfileLeaf, Registered, ReplayLeaf} from "./libraries/Leaves.sol";
 import {Permutation} from "./libraries/Permutation.sol";
 import {Trees} from "./libraries/Trees.sol";
 import {Answers} from "./Answers.sol";
@@ -420,7 +420,7 @@ contract Verification {
     /// @param index Which of the two it is (0: `hidden.first`).
     /// @param salt The salt of that one.
     /// @param leaves The claim, in the order of the drawn segments.
-    /// @param checkpoints The solver's checkpoints after these segments (exact mode; else empty).
+    /// @param checkpoints The solver's checkpoints after these segments, opened.
     function showReplay(
         uint256 roundId,
         Hidden calldata hidden,
@@ -437,8 +437,9 @@ contract Verification {
             leaves,
             _segmentsOf(_shares[round.taskId][0].segmentSeed, round.share, terms),
             checkpoints,
-            terms.exact ? MARKET.checkpointRootOf(round.taskId) : bytes32(0),
-            Trees.depthOf(uint256(terms.segments) + 1)
+            Registered(
+                MARKET.checkpointRootOf(round.taskId), Trees.depthOf(uint256(terms.segments) + 1), terms.exact
+            )
         );
         _show(roundId, round, terms, hidden, index, salt, shown);
         emit ReplayShown(roundId, msg.sender, shown, leaves, round.answersUntil, round.revealsUntil, round.deadline);

@@ -51,6 +51,7 @@ interface IClaims {
     function segmentOf(uint256 claimId, uint32 leaf) external view returns (uint32);
 
     /// @notice Called by the court when a case is opened. Reverts unless the claim is open to cases now.
+    /// Claims are opened to the court, and answers made known with their leaves, by publishing them at the claims contract first.
     /// The claims contract takes the bond (`msg.value` goes with the call) and keeps it until `caseClosed`.
     /// @param answerRoot The claim the challenger says is the true one (zero for a training claim); it takes the claim's place if the challenger wins.
     function caseOpened(uint256 caseId, uint256 claimId, address challenger, bytes32 answerRoot) external payable;

@@ -22,10 +22,20 @@ struct ProfileLeaf {
     bytes32 trace;
 }
 
-/// @notice The solver's checkpoint after a segment, opened under its checkpoint root (exact mode).
+/// @notice The solver's checkpoint after a segment, opened under its checkpoint root.
 struct Checkpoint {
     bytes32 root;
     bytes32[] proof;
+}
+
+/// @notice What the solver registered, as far as it decides whether a replay passes.
+/// @param root Root of its checkpoints.
+/// @param depth Depth of that tree.
+/// @param exact Whether the task is in exact mode.
+struct Registered {
+    bytes32 root;
+    uint256 depth;
+    bool exact;
 }
 
 /// @title Leaves
@@ -41,33 +51,32 @@ library Leaves {
 
     /// @notice Root of a replay claim, and whether the replayed segments pass.
     /// @param segments Numbers of the segments.
-    /// @param checkpoints The solver's checkpoints after them; in tolerant mode empty.
-    /// @param checkpointRoot Root they are opened under, in exact mode; zero in tolerant mode.
-    /// @param depth Depth of the checkpoint tree.
+    /// @param checkpoints The solver's checkpoints after them.
     function replay(
         ReplayLeaf[] calldata leaves,
         uint32[] memory segments,
         Checkpoint[] calldata checkpoints,
-        bytes32 checkpointRoot,
-        uint256 depth
+        Registered memory registered
     ) internal view returns (bytes32 root, bool passes) {
-        bool exact = checkpointRoot != 0;
         // INVARIANT: the number of leaves follows from the task.
         if (leaves.length != segments.length) revert WrongCount(leaves.length, segments.length);
-        if (checkpoints.length != (exact ? segments.length : 0)) revert WrongCount(checkpoints.length, segments.length);
+        if (checkpoints.length != segments.length) revert WrongCount(checkpoints.length, segments.length);
         bytes32[] memory hashes = new bytes32[](leaves.length);
         passes = true;
         for (uint256 i = 0; i < leaves.length; i++) {
             ReplayLeaf calldata leaf = leaves[i];
             hashes[i] = sha256(abi.encodePacked(bytes1(0x05), segments[i], leaf.end, leaf.distance, leaf.trace));
-            if (exact) {
-                // INVARIANT: there are no distances in exact mode; equal roots pass.
-                if (leaf.distance != 0) revert DistanceInExactMode(i, leaf.distance);
-                Trees.verify(checkpoints[i].root, uint256(segments[i]) + 1, depth, checkpoints[i].proof, checkpointRoot);
-                if (checkpoints[i].root != leaf.end) passes = false;
-            } else if (!isAtMostOne(leaf.distance)) {
-                passes = false;
-            }
+            // INVARIANT: there are no distances in exact mode.
+            if (registered.exact && leaf.distance != 0) revert DistanceInExactMode(i, leaf.distance);
+            Trees.verify(
+                checkpoints[i].root,
+                uint256(segments[i]) + 1,
+                registered.depth,
+                checkpoints[i].proof,
+                registered.root
+            );
+            // A bit-equal checkpoint always passes, whatever the task's own distance program says.
+            if (checkpoints[i].root != leaf.end && (registered.exact || !isAtMostOne(leaf.distance))) passes = false;
         }
         root = rootOf(hashes);
     }

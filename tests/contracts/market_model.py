@@ -520,7 +520,8 @@ class Model:
             if not truthful:
                 leaves = [(leaves[0][0], self.random.choice([0, 0x7FC00000]), named("lie", self.random.random()))]
             root = claim_tree([segment], leaves).root
-            outcome = self.call(actor, "Claims", "publishReplay", line, leaves, [])
+            openings = self.world.openings(task_id, [segment])
+            outcome = self.call(actor, "Claims", "publishReplay", line, leaves, openings)
         if outcome:
             self.open_case(actor, outcome.value, line, root, bond)
 
@@ -563,15 +564,16 @@ class Model:
 
     def accuse(self) -> None:
         task = self.task("Verifying")
-        if task is None or task.exact:
+        if task is None or task.exact or task.id not in self.world.checkpoints:
             return
-        segment = self.random.randrange(9)
+        segment = self.random.randrange(8)
         truth = self.accused_truth(task.id, segment)
         leaf = truth if truth[0][1] == 0x40000000 else [(truth[0][0], 0x40000000, named("false accusation"))]
         bond = self.world.parameters["accusationBond"]
+        openings = self.world.openings(task.id, [segment])
         actor = self.pick(CHALLENGERS)
         line = self.world.see("Claims", "accusationOf", task.id, segment, actor)
-        outcome = self.call(actor, "Claims", "accuse", task.id, segment, leaf, value=bond)
+        outcome = self.call(actor, "Claims", "accuse", task.id, segment, leaf, openings, value=bond)
         if outcome:
             self.deposited[actor.lower()] += bond
             self.accusations[line] = (task.id, segment)

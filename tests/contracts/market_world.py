@@ -288,13 +288,14 @@ class World:
         self.do(solver, "Market", "take", task, 0)
 
     def states_of(self, task: int, cheat: int | None = None) -> list[bytes]:
-        """The solver's checkpoints; from segment `cheat` on they are wrong."""
+        """The solver's checkpoints; from segment `cheat` on they are wrong. A tolerant solver's all differ a little."""
         posting = self.postings[task]
         segments = -(-posting["steps"] // posting["interval"])
         roots = [posting["initialRoot"]]
         for segment in range(segments):
             wrong = cheat is not None and segment >= cheat
-            roots.append(named("wrong" if wrong else "state", segment + 1))
+            honest = "state" if posting["exact"] else "native state"
+            roots.append(named("wrong" if wrong else honest, segment + 1))
         return roots
 
     def register(self, solver: str, task: int, cheat: int | None = None) -> None:
@@ -405,8 +406,6 @@ class World:
         return (lie, 1 - round_.order) if round_.forced else (round_.truth, round_.order)
 
     def openings(self, task: int, segments: Sequence[int]) -> list[tuple[bytes, list[bytes]]]:
-        if not self.postings[task]["exact"]:
-            return []
         tree = self.checkpoints[task]
         return [(tree.levels[0][s + 1], tree.proof(s + 1)) for s in segments]
 

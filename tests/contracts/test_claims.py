@@ -259,7 +259,9 @@ def undrawn(round_: Round) -> int:
 def accuse(world: World, round_: Round, accuser: str = CHALLENGER, distance: int = 0x40000000) -> int:
     leaf = (named("accused end"), distance, named("accused trace", accuser))
     bond = world.parameters["accusationBond"]
-    return int(world.do(accuser, "Claims", "accuse", round_.task, undrawn(round_), [leaf], value=bond).value)
+    segment = undrawn(round_)
+    openings = world.openings(round_.task, [segment])
+    return int(world.do(accuser, "Claims", "accuse", round_.task, segment, [leaf], openings, value=bond).value)
 
 
 def test_an_accusation_that_stands_fails_the_task(world: World) -> None:
@@ -286,7 +288,9 @@ def test_a_false_accusation_falls_to_the_solver(world: World) -> None:
     round_ = disclosed(world)
     line = accuse(world, round_)
     truth = [(named("state", undrawn(round_) + 1), 0x3F000000, named("trace"))]
-    claim = world.do(SOLVER, "Claims", "publishReplay", line, truth, []).value
+    claim = world.do(
+        SOLVER, "Claims", "publishReplay", line, truth, world.openings(round_.task, [undrawn(round_)])
+    ).value
     assert world.see("Claims", "claim", claim)[3] == 1
     assert world.see("Claims", "segmentOf", claim, 0) == undrawn(round_)
     case = world.open_case(SOLVER, claim, claim_tree([undrawn(round_)], truth).root)
@@ -307,7 +311,7 @@ def test_accusations_are_refused_where_there_is_nothing_to_accuse(world: World) 
     bad = [(named("end"), 0x40000000, named("trace"))]
     task = world.registered(exact=False)
     with pytest.raises(RevertedError, match="NotChallengeable"):
-        world.do(CHALLENGER, "Claims", "accuse", task, 0, bad, value=bond)
+        world.do(CHALLENGER, "Claims", "accuse", task, 0, bad, world.openings(task, [0]), value=bond)
     round_ = world.draw(task)
     for changes, error in [
         ((task, round_.segments[0], bad, bond), "SegmentDrawn"),
@@ -317,7 +321,8 @@ def test_accusations_are_refused_where_there_is_nothing_to_accuse(world: World) 
         ((task, undrawn(round_), bad * 2, bond), "WrongCount"),
     ]:
         with pytest.raises(RevertedError, match=error):
-            world.do(CHALLENGER, "Claims", "accuse", *changes[:-1], value=changes[-1])
+            openings = world.openings(task, [min(changes[1], 7)])
+            world.do(CHALLENGER, "Claims", "accuse", *changes[:-1], openings, value=changes[-1])
     accuse(world, round_)
     with pytest.raises(RevertedError, match="AlreadyAccused"):
         accuse(world, round_)
@@ -330,7 +335,7 @@ def test_accusations_are_refused_where_there_is_nothing_to_accuse(world: World) 
     exact = world.registered(exact=True)
     world.draw(exact)
     with pytest.raises(RevertedError, match="WrongMode"):
-        world.do(CHALLENGER, "Claims", "accuse", exact, 0, bad, value=bond)
+        world.do(CHALLENGER, "Claims", "accuse", exact, 0, bad, world.openings(exact, [0]), value=bond)
 
 
 @pytest.mark.parametrize("bits", [0x3F800001, 0x7F800000, 0x7FC00000, 0xFFC00001])
@@ -344,6 +349,24 @@ def test_distances_up_to_one_pass(world: World, bits: int) -> None:
     round_ = world.draw(world.registered(exact=False))
     with pytest.raises(RevertedError, match="NothingWrong"):
         accuse(world, round_, distance=bits)
+
+
+def test_a_bit_equal_checkpoint_passes_whatever_the_distance(world: World) -> None:
+    round_ = world.draw(world.registered(exact=False))
+    segment = undrawn(round_)
+    openings = world.openings(round_.task, [segment])
+    bond = world.parameters["accusationBond"]
+    leaf = (openings[0][0], 0x7FC00000, named("trace"))
+    with pytest.raises(RevertedError, match="NothingWrong"):
+        world.do(CHALLENGER, "Claims", "accuse", round_.task, segment, [leaf], openings, value=bond)
+    round_.truth = [
+        (end, 0x7F800000, leaf[2])
+        for (end, _), leaf in zip(world.openings(round_.task, round_.segments), round_.truth, strict=True)
+    ]
+    world.finish(round_)
+    world.after_window()
+    world.do(world.deployer, "Settlement", "settle", round_.task)
+    assert world.state(round_.task) == "Settled"
 
 
 def test_an_accusation_of_a_task_that_ended_otherwise_returns_the_bond(world: World) -> None:
@@ -360,8 +383,9 @@ def test_an_accusation_of_a_task_that_ended_otherwise_returns_the_bond(world: Wo
 
 
 def test_only_the_court_refutes(world: World) -> None:
+    task = world.registered()
     with pytest.raises(RevertedError, match="NotAModule"):
-        world.do(CHALLENGER, "Claims", "programRefuted", world.registered(), CHALLENGER)
+        world.do(CHALLENGER, "Claims", "programRefuted", task, CHALLENGER)
 
 
 def test_cases_end_with_the_bond_back_when_the_program_is_refuted(world: World) -> None:
@@ -369,8 +393,9 @@ def test_cases_end_with_the_bond_back_when_the_program_is_refuted(world: World) 
     first, claim = world.challenge(CHALLENGER, round_, world.wrong(round_))
     world.do(world.deployer, "HarnessCourt", "refute", round_.task, SECOND)
     assert world.state(round_.task) == "Void"
+    root = claim_tree(round_.segments, world.wrong(round_)).root
     with pytest.raises(RevertedError, match="WrongState"):
-        world.open_case(SECOND, claim, claim_tree(round_.segments, world.wrong(round_)).root)
+        world.open_case(SECOND, claim, root)
     world.close(first, claim, won=False)
     assert world.credit(CHALLENGER) == world.parameters["caseBond"]
 

@@ -122,7 +122,7 @@ def test_ids_do_not_collide(world: World) -> None:
         }
         ids |= {world.see("Verification", "chargesOf", task, share) for share in (0, 1, 255)}
         ids |= {world.see("Claims", "accusationOf", task, segment, SOLVER) for segment in (0, 1)}
-        ids |= {world.see("Claims", "trainingLineOf", task), world.see("Claims", "claimIdOf", task, ZERO)}
+        ids |= {world.see("Claims", "trainingLineOf", task), world.see("Claims", "claimIdOf", task, ZERO, SOLVER)}
     assert len(ids) == 2 * (1 + 6 + 3 + 2 + 2)
 
 
@@ -139,13 +139,17 @@ def test_an_id_names_another_task_in_another_fork(chain: Chain) -> None:
         other.take(SOLVER, in_this_fork)
 
 
-def test_a_claim_is_named_by_its_root(world: World) -> None:
+def test_a_claim_is_named_by_its_root_and_its_claimant(world: World) -> None:
     """A case prepared against one root does not open on another claim of the same round."""
     round_ = world.draw(world.registered())
-    ids = {world.see("Claims", "claimIdOf", round_.id, root) for root in (world.true_root(round_), named("other"))}
-    assert len(ids) == 2
+    ids = {
+        world.see("Claims", "claimIdOf", round_.id, root, claimant)
+        for root in (world.true_root(round_), named("other"))
+        for claimant in (SOLVER, SUBMITTER)
+    }
+    assert len(ids) == 4
     with pytest.raises(RevertedError, match="NoSuchClaim"):
-        world.open_case(SUBMITTER, world.see("Claims", "claimIdOf", round_.id, named("other")), ZERO)
+        world.open_case(SUBMITTER, world.see("Claims", "claimIdOf", round_.id, named("other"), SOLVER), ZERO)
 
 
 @pytest.mark.parametrize("late", [0, 1])

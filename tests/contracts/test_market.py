@@ -133,8 +133,12 @@ def test_take_needs_eligible_verifiers_beside_solver_and_submitter(world: World)
     world.do(SOLVER, "Stakes", "enlist", 2, 100)
     world.verifier("submitter")
     world.verifier("small verifier", limit=5)
-    with pytest.raises(RevertedError, match="TooFewVerifiers"):
+    world.do(address_of("verifier 0"), "Stakes", "enlist", 1, 100)
+    with pytest.raises(RevertedError) as failure:
         world.take(SOLVER, task)
+    # Verifiers 0 and 2 are eligible.
+    assert (failure.value.name, failure.value.values) == ("TooFewVerifiers", (2, 3))
+    world.do(address_of("verifier 0"), "Stakes", "delist", 1)
     for verifier in ("verifier 0", "verifier 1"):
         world.do(address_of(verifier), "Stakes", "enlist", 1, 100)
     world.take(SOLVER, task)
