@@ -150,8 +150,8 @@ class Solver:
         yield from settling(context, task, 0)
 
     def must_defend(self, context: Context, line: int) -> bool:
-        """Whether a verdict says that the own proof fails, and its window nears its end. Whistleblowers earn by such cases
-        and come first, but a case of somebody else's protects nobody: it may be lost on purpose."""
+        """Whether a verdict says that the own proof fails, and its window nears its end. Whistleblowers earn by such
+        cases and come first, but a case of somebody else's protects nobody: it may be lost on purpose."""
         verdict = context.market.lines[line]
         last_quarter = context.access.parameters.dispute_seconds // 4
         return not verdict.passes and context.moment.time > verdict.until - last_quarter

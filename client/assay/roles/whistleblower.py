@@ -41,7 +41,7 @@ def expected_prize(context: Context, task: TaskRecord) -> int:
 
 
 def payout_threshold(prize: int, forced_rate: int, cost: int) -> int:
-    """The most whistleblowers with whom answering pays: J * rate / 2^(k-1) is at least the cost. No limit if it is free."""
+    """The most whistleblowers with whom answering pays: J * rate / 2^(k-1) is at least the cost; no limit at cost 0."""
     if cost == 0:
         return 1 << 30
     number = 0
