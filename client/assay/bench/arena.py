@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from eth_abi import decode as abi_decode
+from eth_abi.abi import decode as abi_decode
 from eth_utils.abi import event_abi_to_log_topic, function_abi_to_4byte_selector
 from web3 import HTTPProvider, Web3
 from web3._utils.events import get_event_data
@@ -242,11 +242,11 @@ def deploy(web3: Web3, name: str, *arguments: Any) -> Contract:
     """Deploy a packaged contract from the node's first account."""
     compiled = load_contract(name)
     factory = web3.eth.contract(abi=compiled.abi, bytecode=compiled.bytecode)
-    sender = web3.eth.accounts[0]
-    receipt = web3.eth.wait_for_transaction_receipt(
-        factory.constructor(*arguments).transact({"from": sender, "gas": GAS_LIMIT, "gasPrice": 0})  # type: ignore[typeddict-item]
-    )
-    return web3.eth.contract(address=receipt["contractAddress"], abi=compiled.abi)
+    fields: Any = {"from": web3.eth.accounts[0], "gas": GAS_LIMIT, "gasPrice": 0}
+    receipt = web3.eth.wait_for_transaction_receipt(factory.constructor(*arguments).transact(fields))
+    found: Any = web3.eth.contract(address=receipt["contractAddress"], abi=compiled.abi)
+    contract: Contract = found
+    return contract
 
 
 def make_arena(chain: LocalChain, allowance: int = ALLOWANCE, extension: int = EXTENSION) -> Arena:
@@ -255,17 +255,17 @@ def make_arena(chain: LocalChain, allowance: int = ALLOWANCE, extension: int = E
     claims, prover, refuter = deploy(web3, "ClaimsHarness"), deploy(web3, "Prover"), deploy(web3, "Refuter")
     addresses = (claims.address, prover.address, refuter.address)
     court = deploy(web3, "Court", *addresses, allowance, extension, GAS_PRICE, OVERSHOOT_PRICE)
-    web3.eth.wait_for_transaction_receipt(
-        claims.functions.setCourt(court.address).transact({"from": web3.eth.accounts[0], "gasPrice": 0})  # type: ignore[typeddict-item]
-    )
+    fields: Any = {"from": web3.eth.accounts[0], "gasPrice": 0}
+    web3.eth.wait_for_transaction_receipt(claims.functions.setCourt(court.address).transact(fields))
     contracts = {"ClaimsHarness": claims, "Prover": prover, "Refuter": refuter, "Court": court}
     items: list[Any] = [item for contract in contracts.values() for item in contract.abi]
+    events: list[Any] = [item for item in court.abi if item["type"] == "event"]
     return Arena(
         chain=chain,
         web3=web3,
         claims=claims,
         court=court,
         errors={function_abi_to_4byte_selector(item): item for item in items if item["type"] == "error"},
-        events={event_abi_to_log_topic(item): item for item in court.abi if item["type"] == "event"},  # type: ignore[arg-type]
+        events={event_abi_to_log_topic(item): item for item in events},
         sizes={name: len(web3.eth.get_code(contract.address)) for name, contract in contracts.items()},
     )

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from web3.exceptions import TimeExhausted
 
 from assay.bench.arena import Arena, PostedClaim, deploy, make_arena
 from assay.bench.sparse import FORWARD, STEPS, WEIGHT_GRADIENT, Disputed, SparseExecution, sparse_hashes
 from assay.chain.local import local_chain
 from assay.commitments import tree
 from assay.commitments.execution import ReplayLeaf
-from assay.contracts import contract_names, load_contract
 from assay.dispute import player
 from assay.dispute.case import Part
 from assay.dispute.evidence import open_replay
@@ -51,7 +49,8 @@ class CaseFigures:
 
 def measure_case(arena: Arena, disputed: Disputed) -> CaseFigures:
     """Play the dispute over one partial sum of a 10-million-parameter program, to the executed operation."""
-    claimant, challenger = (str(account) for account in arena.web3.eth.accounts[1:3])
+    accounts: Sequence[str] = arena.web3.eth.accounts
+    claimant, challenger = accounts[1], accounts[2]
     lying, honest = SparseExecution(disputed, lies=True), SparseExecution(disputed, lies=False)
     header = encode_header(lying.program)
     start = root(sparse_hashes(len(lying.program.state), "start", {}))
@@ -105,15 +104,6 @@ def measure_fma(arena: Arena) -> float:
     packed = words.astype(">u4").tobytes()
     _, total, _, count = harness.functions.measure(int(Body.FMA), packed).call({"gas": 2**40})
     return float(total) / float(count)
-
-
-def deployed_sizes() -> dict[str, int]:
-    """Bytes of runtime code of every packaged contract that is deployed for a market."""
-    sizes = {}
-    with local_chain() as chain:
-        arena = make_arena(chain)
-        sizes.update({name: size for name, size in arena.sizes.items() if TESTING_ONLY not in name})
-    return sizes
 
 
 def run_gas_bench(say: Callable[[str], None]) -> dict[str, Any]:

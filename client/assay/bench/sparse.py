@@ -1,8 +1,8 @@
 """One dispute inside an execution far too large to run: only what the two parties open has content.
 
-The program has the shapes of a character GPT of 10.8 million parameters (6 layers of 384, batch 64 of 256 tokens, AdamW).
-Every hash that no party has to explain is a random one; what lies on the way to the disputed operation is real, so
-that the court executes it. Claimant and challenger share all of it but that way.
+The program has the shapes of a character GPT of 10.8 million parameters (6 layers of 384, batch 64 of 256 tokens,
+AdamW). Every hash that no party has to explain is a random one; what lies on the way to the disputed operation is
+real, so that the court executes it. Claimant and challenger share all of it but that way.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ NUMBER = 811  # of the disputed operator
 
 
 def gpt_like_program(disputed: Disputed) -> Program:
-    """Shapes and number of operators as a lowered step has them; every other operator is a copy of a token's features."""
+    """Shapes and number of operators as a lowered step has them; every other one is a copy of tokens' features."""
     shapes = parameter_shapes()
     count = LAYERS * STEP_OPERATORS_A_LAYER + len(shapes) * STEP_OPERATORS_A_TENSOR
     filler_shape = (POSITIONS, WIDTH)

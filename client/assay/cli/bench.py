@@ -59,3 +59,13 @@ def group(text: str | None, pairs: int, as_json: bool) -> None:
 
     settings = GroupBenchSettings(text=Path(text) if text else None, pairs=pairs)
     _print(run_group_bench(settings, _say), as_json)
+
+
+@bench.command()
+@json_option
+def gas(as_json: bool) -> None:
+    """Gas of a whole dispute over a 10-million-parameter program, of its moves, and of one fused multiply-add; sizes of
+    the contracts."""
+    from assay.bench.gas import run_gas_bench
+
+    _print(run_gas_bench(_say), as_json)

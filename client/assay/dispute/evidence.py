@@ -37,7 +37,7 @@ def chunk_opening(
 def operand_opening(
     view: CaseView, execution: Execution, role: Role, source: Source, index: int, element: int
 ) -> moves.Opening:
-    """One element of one tensor that the disputed operator reads, opened under the root the court holds for its source."""
+    """One element that the disputed operator reads, opened under the root the court holds for its source."""
     step = view.cursor.step
     tensor = execution.tensor(role, step, source, index)
     if source in ROOTLESS:

@@ -197,7 +197,8 @@ class LocalExecution:
             return word_of(self._source(role, step, source)[index], position)
 
         words = np.array(list(partial_sums(record, element, read, context)), np.uint32)
-        return TensorTree(words.view(np.float32 if record.type == ElementType.FLOAT else np.int32))
+        values: Array = words.view(np.float32) if record.type == ElementType.FLOAT else words.view(np.int32)
+        return TensorTree(values)
 
     def tensor(self, role: Role, step: int, source: Source, index: int) -> ChunkTree:
         return TensorTree(self._source(role, step, source)[index])

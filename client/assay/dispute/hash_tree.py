@@ -98,7 +98,7 @@ class TensorTree:
 
 
 def nodes_above(shown: bytes, height: int, index: int, levels: int) -> dict[tuple[int, int], bytes]:
-    """Every node that a reveal of `levels` levels under the node at (height, index) shows: those given, and those between."""
+    """Every node that a reveal under the node at (height, index) shows: those given, and those between."""
     level = [shown[at : at + 32] for at in range(0, len(shown), 32)]
     found: dict[tuple[int, int], bytes] = {}
     for above in range(levels + 1):

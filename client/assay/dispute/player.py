@@ -91,8 +91,8 @@ def prove(view: CaseView, execution: Execution) -> moves.Move:
 def challenger_move(view: CaseView, execution: Execution) -> moves.Move | None:
     """The challenger's next move, given its own execution; None when it has nothing to do.
 
-    It goes to the leftmost thing it disagrees with. Where a whole tree agrees with its own, what the tree was bound to is
-    false, and it goes to the leaf that shows it. It also proves, when the claimant leaves that to it.
+    It goes to the leftmost thing it disagrees with. Where a whole tree agrees with its own, what the tree was bound
+    to is false, and it goes to the leaf that shows it. It also proves, when the claimant leaves that to it.
     """
     if view.cursor.phase == Phase.PROVE:
         return prove(view, execution)
@@ -150,7 +150,7 @@ def _siblings_shown(view: CaseView, chosen: int) -> list[bytes]:
 
 
 def _telling_leaf(view: CaseView, execution: Execution) -> int | None:
-    """The leaf to go to in a tree equal to one's own, whose binding is what is false; None: the state after the step."""
+    """The leaf to go to in a tree equal to one's own, whose binding is false; None: the state after the step."""
     tree = view.cursor.tree
     if tree == Tree.SEGMENT:
         return view.steps - 1

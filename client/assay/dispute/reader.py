@@ -47,8 +47,16 @@ def cursor_of(fields: Mapping[str, Any]) -> Cursor:
 
 def facts_of(fields: Mapping[str, Any]) -> Facts:
     """The facts from the ABI's struct."""
-    names = ("programRoot", "dataRoot", "startRoot", "endRoot", "noisyRoot", "comparedRoot", "thresholdRoot")
-    return Facts(*(bytes(fields[name]) for name in names), int(fields["taskSeed"]))
+    return Facts(
+        program_root=bytes(fields["programRoot"]),
+        data_root=bytes(fields["dataRoot"]),
+        start_root=bytes(fields["startRoot"]),
+        end_root=bytes(fields["endRoot"]),
+        noisy_root=bytes(fields["noisyRoot"]),
+        compared_root=bytes(fields["comparedRoot"]),
+        threshold_root=bytes(fields["thresholdRoot"]),
+        task_seed=int(fields["taskSeed"]),
+    )
 
 
 @dataclass

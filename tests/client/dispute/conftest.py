@@ -9,10 +9,13 @@ import pytest
 from assay.bench.arena import Arena, make_arena
 from assay.chain.local import local_chain
 
+# Shanghai's rules have no floor on the gas of calldata, below which a starved move would not even be mined.
+OPTIONS = ("--block-base-fee-per-gas", "0", "--hardfork", "shanghai")
+
 
 @pytest.fixture(scope="session")
 def court_arena() -> Iterator[Arena]:
-    with local_chain(options=("--block-base-fee-per-gas", "0")) as chain:
+    with local_chain(options=OPTIONS) as chain:
         yield make_arena(chain)
 
 

@@ -1,5 +1,5 @@
-"""A small real program, written by hand, with a bit of everything the court has to open: folds of one and of many chunks,
-gathers, the data permutation, guards, select, a running maximum, integers, uniforms, an unchanged state tensor."""
+"""A small real program, written by hand, with a bit of everything the court has to open: folds of one and of many
+chunks, gathers, the data permutation, guards, select, a running maximum, integers, uniforms, a kept tensor."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from assay.program.operator import (
     immediate,
 )
 
-F, I = ElementType.FLOAT, ElementType.INT
+F, INT = ElementType.FLOAT, ElementType.INT
 BATCH, SAMPLES, FEATURES, HIDDEN, CLASSES = 4, 16, 20, 40, 3
 
 STATE = (
     TensorDescriptor("w1", F, (HIDDEN, FEATURES)),  # 800 elements: 4 chunks
     TensorDescriptor("w2", F, (CLASSES, HIDDEN)),
     TensorDescriptor("shifted", F, (HIDDEN,)),
-    TensorDescriptor("count", I, (1,)),
+    TensorDescriptor("count", INT, (1,)),
     TensorDescriptor("total", F, (1,)),
     TensorDescriptor("fixed", F, (5,)),
     TensorDescriptor("usage", F, (SAMPLES,)),
 )
-DATA = (TensorDescriptor("x", F, (SAMPLES, FEATURES)), TensorDescriptor("y", I, (SAMPLES,)))
+DATA = (TensorDescriptor("x", F, (SAMPLES, FEATURES)), TensorDescriptor("y", INT, (SAMPLES,)))
 
 
 CONSTANTS = (np.arange(3, dtype=np.int32), np.linspace(0.1, 2.0, HIDDEN, dtype=np.float32))
@@ -80,11 +80,11 @@ def step_section(noise: float | None = None) -> Section:
     """The training step; with noise added to the new first weights where `noise` is given."""
     b = Builder([])
     f, h, c = FEATURES, HIDDEN, CLASSES
-    rows = b.op(Body.PERMUTE, (BATCH,), kind=I, p0=BATCH, p1=SAMPLES)
+    rows = b.op(Body.PERMUTE, (BATCH,), kind=INT, p0=BATCH, p1=SAMPLES)
     x = b.op(Body.GATHER, (BATCH, f), data(0, 0, 1), b.out(rows, 1, 0), p0=f, p1=SAMPLES)
-    y = b.op(Body.GATHER, (BATCH,), data(1, 0), b.out(rows, 1), kind=I, p0=1, p1=SAMPLES)
+    y = b.op(Body.GATHER, (BATCH,), data(1, 0), b.out(rows, 1), kind=INT, p0=1, p1=SAMPLES)
     hidden = b.op(Body.FOLD_FMA, (BATCH, h), b.out(x, f, 0, 1), state(0, 0, f, 1), reduced=(f,))
-    mask = b.op(Body.LT, (BATCH, h), immediate(0, 2), b.out(hidden, h, 1), kind=I)
+    mask = b.op(Body.LT, (BATCH, h), immediate(0, 2), b.out(hidden, h, 1), kind=INT)
     relu = b.op(Body.SELECT, (BATCH, h), b.out(mask, h, 1), b.out(hidden, h, 1), immediate(0, 2))
     logits = b.op(Body.FOLD_FMA, (BATCH, c), b.out(relu, h, 0, 1), state(1, 0, h, 1), reduced=(h,))
     top = b.op(Body.FOLD_MAX, (BATCH,), b.out(logits, c, 1), reduced=(c,))
@@ -93,7 +93,7 @@ def step_section(noise: float | None = None) -> Section:
     total = b.op(Body.FOLD_ADD, (BATCH,), b.out(power, c, 1), reduced=(c,))
     chance = b.op(Body.DIV, (BATCH, c), b.out(power, c, 1), b.out(total, 1, 0))
     index = Operand(Source.INDEX, 0, 0, (0, 1))
-    hot = b.op(Body.SAME, (BATCH, c), index, b.out(y, 1, 0), kind=I)
+    hot = b.op(Body.SAME, (BATCH, c), index, b.out(y, 1, 0), kind=INT)
     target = b.op(Body.TO_FLOAT, (BATCH, c), b.out(hot, c, 1))
     d_logits = b.op(Body.SUB, (BATCH, c), b.out(chance, c, 1), b.out(target, c, 1))
     d_w2 = b.op(Body.FOLD_FMA, (c, h), b.out(d_logits, 1, 0, c), b.out(relu, 0, 1, h), reduced=(BATCH,))
@@ -103,7 +103,7 @@ def step_section(noise: float | None = None) -> Section:
     rate = immediate(float_bits(-0.05), 2)
     w1 = b.op(Body.FMA, (h, f), rate, b.out(d_w1, f, 1), state(0, f, 1))
     w2 = b.op(Body.FMA, (c, h), rate, b.out(d_w2, h, 1), state(1, h, 1))
-    best = b.op(Body.FOLD_ARGMAX, (BATCH,), b.out(logits, c, 1), reduced=(c,), kind=I)
+    best = b.op(Body.FOLD_ARGMAX, (BATCH,), b.out(logits, c, 1), reduced=(c,), kind=INT)
     # One place to the right, with a padding of one half: position d - 1 where it is inside.
     inside = Guard(-1, (1,), 1, HIDDEN, 1)
     moved = b.op(Body.COPY, (h,), state(2, 0, guards=(inside,), fill=float_bits(0.5)))
@@ -112,7 +112,7 @@ def step_section(noise: float | None = None) -> Section:
     scale = Operand(Source.CONSTANT, 1, HIDDEN, (1,))
     shifted = b.op(Body.FMA, (h,), scale, b.out(drop, 1), b.out(wave, 1))
     step = Operand(Source.STEP, 0, 0, (0,))
-    counted = b.op(Body.IADD, (1,), state(3, 0), step, kind=I)
+    counted = b.op(Body.IADD, (1,), state(3, 0), step, kind=INT)
     weights = b.op(Body.FOLD_ADD, (1,), b.out(w1, 0, 1), reduced=(h * f,))  # 800 terms: 4 chunks of partial sums
     seen = b.op(
         Body.FOLD_ADD_IF,
@@ -123,8 +123,8 @@ def step_section(noise: float | None = None) -> Section:
         reduced=(BATCH,),
     )
     usage = b.op(Body.ADD, (SAMPLES,), state(6, 1), b.out(seen, 1))
-    right = b.op(Body.FOLD_IADD, (1,), b.out(best, 0, 1), reduced=(BATCH,), kind=I)
-    count = b.op(Body.IADD, (1,), b.out(counted, 0), b.out(right, 0), kind=I)
+    right = b.op(Body.FOLD_IADD, (1,), b.out(best, 0, 1), reduced=(BATCH,), kind=INT)
+    count = b.op(Body.IADD, (1,), b.out(counted, 0), b.out(right, 0), kind=INT)
     if noise is not None:
         draw = b.op(Body.UNIFORM, (h, f), p0=9)
         w1 = b.op(Body.FMA, (h, f), immediate(float_bits(noise), 2), b.out(draw, f, 1), b.out(w1, f, 1))
@@ -176,7 +176,7 @@ def start_state(seed: int = 1) -> list[Array]:
     random = np.random.default_rng(seed)
     arrays: list[Array] = []
     for part in STATE:
-        if part.type == I:
+        if part.type == INT:
             arrays.append(np.zeros(part.shape, np.int32))
         else:
             arrays.append(random.normal(0, 0.5, part.shape).astype(np.float32))

@@ -1,7 +1,7 @@
 """Whole cases on a chain: a lie of every kind at every depth, told by the claimant and by the challenger.
 
-The same lie is played twice. Where the claim was made of it, the honest challenger wins; where the claim is honest and the
-challenger believes the lie, the claimant wins.
+The same lie is played twice. Where the claim was made of it, the honest challenger wins; where the claim is honest and
+the challenger believes the lie, the claimant wins.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def test_false_claim_whose_claimant_falls_silent_loses_by_the_clock(arena: Arena
     assert outcome.gas[-1][0] == "timeout"
 
 
-# ---- Bindings between trees -------------------------------------------------------------------------------------------
+# ---- Bindings between trees -----------------------------------------------------------------------------------------
 
 
 def test_end_state_that_the_segment_tree_does_not_end_in_loses(arena: Arena, claimant: str) -> None:
@@ -195,7 +195,7 @@ def test_distance_in_exact_mode_loses_when_it_is_shown(arena: Arena, claimant: s
     assert arena.report(case_id)["challengerWon"]
 
 
-# ---- Profiles and training claims ---------------------------------------------------------------------------------------
+# ---- Profiles and training claims -----------------------------------------------------------------------------------
 
 PROFILE_CASES = [
     LieCase("clean run", Part.END, Lies(output=OutputLie(STEP, 1, number_of("FMA"), 3)), 1),

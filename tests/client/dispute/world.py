@@ -267,7 +267,7 @@ def post_replay(
     exact: bool = False,
     names: int | None = None,
 ) -> ClaimSetup:
-    """Post a replay claim of segments (0, `segment`), the second of them with lies. `names`: the number its leaf gives."""
+    """Post a replay claim of segments (0, `segment`), the second with lies. `names`: the number its leaf gives."""
     run = execution(segment, lies)
     other = ReplayLeaf(0, state_root(1), 0, b"\x01" * 32)
     leaf = replay_leaf(segment, run, 0 if exact and distance is None else distance, end)
