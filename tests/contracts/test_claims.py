@@ -320,8 +320,8 @@ def test_accusations_are_refused_where_there_is_nothing_to_accuse(world: World) 
         ((task, undrawn(round_), bad, bond - 1), "WrongValue"),
         ((task, undrawn(round_), bad * 2, bond), "WrongCount"),
     ]:
+        openings = world.openings(task, [min(changes[1], 7)])
         with pytest.raises(RevertedError, match=error):
-            openings = world.openings(task, [min(changes[1], 7)])
             world.do(CHALLENGER, "Claims", "accuse", *changes[:-1], openings, value=changes[-1])
     accuse(world, round_)
     with pytest.raises(RevertedError, match="AlreadyAccused"):

@@ -405,6 +405,46 @@ def test_several_who_cannot_fetch_in_a_row_end_the_task_unavailable(world: World
     assert world.pool == 2 * charge - world.parameters["drawBounty"]
 
 
+def test_step_backs_count_only_in_a_row(chain: Chain) -> None:
+    world = populated(chain, verifiers=5, maximalReplacements=4)
+    task = world.registered()
+    first = world.draw(task)
+    world.do(first.verifier, "Verification", "stepBack", first.id)
+    second = world.draw(task)
+    # It could fetch, and fell silent later.
+    world.commit(second)
+    world.chain.move(blocks=world.parameters["joinBlocks"] + world.parameters["showBlocks"] + 2)
+    world.do(world.deployer, "Verification", "timeout", second.id)
+    third = world.draw(task)
+    world.do(third.verifier, "Verification", "stepBack", third.id)
+    assert world.state(task) == "Verifying"
+    fourth = world.draw(task)
+    world.do(fourth.verifier, "Verification", "stepBack", fourth.id)
+    assert world.state(task) == "Unavailable"
+
+
+def test_the_pool_pays_only_draws_that_somebody_was_charged_for(world: World) -> None:
+    other = world.submit(SUBMITTER)
+    world.take(SOLVER, other)
+    world.do(SOLVER, "Market", "stepDown", other)
+    assert world.pool > world.parameters["drawBounty"]
+    task = world.submit(SUBMITTER)
+    world.take(SOLVER, task)
+    for limit in (3, 100):
+        for name in ("verifier 0", "verifier 1", "verifier 2"):
+            world.do(address_of(name), "Stakes", "enlist", 0, limit)
+        if limit == 3:
+            world.register(SOLVER, task)
+            world.chain.move(blocks=world.parameters["drawDelay"] + 1)
+            world.do(world.deployer, "Verification", "draw", task, 0)
+    # The next attempt's snapshot is from before the limits rose again.
+    world.chain.move(blocks=world.parameters["drawDelay"] + 1)
+    world.do(world.deployer, "Verification", "draw", task, 0)
+    pool = world.pool
+    world.draw(task)
+    assert (world.pool, world.credit(world.deployer)) == (pool, 0)
+
+
 def test_the_one_who_can_work_gets_the_charges_of_those_who_could_not(world: World) -> None:
     task = world.registered()
     first = world.draw(task)
