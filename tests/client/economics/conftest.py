@@ -1,0 +1,8 @@
+"""These tests play the histories of the contracts' own stateful model."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "contracts")]
