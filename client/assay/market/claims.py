@@ -31,9 +31,9 @@ class ClaimsContract(Contract):
         """Open the training claim of an exact task to the court."""
         return self.call("publishTraining", task)
 
-    def accuse(self, task: int, segment: int, leaf: ReplayLeaf, bond: int) -> Call:
-        """Accuse an undrawn segment of a tolerant task."""
-        return self.call("accuse", task, segment, [leaf], value=bond)
+    def accuse(self, task: int, segment: int, leaf: ReplayLeaf, checkpoint: Checkpoint, bond: int) -> Call:
+        """Accuse an undrawn segment of a tolerant task; `checkpoint` is the solver's after it, opened."""
+        return self.call("accuse", task, segment, [leaf], [checkpoint], value=bond)
 
     def close_accusation(self, line: int) -> Call:
         """Close an accusation that nobody can dispute any more."""
@@ -75,9 +75,9 @@ class ClaimsContract(Contract):
         return int(self.ask("pendingOf", task))
 
 
-def claim_id_of(line: int, root: bytes) -> int:
-    """Number of the claim with that root in a line."""
-    return _number(["string", "uint256", "bytes32"], ["claim", line, root])
+def claim_id_of(line: int, root: bytes, claimant: str) -> int:
+    """Number of the claim of an account with that root in a line."""
+    return _number(["string", "uint256", "bytes32", "address"], ["claim", line, root, claimant])
 
 
 def training_line_of(task: int) -> int:

@@ -35,9 +35,9 @@ class CourtContract(Contract):
         return self.call("refuteProgram", task, header, evidence)
 
     def case(self, case_id: int) -> dict[str, Any]:
-        """A case as it stands (`assay.dispute.reader.view_of`)."""
-        found: dict[str, Any] = self.ask("caseOf", case_id)
-        return found
+        """A case as it stands, with its `cursor` (`assay.dispute.reader.view_of`)."""
+        case, cursor = self.ask("caseOf", case_id)
+        return {**case, "cursor": cursor}
 
     def position(self, case_id: int) -> bytes:
         """What the next move must answer."""

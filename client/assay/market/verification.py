@@ -54,7 +54,7 @@ class VerificationContract(Contract):
         leaves: Sequence[ReplayLeaf],
         checkpoints: Sequence[Checkpoint],
     ) -> Call:
-        """Show the claim that the lottery demands; `checkpoints` are opened in exact mode and empty otherwise."""
+        """Show the claim that the lottery demands; `checkpoints` are the solver's after these segments, opened."""
         return self.call("showReplay", round_id, hidden, index, salt, list(leaves), list(checkpoints))
 
     def show_profile(

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from assay.market import events as e
-from assay.market.claims import training_line_of
+from assay.market.claims import claim_id_of, training_line_of
 from assay.market.errors import UnknownTaskError
 from assay.market.records import (
     CaseRecord,
@@ -43,6 +43,7 @@ class MarketView:
         self.demands: dict[int, DemandRecord] = {}
         self.seats: dict[str, tuple[int, int]] = {}
         self._running: set[int] = set()
+        self._entered_first: dict[int, e.ClaimEntered] = {}
 
     # -- questions -----------------------------------------------------------------------------------------------
 
@@ -94,7 +95,7 @@ class MarketView:
         record = self.lines.get(line)
         if record is None:
             return None
-        return next((c for c in self.claims.values() if c.line == line and c.root == record.root), None)
+        return self.claims.get(claim_id_of(line, record.root, record.claimant))
 
     def cases_of(self, task_id: int, only_open: bool = False) -> list[CaseRecord]:
         """Cases on any claim of a task."""
@@ -289,6 +290,8 @@ class MarketView:
             )
         task_id = self.task_of_line(event.line)
         if task_id is None:
+            # An accusation: which task it is about follows in the same transaction.
+            self._entered_first[event.line] = event
             return None
         self.lines[event.line] = LineRecord(event.line, task_id, event.root, event.claimant, event.passes, event.until)
         return task_id
@@ -312,11 +315,13 @@ class MarketView:
     def _answer_published(self, event: e.AnswerPublished, _logged: e.Logged) -> int | None:
         return self.task_of_line(event.line)
 
-    def _accused(self, event: e.Accused, _logged: e.Logged) -> int:
-        # Root, window and claimant follow with ClaimEntered in the same transaction.
+    def _accused(self, event: e.Accused, logged: e.Logged) -> int:
         self.lines[event.line] = LineRecord(
             event.line, event.task_id, bytes(32), event.accuser, False, 0, event.segment, event.draw_seed
         )
+        entered = self._entered_first.pop(event.line, None)
+        if entered is not None:
+            self._entered(entered, logged)
         task = self.tasks.get(event.task_id)
         known = task.accusations if task is not None else ()
         return self._change_task(event.task_id, accusations=(*known, event.line))
