@@ -9,8 +9,9 @@ from pathlib import Path
 import click
 
 from assay.accounts import open_keystore, read_password
+from assay.chain.rpc import Chain
 from assay.chain.sender import FeePolicy, Sender
-from assay.market.connection import Market, connect
+from assay.market.connection import Market, connect, open_chain
 from assay.market.deployment import Deployment, read_deployment
 from assay.market.reader import MarketReader
 from assay.settings import Settings, SettingsError
@@ -65,12 +66,28 @@ def fee_policy(settings: Settings) -> FeePolicy:
 
 @contextlib.contextmanager
 def open_sender(settings: Settings, market: Market) -> Iterator[Sender]:
-    """The account's sender. Its journal lies in `state.folder`, which one process at a time owns: a role that runs for
-    the same account would use the same nonces."""
+    """The account's sender on a market's chain.
+
+    Its journal lies in `state.folder`, which one process at a time owns: a role that runs for the same account would
+    use the same nonces.
+    """
+    with _sender(settings, market.chain) as sender:
+        yield sender
+
+
+@contextlib.contextmanager
+def open_chain_sender(settings: Settings) -> Iterator[Sender]:
+    """The account's sender on the settings' chain, before there is any deployment."""
+    with _sender(settings, open_chain(settings.text("chain.url"))) as sender:
+        yield sender
+
+
+@contextlib.contextmanager
+def _sender(settings: Settings, chain: Chain) -> Iterator[Sender]:
     path = keystore_path(settings)
     account = open_keystore(path, read_password(f"password of {path}: ", settings.text("account.password_file")))
     with StateFolder(Path(settings.text("state.folder"))) as state:
-        yield Sender(market.chain, account, state, fee_policy(settings), settings.whole("chain.confirmations"))
+        yield Sender(chain, account, state, fee_policy(settings), settings.whole("chain.confirmations"))
 
 
 def note(sentence: str, as_json: bool) -> None:
