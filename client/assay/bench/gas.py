@@ -10,6 +10,7 @@ import numpy as np
 
 from assay.bench.arena import Arena, PostedClaim, deploy, make_arena
 from assay.bench.sparse import FORWARD, STEPS, WEIGHT_GRADIENT, Disputed, SparseExecution, sparse_hashes
+from assay.bench.task_gas import measure_task
 from assay.chain.local import local_chain
 from assay.commitments import tree
 from assay.commitments.execution import ReplayLeaf
@@ -112,6 +113,8 @@ def run_gas_bench(say: Callable[[str], None]) -> dict[str, Any]:
         arena = make_arena(chain)
         cases = [measure_case(arena, disputed) for disputed in (FORWARD, WEIGHT_GRADIENT)]
         fma = measure_fma(arena)
+    task = measure_task(say)
+    sizes = {**arena.sizes, **task.sizes}
     for case in cases:
         say(f"{case.name}: {case.moves} moves, {case.total} gas, largest move {case.largest_move}, last {case.last}")
     return {
@@ -122,5 +125,7 @@ def run_gas_bench(say: Callable[[str], None]) -> dict[str, Any]:
         "case_gas": max(case.total for case in cases),
         "case_moves": max(case.moves for case in cases),
         "moves": {name: max(c.by_function.get(name, 0) for c in cases) for c in cases for name in c.by_function},
-        "code_size_max": max(arena.sizes[name] for name in arena.sizes if TESTING_ONLY not in name),
+        "task_gas": sum(task.gas.values()),
+        "task": task.gas,
+        "code_size_max": max(size for name, size in sizes.items() if TESTING_ONLY not in name),
     }
