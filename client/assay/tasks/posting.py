@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from assay.market.parameters import Parameters
 from assay.market.types import Posting
@@ -10,8 +11,11 @@ from assay.program.encoding import encode_header
 from assay.program.operator import Program, Role
 from assay.tasks.bundle import Bundle
 from assay.tasks.errors import BundleError
-from assay.tasks.task_file import MarketTerms
 from assay.training.task import Mode
+
+if TYPE_CHECKING:
+    # Reading task files imports PyTorch, which roles that only check postings need not wait for.
+    from assay.tasks.task_file import MarketTerms
 
 MILLION = 1_000_000
 TERAWORK = 10**12
