@@ -3,7 +3,7 @@ eight drawn. The roots are made up: without a dispute no contract looks behind t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -51,7 +51,8 @@ class _Play:
     def __init__(self, running: LocalMarket) -> None:
         self.market: Market = running.market
         self.web3 = running.market.chain.web3
-        self.submitter, self.solver, self.verifier = self.web3.eth.accounts[1:4]
+        accounts: Sequence[str] = self.web3.eth.accounts
+        self.submitter, self.solver, self.verifier = accounts[1], accounts[2], accounts[3]
         self.gas: dict[str, int] = {}
 
     def send(self, sender: str, call: Call, name: str | None = None) -> Any:
@@ -187,7 +188,7 @@ def _verify(play: _Play, task: int, states: list[bytes]) -> int:
     salt = salt_of(secret, round_id, 0)
     play.send(play.verifier, verification.show_replay(round_id, hidden, 0, salt, leaves, checkpoints), "show")
     shown_by = play.market.verification.round(round_id)
-    now = int(play.web3.eth.get_block("latest")["timestamp"])  # type: ignore[typeddict-item]
+    now = int(play.web3.eth.get_block("latest")["timestamp"])
     play.wait(max(0, shown_by.reveals_until - now) + 1)
     shown = Shown(hidden, seed, 0, claim_root(truth), bytes(32), True)
     play.send(play.verifier, verification.disclose(round_id, secret, 0, shown, NO_DERIVATION), "disclose")
