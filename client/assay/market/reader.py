@@ -5,9 +5,11 @@ After a reorganisation the logs of the lost blocks are deleted and the view is m
 
 from __future__ import annotations
 
+import fcntl
 import json
 import sqlite3
 from pathlib import Path
+from typing import IO
 
 from assay.chain.logs import Cursor, LogReader
 from assay.market.connection import Market
@@ -22,15 +24,16 @@ TOPIC_BYTES = 32
 class MarketReader:
     """Follows one deployment. One thread at a time.
 
-    `path` is a cache on disk, None for memory; it may be deleted at any time. `confirmations` as for a `Sender`: 1
-    takes events of the newest block.
+    `path` is a cache on disk, None for memory; it may be deleted at any time, and while one reader uses it others keep
+    their logs in memory. `confirmations` as for a `Sender`: 1 takes events of the newest block.
     """
 
     def __init__(self, market: Market, path: Path | None = None, confirmations: int = 1) -> None:
         self.market = market
         self._names = {address.lower(): name for name, address in market.addresses.items()}
         self._logs = LogReader(market.chain, list(market.addresses.values()), max(0, confirmations - 1))
-        self._database = _open(path, self._identity())
+        self._lock = None if path is None else _lock(path)
+        self._database = _open(path if self._lock is not None else None, self._identity())
         self.view = MarketView()
         self._cursor = self._saved_cursor()
         self._rebuild()
@@ -129,6 +132,8 @@ class MarketReader:
     def close(self) -> None:
         """Let go of the cache."""
         self._database.close()
+        if self._lock is not None:
+            self._lock.close()
 
 
 def _raw(row: tuple[int, int, str, str, bytes, bytes]) -> RawLog:
@@ -137,11 +142,24 @@ def _raw(row: tuple[int, int, str, str, bytes, bytes]) -> RawLog:
     return RawLog(block, place, transaction, contract, parts, data)
 
 
+def _lock(path: Path) -> IO[str] | None:
+    """Exclusive use of a cache, or None where another reader has it or the folder cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.with_name(path.name + ".lock").open("a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        return file
+    except OSError:
+        return None
+
+
 def _open(path: Path | None, identity: str) -> sqlite3.Connection:
     """The cache. One that belongs to another deployment, or is damaged, is made anew."""
     try:
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
         database = sqlite3.connect(":memory:" if path is None else path, check_same_thread=False)
         try:
             return _prepared(database, identity)

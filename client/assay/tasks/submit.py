@@ -18,8 +18,8 @@ from assay.market.explain import coins
 from assay.market.types import Posting
 from assay.tasks.errors import TaskFileError
 
-FALLBACK_SUBMIT_GAS = 900_000
-"""Of a submission in exact mode, where the account cannot be asked for: measured with some margin."""
+FALLBACK_SUBMIT_GAS = 400_000
+"""Of a submission: measured 330 000, with some margin for the length of the locations."""
 
 
 @dataclass(frozen=True)

@@ -224,3 +224,8 @@ def test_a_damaged_or_foreign_cache_is_made_anew(world: World, make_posting: Pos
     again = MarketReader(world.market, path)
     again.poll()
     assert set(again.view.tasks) == {task}
+    # A second reader does not wait for the first: it keeps its own logs.
+    beside = MarketReader(world.market, path)
+    assert beside.poll()
+    assert beside.view.tasks == again.view.tasks
+    assert again.poll() == []

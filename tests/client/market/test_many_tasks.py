@@ -1,0 +1,80 @@
+"""A reader follows a thousand open tasks in little memory and time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from assay.market.deployment import write_deployment
+
+from .conftest import PostingMaker, World
+
+TASKS = 1000
+CLIENT = Path(__file__).resolve().parents[3] / "client"
+FOLLOW = """
+import json, resource, sys, time
+from pathlib import Path
+from assay.market.connection import connect
+from assay.market.reader import MarketReader
+
+reader = MarketReader(connect(sys.argv[1], Path(sys.argv[2])))
+begin = time.perf_counter()
+reader.poll()
+first = time.perf_counter() - begin
+begin, used = time.perf_counter(), time.process_time()
+for _ in range(20):
+    reader.poll()
+    assert sum(1 for _ in reader.view.running()) == len(reader.view.tasks)
+used = (time.process_time() - used) / 20
+print(json.dumps({
+    "tasks": len(reader.view.tasks),
+    "first": first,
+    "poll": used,
+    "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+}))
+"""
+
+
+@pytest.mark.slow
+def test_a_thousand_open_tasks_are_followed_cheaply(world: World, make_posting: PostingMaker, tmp_path: Path) -> None:
+    market = world.market
+    sender = world.address(5)
+    world.request("anvil_setBalance", sender, hex(10**24))
+    for number in range(TASKS):
+        posting = make_posting(task_seed=number)
+        if number == 0:
+            escrow = market.tasks.escrow_of(posting)
+        call = market.tasks.submit(posting, escrow)
+        world.request(
+            "eth_sendTransaction",
+            {
+                "from": sender,
+                "to": call.to,
+                "data": "0x" + call.data.hex(),
+                "value": hex(escrow),
+                "gas": hex(2_000_000),
+            },
+        )
+    for _ in range(100):  # anvil mines behind the requests
+        if market.tasks.ask("submitted", sender) == TASKS:
+            break
+        world.request("evm_mine")
+    write_deployment(world.running.deployment, tmp_path / "deployment.json")
+    output = subprocess.run(
+        [sys.executable, "-c", FOLLOW, world.running.chain.url, str(tmp_path / "deployment.json")],
+        env={**os.environ, "PYTHONPATH": str(CLIENT)},
+        check=True,
+        capture_output=True,
+        timeout=120,
+    ).stdout
+    found = json.loads(output)
+    print(found)
+    assert found["tasks"] == TASKS
+    assert found["mib"] < 200
+    # One look a second costs less than 5 % of a core.
+    assert found["poll"] < 0.05
