@@ -21,15 +21,22 @@ def free_gas() -> None:
         brownie.network.gas_price(0)
 
 
+def on_network(request: pytest.FixtureRequest) -> bool:
+    """Whether a test's chain is Brownie's node: for the smoke tests, and for all with ASSAY_CHAIN=network."""
+    return bool(request.node.get_closest_marker("smoke")) or os.environ.get("ASSAY_CHAIN") == "network"
+
+
 @pytest.fixture(autouse=True)
-def isolation(fn_isolation: None) -> None:
-    """Every test starts from the chain as the fixtures of its module left it."""
+def isolation(request: pytest.FixtureRequest) -> None:
+    """Tests on the node start from the chain as their module's fixtures left it; others have their own chain."""
+    if "chain" not in request.fixturenames or on_network(request):
+        request.getfixturevalue("fn_isolation")
 
 
 @pytest.fixture
 def chain(request: pytest.FixtureRequest) -> Chain:
-    """An EVM in this process; for smoke tests, or all with ASSAY_CHAIN=network, Brownie's node."""
-    if request.node.get_closest_marker("smoke") or os.environ.get("ASSAY_CHAIN") == "network":
+    """The chain a test of the market runs on: Brownie's node, or an EVM in this process."""
+    if on_network(request):
         return NetworkChain(artifacts(), brownie.web3)
     return RevmChain(artifacts())
 
