@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from assay.chain.sender import Outcome, Sender
 from assay.demo.case_report import CaseReport, report_case
@@ -53,6 +54,19 @@ class Act:
         """Note whether something is as it must be."""
         self.checks.append((sentence, bool(true)))
 
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`: amounts as decimal text, in wei."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "ok": self.ok,
+            "checks": [{"check": sentence, "ok": true} for sentence, true in self.checks],
+            "transactions": self.transactions,
+            "seconds": round(self.seconds, 2),
+            "before": {name: str(amount) for name, amount in self.before.items()},
+            "after": {name: str(amount) for name, amount in self.after.items()},
+        }
+
 
 @dataclass(frozen=True)
 class Model:
@@ -60,6 +74,9 @@ class Model:
 
     path: Path
     test_accuracy: float
+
+    def as_json(self) -> dict[str, Any]:
+        return {"path": str(self.path), "test_accuracy": self.test_accuracy}
 
 
 class Play:
@@ -146,15 +163,18 @@ class Play:
             if case.claim_id in market.claims and market.claims[case.claim_id].line == line
         ]
 
+    def gather(self) -> None:
+        """The honest roles, on stage and on the roll."""
+        for name in ("verifier", "whistleblower", "solver"):
+            self.start(name)
+        verifier, stakes = self.address("verifier"), self.stage.market.stakes
+        self.stage.play_until("a verifier on the roll", lambda: stakes.seats(verifier) > 0)
+
     # ---- Acts -------------------------------------------------------------------------------------------------------
 
     def honest(self, act: Act) -> None:
         """(a) A solver trains, is verified, is paid; the submitter fetches the proven model."""
-        for name in ("verifier", "whistleblower", "solver"):
-            self.start(name)
-        self.stage.play_until(
-            "a verifier on the roll", lambda: self.stage.market.stakes.seats(self.address("verifier")) > 0
-        )
+        self.gather()
         task = self.until_over(self.submit().task_id)
         solver, verifier = self.address("solver"), self.address("verifier")
         act.check("the task is settled", task.state is TaskState.SETTLED)
@@ -182,6 +202,7 @@ class Play:
 
     def lying_verifier(self, act: Act) -> None:
         """(c) A verifier's claim is false in one multiply-add; a whistleblower goes to court, the chain executes it."""
+        self.gather()
         self.start("lying verifier")
         liar = self.address("lying verifier")
         self.stage.play_until("the liar on the roll", lambda: self.stage.market.stakes.seats(liar) > 0)
@@ -208,17 +229,19 @@ class Play:
         self.stage.stop("lying verifier")
 
     def jackpot(self, act: Act) -> None:
-        """(d) The lottery forces a verifier to show a false claim; the whistleblower answers rightly, wins the jackpot."""
+        """(d) The lottery forces a verifier to show a false claim; the whistleblower answers rightly: the jackpot."""
+        self.gather()
         for _ in range(12):
             task = self.until_over(self.submit().task_id)
             found = self.round_of(task, "verifier")
-            if found is not None and found.forced:
+            prize = 0 if found is None else self.stage.market.jackpot.prize(found.round_id)
+            # The first taxes and lost stakes fill the pool: without them there is no prize.
+            if found is not None and found.forced and prize > 0:
                 break
         else:
             raise ActError("twelve rounds and none was forced: that happens once in four thousand runs, try again")
         assert found is not None
         me = self.address("whistleblower")
-        prize = self.stage.market.jackpot.prize(found.round_id)
         won = self.moved(Class.ROUND, found.round_id, Class.CREDIT, me)
         act.check("a false claim was shown and answered rightly", found.forced and me in found.collected)
         act.check("the jackpot is not empty", prize > 0)
@@ -229,6 +252,7 @@ class Play:
 
     def false_accusation(self, act: Act) -> None:
         """(e) An honest proof is accused; the case is lost, and with it the bond."""
+        self.gather()
         self.start("false accuser")
         accuser = self.address("false accuser")
         task = self.until_over(self.submit().task_id, limit=240)
@@ -246,6 +270,7 @@ class Play:
 
     def cheating_solver(self, act: Act) -> None:
         """(b) A solver posts checkpoints that nobody trained; the drawn replay finds it, its stake is lost."""
+        self.gather()
         self.stage.stop("solver")
         self.start("cheating solver")
         task = self.until_over(self.submit().task_id)
@@ -253,13 +278,38 @@ class Play:
         act.check("the cheat took the task", task.solver == cheat)
         act.check("the task failed", task.state is TaskState.FAILED)
         act.check("the cheat lost its stake", self.stage.market.stakes.locked(cheat) == 0)
-        act.check("the cheat was paid nothing", self.moved(Class.ESCROW, task.task_id, Class.CREDIT, cheat) == 0)
+        # Whoever carries out a draw has its bounty, whatever else it did.
+        earned = self.moved(Class.ESCROW, task.task_id, Class.CREDIT, cheat)
+        act.check("the cheat was paid nothing for its work", earned in (0, PARAMETERS.draw_bounty))
         submitter = self.address("submitter")
         back = self.moved(Class.ESCROW, task.task_id, Class.CREDIT, submitter)
         act.check("the submitter has its reward back", back >= task.posting.highest_reward)
         share = self.moved(Class.ESCROW, task.task_id, Class.CREDIT, self.address("verifier"))
         act.check("the verifier earned its fee and a share", share > task.posting.verifier_fee)
         self.stage.stop("cheating solver")
+
+    # ---- Accounts ---------------------------------------------------------------------------------------------------
+
+    def ledger(self) -> tuple[int, int]:
+        """What all buckets of the ledger hold, and what its contract has, in wei."""
+        stakes = self.stage.market.stakes
+        return stakes.total(), int(self.stage.market.chain.web3.eth.get_balance(stakes.address))
+
+    def payments(self) -> list[tuple[str, str, int]]:
+        """Who paid whom: sums of what the ledger moved, by kind and account, in wei."""
+        names = {int(str(account.address), 16): name for name, account in self.stage.accounts.items()}
+        sums: dict[tuple[str, str], int] = {}
+        for placed in self.stage.reader.logs:
+            if (placed.log.contract, placed.log.name) != ("Stakes", "Moved"):
+                continue
+            event = placed.log.arguments
+            ends = []
+            for kind, number in ((event["from"], event["fromId"]), (event["to"], event["toId"])):
+                owner = names.get(number)
+                ends.append(f"{Class(kind).name.lower()}{f' of the {owner}' if owner else ''}")
+            pair = (ends[0], ends[1])
+            sums[pair] = sums.get(pair, 0) + event["amount"]
+        return [(source, target, amount) for (source, target), amount in sorted(sums.items())]
 
     # ---- The whole play ---------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from eth_abi.abi import decode
@@ -55,14 +55,49 @@ class CaseReport:
     def gas(self) -> int:
         return sum(move.gas for move in self.moves)
 
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`; words in hexadecimal."""
+        operation = self.operation
+        return {
+            "case": f"{self.case_id:#x}",
+            "challenger_won": self.challenger_won,
+            "moves": [asdict(move) for move in self.moves],
+            "gas": self.gas,
+            "operation": None
+            if operation is None
+            else {
+                "body": operation.body,
+                "step": operation.step,
+                "operator": operation.operator,
+                "element": operation.element,
+                "term": operation.term,
+                "operands": [f"{word:#010x}" for word in operation.operands],
+                "accumulator": None if operation.accumulator is None else f"{operation.accumulator:#010x}",
+                "result": f"{operation.result:#010x}",
+                "claimed": f"{operation.claimed:#010x}",
+            },
+        }
+
+    def describe(self) -> str:
+        """The case in two sentences."""
+        text = f"The case took {len(self.moves)} transactions and {self.gas} gas."
+        operation = self.operation
+        if operation is not None:
+            read = ", ".join(f"{word:#010x}" for word in operation.operands)
+            onto = "" if operation.accumulator is None else f" onto {operation.accumulator:#010x}"
+            text += (
+                f" The chain executed one {operation.body} (step {operation.step}, operator {operation.operator}, "
+                f"element {operation.element}, term {operation.term}) of {read}{onto}: {operation.result:#010x}, "
+                f"claimed was {operation.claimed:#010x}."
+            )
+        return text
+
 
 def report_case(market: Market, case_id: int) -> CaseReport:
     """Read a closed case from the chain."""
     court, eth = market.court, market.chain.web3.eth
     topics: Any = [None, "0x" + case_id.to_bytes(32, "big").hex()]
-    logs = eth.get_logs(
-        {"address": court.address, "topics": topics, "fromBlock": market.deployment.block}  # type: ignore[typeddict-item]
-    )
+    logs = eth.get_logs({"address": court.address, "topics": topics, "fromBlock": market.deployment.block})
     moves: dict[str, CaseMove] = {}
     won, operation = False, None
     for log in logs:

@@ -158,6 +158,8 @@ class Whistleblower:
 
 def accuse_training(context: Context, task: TaskRecord, segment: int) -> Iterator[Action]:
     """Dispute the solver's checkpoint after a segment (exact mode)."""
+    if task.solver is None:
+        return
     claim_id = claim_id_of(training_line_of(task.task_id), task.checkpoint_root, task.solver)
     if any(c.claim_id == claim_id and c.challenger == context.me for c in context.market.cases.values()):
         return

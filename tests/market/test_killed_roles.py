@@ -1,0 +1,107 @@
+"""Roles killed (SIGKILL) after every single thing they write down, and started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny_market import SOLVER, VERIFIER, WITNESS, World, run_and_die
+
+from assay.market.types import Class, TaskState
+from assay.roles.context import Player
+from assay.roles.solver import Solver
+from assay.roles.verifier import Verifier
+from assay.roles.whistleblower import Whistleblower, WhistleblowerOptions
+
+pytestmark = pytest.mark.slow
+
+MAKERS: dict[int, Callable[[], Player]] = {
+    SOLVER: Solver,
+    VERIFIER: Verifier,
+    WITNESS: lambda: Whistleblower(WhistleblowerOptions(audits=0)),
+}
+ONCE = {
+    SOLVER: {"deposit": 1, "take": 1, "register": 1},
+    VERIFIER: {"deposit": 1, "enlist": 1, "commit": 1, "showReplay": 1, "disclose": 1},
+    WITNESS: {"deposit": 1, "join": 1, "commitAnswer": 1, "revealAnswer": 1, "collect": 1},
+}
+
+
+class Mortal:
+    """A role in a child process that dies at every write and is born again."""
+
+    def __init__(self, world: World, place: int, status: Path) -> None:
+        self.world, self.place, self.status = world, place, status
+        self.deaths, self.child = 0, 0
+        self.bear()
+
+    def bear(self) -> None:
+        self.status.unlink(missing_ok=True)
+        self.child = os.fork()
+        if self.child == 0:
+            try:
+                run_and_die(self.world, self.place, MAKERS[self.place], self.status)
+            finally:
+                os._exit(1)
+
+    def is_idle(self) -> bool:
+        """Whether the role waits at the newest block; a dead one is born again."""
+        ended, status = os.waitpid(self.child, os.WNOHANG)
+        if ended:
+            assert os.WIFSIGNALED(status), f"the role ended by itself with status {status}"
+            assert os.WTERMSIG(status) == signal.SIGKILL
+            self.deaths += 1
+            self.bear()
+            return False
+        if not self.status.exists():
+            return False
+        head = self.world.reader.moment.block
+        return bool(json.loads(self.status.read_text())["waiting"] == head)
+
+    def end(self) -> None:
+        os.kill(self.child, signal.SIGKILL)
+        os.waitpid(self.child, 0)
+
+
+@pytest.mark.parametrize("place", [VERIFIER, SOLVER, WITNESS], ids=["verifier", "solver", "whistleblower"])
+def test_a_role_killed_at_every_write_acts_once_and_keeps_its_deposit(world: World, place: int, tmp_path: Path) -> None:
+    mortal = Mortal(world, place, tmp_path / "status")
+    try:
+        world.nodes = [world.node(each, [MAKERS[each]()]) for each in MAKERS if each != place]
+        stakes = world.market.stakes
+        everyone = [world.address(each) for each in MAKERS]
+        world.play(lambda: stakes.seats(everyone[1]) == 1 and stakes.free(everyone[2]) > 0, mortal.is_idle, limit=150)
+        task = world.submit()
+
+        def is_over() -> bool:
+            return world.reader.market.tasks[task].state.is_over
+
+        world.play(is_over, mortal.is_idle, limit=300)
+        # Until the last bond is collected.
+        last = time.monotonic() + 60
+        while not (mortal.is_idle() and stakes.balance(Class.ROUND, _round(world, task)) == 0):
+            assert time.monotonic() < last
+            for node in world.nodes:
+                node.turn()
+            world.reader.poll()
+            time.sleep(0.02)
+    finally:
+        mortal.end()
+    assert world.market.tasks.state(task) is TaskState.SETTLED
+    assert mortal.deaths >= 2 * len(ONCE[place])
+    calls = Counter(world.calls(place))
+    assert {name: calls[name] for name in ONCE[place]} == ONCE[place]
+    assert stakes.locked(world.address(place)) == 0
+    if place == VERIFIER:
+        assert stakes.free(world.address(place)) == world.market.parameters.seat
+
+
+def _round(world: World, task: int) -> int:
+    record = world.reader.market.tasks[task]
+    return record.rounds[0][-1]
