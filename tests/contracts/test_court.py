@@ -63,13 +63,13 @@ def open_case(court: Any, challenger: Any, claim_id: int, bond: int | None = Non
 
 
 @pytest.mark.smoke
-def test_a_case_opens_and_a_silent_claimant_loses_it(court: Any, claims: Any, accounts: Any, chain: Any) -> None:
+def test_a_case_opens_and_a_silent_claimant_loses_it(court: Any, claims: Any, accounts: Any) -> None:
     case_id = open_case(court, accounts[2], post_training_claim(claims, accounts[1]))
     assert court.caseOf(case_id)[1][0] == EXPAND
     with brownie.reverts():
         court.timeout(case_id, {"from": accounts[3]})
-    chain.sleep(ALLOWANCE + 1)
-    chain.mine()
+    brownie.chain.sleep(ALLOWANCE + 1)
+    brownie.chain.mine()
     transaction = court.timeout(case_id, {"from": accounts[3]})
     assert transaction.events["CaseClosed"]["challengerWon"]
     assert court.caseOf(case_id)[1][0] == CLOSED
