@@ -1,0 +1,177 @@
+"""What a submitter should pay and demand for one task."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from assay.economics import formulas
+from assay.economics.conditions import Amounts, Condition, Limits, Situation, amounts, conditions, limits
+from assay.economics.prices import Prices, coin
+from assay.economics.settlement import Terms, escrow_of, lowest_fee, stake_of
+from assay.errors import AssayError
+from assay.market.parameters import COIN, Parameters
+
+MOST_VERIFIERS, MOST_SEGMENTS = 8, 16  # contracts/Market.sol
+
+
+class AdviceError(AssayError):
+    """There is no advice for what was asked."""
+
+    code = "advice"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A task to be posted. Work in units of the program's header; costs in coin.
+
+    A proof of which `fraction` is wrong shall be hit by the draw with `certainty`. `training_cost` and `replay_ratio`
+    come from the prices unless given. `segments` 0: as many as whistleblowers need to find it worth looking.
+    """
+
+    step_work: float
+    steps: int
+    segments: int = 0
+    exact: bool = False
+    fraction: float = 0.25
+    certainty: float = 0.9
+    margin: float = 2.0
+    ring: float = 0.15
+    whistleblowers: int = 10
+    training_cost: float | None = None
+    replay_ratio: float | None = None
+    headroom: float = 2.0
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to put in a posting, what it costs, what remains. Amounts in coin."""
+
+    lowest_reward: float
+    highest_reward: float
+    verifiers: int
+    per_verifier: int
+    segments: int
+    interval: int
+    verifier_fee: float
+    profiler_fee: float
+    solver_stake: float
+    escrow: float
+    training_cost: float
+    replay_ratio: float
+    detection: dict[str, float]
+    amounts: Amounts
+    conditions: list[Condition]
+    limits: Limits
+    warnings: list[str]
+
+
+def advise(parameters: Parameters, wish: Wish, prices: Prices) -> Advice:
+    """Choose shares, segments, fees and rewards for a task. `AdviceError` for a task that has no work."""
+    if wish.step_work <= 0 or wish.steps <= 0:
+        raise AdviceError(f"a task of {wish.steps} steps of {wish.step_work} units has no work: give both above 0")
+    if not 0 < wish.fraction <= 1 or not 0 < wish.certainty < 1:
+        raise AdviceError(f"fraction {wish.fraction} and certainty {wish.certainty} must lie between 0 and 1")
+    work = wish.step_work * wish.steps
+    cost = prices.training(work) if wish.training_cost is None else wish.training_cost
+    ratio = wish.replay_ratio
+    if ratio is None:
+        ratio = prices.replay(work) / prices.training(work)
+    lowest = cost + prices.gas("solver")
+    base = Situation(
+        reward=wish.headroom * lowest,
+        price=lowest,
+        training_cost=cost,
+        exact=wish.exact,
+        replay_ratio=ratio,
+        whistleblowers=wish.whistleblowers,
+        ring=wish.ring,
+    )
+    best = None
+    counts = [wish.segments] if wish.segments else _candidates(wish)
+    for segments in counts:
+        best = _situation(parameters, wish, prices, base, segments)
+        a = amounts(parameters, best, prices)
+        if a.income / 2 >= wish.margin * a.answer_cost:
+            break
+    assert best is not None
+    return _advice(parameters, wish, prices, best, lowest, cost, ratio)
+
+
+def _candidates(wish: Wish) -> list[int]:
+    """Numbers of segments to try: a checkpoint is a whole state to be stored, so as few as will do."""
+    sizes = {min(wish.steps, size) for size in (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)}
+    return sorted(size for size in sizes if wish.steps // size >= 1)
+
+
+def _situation(parameters: Parameters, wish: Wish, prices: Prices, base: Situation, segments: int) -> Situation:
+    """The fewest verifiers that keep the coalition out, and the fewest segments each that reach the certainty."""
+    drawn = formulas.least_drawn(wish.fraction, wish.certainty, segments)
+    found = base
+    for verifiers in range(1, MOST_VERIFIERS + 1):
+        per = math.ceil(drawn / verifiers)
+        if per > MOST_SEGMENTS or per * verifiers > segments:
+            continue
+        interval = math.ceil(wish.steps / segments)
+        found = replace(
+            base, segments=segments, verifiers=verifiers, per_verifier=per, share_work=per * interval * wish.step_work
+        )
+        a = amounts(parameters, found, prices)
+        found = replace(found, fee=max(a.fee, coin(lowest_fee(parameters, round(found.share_work)))))
+        a = amounts(parameters, found, prices)
+        ring = (a.price, a.training_cost, a.stake_lost, a.seat_lost, a.fee, verifiers, wish.ring)
+        if formulas.ring_margin(*ring, watch=a.watched_with_sybils) >= wish.margin:
+            break
+    return found
+
+
+def _advice(
+    parameters: Parameters, wish: Wish, prices: Prices, found: Situation, lowest: float, cost: float, ratio: float
+) -> Advice:
+    a = amounts(parameters, found, prices)
+    terms = Terms(
+        "task",
+        "submitter",
+        wish.exact,
+        found.verifiers,
+        round(found.reward * COIN),
+        round(a.fee * COIN),
+        0 if wish.exact else round(2 * a.fee * COIN),
+    )
+    drawn = found.verifiers * found.per_verifier
+    table = {f"{f:.0%}": formulas.detection(f, found.segments, drawn) for f in (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)}
+    checked = conditions(parameters, found, prices)
+    warnings = [
+        f"{c.role} {c.name}: margin {c.margin:.2f}, below {wish.margin:g} ({c.rule})"
+        for c in checked
+        if c.margin < wish.margin
+    ]
+    if a.income / 2 < a.answer_cost:
+        warnings.append(
+            f"no whistleblower will look: an answer costs {a.answer_cost:.4g} coin and brings {a.income / 2:.4g} beside a "
+            "verifier's own identity; take more segments, fewer a share, a higher reward, or cheaper replays"
+        )
+    if ratio > 5:
+        warnings.append(
+            f"a replayed step costs {ratio:.3g} times a trained one at these prices: verifiers need devices like the "
+            "solver's, or fees will rival the reward"
+        )
+    return Advice(
+        lowest_reward=lowest,
+        highest_reward=found.reward,
+        verifiers=found.verifiers,
+        per_verifier=found.per_verifier,
+        segments=found.segments,
+        interval=math.ceil(wish.steps / found.segments),
+        verifier_fee=a.fee,
+        profiler_fee=coin(terms.profiler_fee),
+        solver_stake=coin(stake_of(parameters, terms)),
+        escrow=coin(escrow_of(parameters, terms)),
+        training_cost=cost,
+        replay_ratio=ratio,
+        detection=table,
+        amounts=a,
+        conditions=checked,
+        limits=limits(parameters, found, prices, wish.margin),
+        warnings=warnings,
+    )
