@@ -14,7 +14,7 @@ from typing import Any
 from assay.errors import AssayError
 from assay.storage.directory import file_digest
 from assay.storage.errors import NotFoundError, StorageError, TooLargeError
-from assay.storage.store import MAX_LOCATOR, Progress, Store, fetch
+from assay.storage.store import MAX_LOCATOR, Progress, Store, fetch, name_of
 from assay.tasks.errors import BundleError
 from assay.tasks.fields import Fields
 
@@ -104,6 +104,7 @@ def fetch_file(
             if locator.partition(":")[0] != store.scheme:
                 continue
             try:
+                name_of(locator, store.scheme)  # what is no locator at all is not worth asking for again and again
                 fetch(store, locator, target, limit, reference.size, progress=progress)
             except StorageError as error:
                 last = error

@@ -270,6 +270,17 @@ def test_a_proven_model_is_fetched_and_audited(desk: Desk) -> None:
     audited = desk.json("audit", name, "--all")
     assert [row["matches"] for row in audited["segments"]] == [True] * 4
     assert "match" in desk.run("audit", name, "--segment", "2")
+    # Proofs stack: a further task goes on from the proven state, and from no other.
+    text = TASK.replace("verifiers = 1", f'verifiers = 1\nbase_task = "{name}"')
+    base = f"[model]\nbase_state = {json.dumps(fetched['full_state'])}"
+    write_task(desk.folder / "task", text.replace("[model]", base))
+    further = desk.json("submit")
+    assert desk.json("show", further["task"])["base_task"] == name
+    assert desk.json("show", further["task"])["roots"]["initial"] == proof.final_root.hex()
+    begun = desk.folder / "run" / "checkpoint-000000.safetensors"
+    write_task(desk.folder / "task", text.replace("[model]", f"[model]\nbase_state = {json.dumps(str(begun))}"))
+    with pytest.raises(RevertedError, match="NotAProvenBase"):
+        desk.run("submit")
     events = [json.loads(line) for line in desk.run("watch", name, "--json").splitlines()]
     kinds = [event["event"] for event in events]
     assert kinds[0] == "TaskSubmitted"
