@@ -127,7 +127,7 @@ class World:
         return Node(market, sender, state, bench, players, Metrics(f"role{place}"), pause=0.02)
 
     def address(self, place: int) -> str:
-        return self.local.chain.addresses[place]
+        return self.market.chain.web3.to_checksum_address(self.local.chain.addresses[place])
 
     def submit(self) -> int:
         """Post the task; returns its number."""
