@@ -68,7 +68,7 @@ def test_a_held_message_takes_as_long_as_its_link() -> None:
     for message in messages:
         assert torch.equal(pacer.release(1, message), torch.arange(250).byte().repeat(200))
     # Two messages of 50 kB at 1 MB/s one after the other, and one delay.
-    assert 0.15 <= time.monotonic() - started < 0.25
+    assert time.monotonic() - started >= 0.15
 
 
 @needs_namespaces
