@@ -148,8 +148,19 @@ def _advice(
     ]
     if a.income / 2 < a.answer_cost:
         warnings.append(
-            f"no whistleblower will look: an answer costs {a.answer_cost:.4g} coin and brings {a.income / 2:.4g} beside a "
-            "verifier's own identity; take more segments, fewer a share, a higher reward, or cheaper replays"
+            f"no whistleblower will look: an answer costs {a.answer_cost:.4g} coin and brings {a.income / 2:.4g} "
+            "beside a verifier's own identity; take more segments, fewer a share, a higher reward, or cheaper replays"
+        )
+    fees = a.fees + coin(terms.profiler_fee)
+    if fees > 0.2 * found.reward:
+        warnings.append(
+            f"checking would cost {fees:.4g} coin in fees beside a highest reward of {found.reward:.4g}: put more "
+            "training into one task, or draw fewer segments (stakes deter more than draws do)"
+        )
+    if a.fee > 3 * a.verifier_cost:
+        warnings.append(
+            f"the market's lowest fee {a.fee:.4g} is {a.fee / a.verifier_cost:.3g} times what a verifier's work "
+            "costs at these prices"
         )
     if ratio > 5:
         warnings.append(

@@ -15,8 +15,10 @@ from assay.market.parameters import Parameters
 
 @dataclass(frozen=True)
 class Target:
-    """What a deployment is asked to reach: every deviation risks `margin` times its gain, and at most `unwatched` of the
-    claims have no whistleblower even though every verifier answers its own forced errors."""
+    """What a deployment is asked to reach: every deviation risks `margin` times its gain.
+
+    At most `unwatched` of the claims have no whistleblower although every verifier answers its own forced errors.
+    """
 
     margin: float = 2.0
     unwatched: float = 0.25
@@ -72,6 +74,12 @@ def needs(parameters: Parameters, situation: Situation, prices: Prices, target: 
             f"a coalition with {situation.ring:.0%} of the seats",
         ),
         Need("feeFloor", coin(parameters.fee_floor), gas("verifier"), "gas of a round"),
+        Need(
+            "feePerTerawork",
+            coin(parameters.fee_per_terawork),
+            prices.replay(1e12),
+            "a replay's cost at these prices; far above it is a tax on checking",
+        ),
         Need("answerBond", coin(parameters.answer_bond), a.answer_cost, "not answering is dearer than answering"),
         Need("caseBond", coin(parameters.case_bond), target.margin * gas("case"), "half of it pays the opponent's gas"),
         Need(

@@ -93,7 +93,7 @@ def join_chance(income: float, cost: float, others: int) -> float:
         return 0.0
     if others <= 0 or cost <= 0:
         return 1.0
-    return min(1.0, 2 * (1 - (cost / income) ** (1 / others)))
+    return min(1.0, 2 * (1 - math.pow(cost / income, 1 / others)))
 
 
 def watched(income: float, cost: float, whistleblowers: int, honest: float = 1.0) -> float:

@@ -54,7 +54,7 @@ def plot_simulation(outcome: Outcome, path: Path) -> None:
 
 
 def plot_conditions(parameters: Parameters, situation: Situation, prices: Prices, margin: float, path: Path) -> None:
-    """Detection against the cheated fraction; watched claims against whistleblowers; the largest ring against rewards."""
+    """Detection against the faked fraction; watched claims against whistleblowers; the largest ring by reward."""
     figure, (left, middle, right) = _figure(3)
     fractions = np.linspace(0.005, 1, 200)
     for drawn in (1, 2, 4, 8, 16):

@@ -115,7 +115,7 @@ class Share:
         """A seat by chance, passing over who cannot serve."""
         market = self.market
         for place in market.random.integers(0, len(market.seats), 24):
-            agent = market.seats[place]
+            agent: Agent = market.seats[place]
             free = market.ledger[Bucket.FREE, agent.number]
             if agent.number not in self.seen and free >= market.parameters.seat:
                 return agent

@@ -15,7 +15,7 @@ from assay.market.parameters import Parameters
 from market_chain import Outcome, RevmChain
 from market_model import Model
 
-CALLS = int(os.environ.get("ASSAY_HISTORY_CALLS", "1500"))
+CALLS = int(os.environ.get("ASSAY_HISTORY_CALLS", "1000"))
 HISTORIES = [(1, True), (2, False), (3, True), (4, False), (5, False)]
 
 pytest.importorskip("pyrevm")

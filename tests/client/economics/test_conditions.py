@@ -1,0 +1,104 @@
+"""Conditions, limits, the parameters that come out of them, and advice."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from assay.economics.advice import AdviceError, Wish, advise
+from assay.economics.conditions import Condition, Situation, amounts, conditions, limits
+from assay.economics.defaults import Target, needs
+from assay.economics.prices import Prices
+from assay.economics.settlement import MILLION
+from assay.market.parameters import COIN, PUBLIC, Parameters
+
+PRICES = Prices()
+SITUATION = Situation(honest=1.0, whistleblowers=30)
+
+
+def named(parameters: Parameters, situation: Situation) -> dict[str, Condition]:
+    return {condition.name: condition for condition in conditions(parameters, situation, PRICES)}
+
+
+def improved(parameters: Parameters, situation: Situation, target: Target) -> Parameters:
+    """The parameters with everything that falls short raised to what is needed."""
+    changes = {}
+    names = {"taxRate": "tax_rate", "forcedRate": "forced_rate", "seat": "seat", "solverStakeRate": "solver_stake_rate"}
+    for need in needs(parameters, situation, PRICES, target):
+        if need.name in names and not need.suffices:
+            scale = COIN if need.name == "seat" else MILLION
+            changes[names[need.name]] = math.ceil(need.needed * scale)
+    return parameters.with_changes(changes)
+
+
+def test_trading_with_oneself_for_jackpots_never_pays_whatever_the_parameters() -> None:
+    for forced in (1_000, 50_000, 500_000):
+        for reward in (0.01, 1.0, 100.0):
+            parameters = replace(PUBLIC, forced_rate=forced)
+            assert named(parameters, replace(SITUATION, reward=reward))["trades with itself for jackpots"].holds
+
+
+def test_a_claim_nobody_is_paid_to_watch_is_said_to_be_unsafe() -> None:
+    dear = replace(SITUATION, reward=50.0)
+    found = named(PUBLIC, dear)
+    assert not found["looks (alone)"].holds
+    assert not found["does not replay"].holds
+    assert limits(PUBLIC, dear, PRICES).least_whistleblowers is None
+
+
+@pytest.mark.parametrize("reward", [0.3, 1.0, 10.0])
+def test_the_parameters_that_come_out_make_the_conditions_hold(reward: float) -> None:
+    situation = replace(SITUATION, reward=reward, ring=0.3)
+    target = Target(margin=2.0, unwatched=0.25)
+    parameters = PUBLIC
+    for _ in range(6):
+        # Fees and stakes move with each other, so that one pass is not always enough.
+        parameters = improved(parameters, situation, target)
+    found = named(parameters, situation)
+    for name in ("looks beside a verifier's sybil", "does not replay", "fails an honest proof"):
+        assert found[name].margin >= 1.99, name
+    assert next(c for n, c in found.items() if n.startswith("trains nothing")).margin >= 1.9
+    assert 1 - amounts(parameters, situation, PRICES).watched_with_sybils <= 0.3
+
+
+def test_joining_by_the_count_leaves_a_coalition_unwatched() -> None:
+    good = replace(improved(PUBLIC, SITUATION, Target()))
+    blind = limits(good, SITUATION, PRICES).largest_ring
+    count = limits(good, replace(SITUATION, joining="count"), PRICES).largest_ring
+    assert count < blind
+
+
+def test_more_verifiers_keep_larger_coalitions_out() -> None:
+    rings = [limits(PUBLIC, replace(SITUATION, verifiers=n), PRICES).largest_ring_unwatched for n in (1, 2, 3)]
+    assert rings == sorted(rings)
+    assert rings[0] < rings[2]
+
+
+def test_serving_only_accomplices_is_shown_as_what_stakes_do_not_prevent() -> None:
+    condition = named(PUBLIC, SITUATION)["serves files to its own verifiers only"]
+    assert not condition.holds
+    assert named(PUBLIC, replace(SITUATION, ring=0.0))["serves files to its own verifiers only"].holds
+
+
+def test_advice_draws_enough_and_prices_within_the_markets_rules() -> None:
+    wish = Wish(step_work=2e15, steps=20_000, replay_ratio=1.5, training_cost=1.0, ring=0.1)
+    advice = advise(replace(PUBLIC, fee_per_terawork=10**9), wish, PRICES)
+    assert advice.detection["25%"] >= 0.9
+    assert advice.lowest_reward <= advice.highest_reward
+    assert advice.verifiers * advice.per_verifier <= advice.segments
+    assert advice.escrow > advice.highest_reward + advice.verifiers * advice.verifier_fee
+    assert advice.verifier_fee >= advice.amounts.verifier_cost
+    assert advice.interval * advice.segments >= 20_000
+
+
+def test_advice_warns_where_checking_costs_more_than_training() -> None:
+    advice = advise(PUBLIC, Wish(step_work=1e12, steps=1_000), PRICES)
+    assert any("checking would cost" in warning for warning in advice.warnings)
+    assert any("times a trained one" in warning for warning in advice.warnings)
+
+
+def test_advice_for_no_work_is_refused() -> None:
+    with pytest.raises(AdviceError, match="no work"):
+        advise(PUBLIC, Wish(step_work=0, steps=10), PRICES)
