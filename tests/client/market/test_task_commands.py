@@ -15,6 +15,7 @@ from tasks.example import TASK, write_task
 
 from assay.accounts import import_keystore
 from assay.chain.errors import RevertedError
+from assay.chain.sender import Sender
 from assay.cli.task import task as task_commands
 from assay.commitments import tree
 from assay.commitments.execution import ReplayLeaf as ClaimLeaf
@@ -149,6 +150,25 @@ def test_submit_list_show_explain_cancel_refund(desk: Desk) -> None:
     with pytest.raises(TaskFileError, match="no credit"):
         desk.run("withdraw")
     assert "TaskFinished" in desk.run("watch", number)
+
+
+class KilledError(Exception):
+    """Stands for a process that ends at this line."""
+
+
+@pytest.mark.parametrize("place", ["_sign", "_broadcast", "wait"])
+def test_a_submission_killed_anywhere_posts_one_task(desk: Desk, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    def kill(*_words: object, **_more: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Sender, place, kill)
+        with pytest.raises(KilledError):
+            desk.run("submit")
+    made = desk.json("submit")
+    assert made["repeated"] is (place != "_sign")
+    assert [each["task"] for each in desk.json("list")] == [made["task"]]
+    assert desk.world.market.stakes.total() == int(made["escrow"])
 
 
 def test_what_cannot_work_is_refused_before_anything_is_paid(desk: Desk) -> None:
