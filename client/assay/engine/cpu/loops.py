@@ -13,16 +13,15 @@ Vectorisation and blocking therefore cannot change a bit of any result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from assay.engine.cpu import isa, sequences
-from assay.engine.cpu.emitter import NEGATIVE_INFINITY, Emitter, float_literal, signed
-from assay.engine.nest import Location, LoopGroup, Member, Nest, Reading
-from assay.program.operator import Body, ElementType, Guard, Source
+from assay.engine.cpu import sequences
+from assay.engine.cpu.emitter import NEGATIVE_INFINITY, Emitter
+from assay.engine.cpu.loads import ROW, Key, Loads, Scope
+from assay.engine.nest import Location, LoopGroup, Member, Nest
+from assay.program.operator import Body, ElementType, Source
 
-Key = tuple[str, int]
-ROW: Key = ("row", 0)
 HEADER_WORDS = 5  # step number, scratch address, scratch bytes a worker, first row, end row; buffers follow
 UNROLL = 4
 
@@ -37,264 +36,24 @@ class LoopKernel:
     scratch_bytes: int  # a worker
 
 
-@dataclass
-class _Affine:
-    """offset + sum of coefficient * loop variable."""
-
-    offset: int
-    row_extents: tuple[int, ...] = ()
-    terms: dict[Key, int] = field(default_factory=dict)
-
-    def coefficient(self, key: Key) -> int:
-        return self.terms.get(key, 0)
-
-
-class _Scope:
-    """Loop variables in scope, and which of them runs over the lanes."""
-
-    def __init__(self, variables: dict[Key, str], lanes_on: Key | None) -> None:
-        self.variables = variables
-        self.lanes_on = lanes_on
-
-    def with_variable(self, key: Key, name: str) -> _Scope:
-        return _Scope({**self.variables, key: name}, self.lanes_on)
-
-
-class _Writer:
+class _Writer(Loads):
     def __init__(self, group: LoopGroup) -> None:
-        self.group = group
-        self.e = Emitter(isa.UNIT.lanes)
+        super().__init__(group)
         self.slots: list[tuple[Source, int]] = []
-        self.bases: dict[tuple[Source, int], str] = {}
         self.values: dict[int, str] = {}
         self.block_start = ""
         self.scratch_offsets: dict[int, int] = {}
         self.scratch_bytes = 0
 
-    # -- addresses -----------------------------------------------------------------------------------------------
-
-    def base(self, source: Source, index: int) -> str:
-        """Base address (i64) such that element `position` lies at base + 4 * position."""
-        return self.bases[(source, index)]
-
-    def _address(self, base: str, position: str) -> str:
-        e = self.e
-        address = e.add64(base, e.mul64(position, 4))
-        return e.let(f"inttoptr i64 {address} to ptr")
-
-    def _scalar(self, affine: _Affine, scope: _Scope, lane: int = 0) -> str:
-        """The affine form at lane `lane`, as a scalar i64."""
-        e = self.e
-        total = str(affine.offset)
-        rows = affine.row_extents
-        decode = [key for key in affine.terms if key[0] == "decoded"]
-        terms = dict(affine.terms)
-        if decode:
-            row = scope.variables[ROW]
-            if scope.lanes_on == ROW and lane:
-                row = e.add64(row, str(lane))
-            for key in decode:
-                coefficient = terms.pop(key)
-                below = 1
-                for extent in rows[key[1] + 1 :]:
-                    below *= extent
-                digit = row if below == 1 else e.let(f"udiv i64 {row}, {below}")
-                if key[1] > 0:
-                    digit = e.let(f"urem i64 {digit}, {rows[key[1]]}")
-                total = e.add64(total, e.mul64(digit, coefficient))
-        for key, coefficient in terms.items():
-            variable = scope.variables[key]
-            if key == scope.lanes_on and lane:
-                variable = e.add64(variable, str(lane))
-            total = e.add64(total, e.mul64(variable, coefficient))
-        return total
-
-    def _row_form(self, extents: Sequence[int], strides: Sequence[int], flat: bool) -> dict[Key, int]:
-        """Terms of the row dimensions: one on the flat row number if `flat`, otherwise one a decoded digit."""
-        if flat:
-            last = next(
-                (stride for stride, extent in zip(reversed(strides), reversed(extents), strict=True) if extent > 1), 0
-            )
-            return {ROW: last} if last else {}
-        return {
-            ("decoded", i): stride
-            for i, (stride, extent) in enumerate(zip(strides, extents, strict=True))
-            if stride and extent > 1
-        }
-
-    def _form(self, offset: int, strides: Sequence[int], nest: Nest, flat: bool) -> _Affine:
-        rows = len(nest.row_extents)
-        terms = self._row_form(nest.row_extents, strides[:rows], flat)
-        affine = _Affine(offset, nest.row_extents, terms)
-        for kind, dims in (("inner", nest.inner), ("fold", nest.fold)):
-            for place, dim in enumerate(dims):
-                if strides[dim.last]:
-                    affine.terms[(kind, place)] = strides[dim.last]
-        return affine
-
-    # -- reading operands ----------------------------------------------------------------------------------------
-
-    def read(self, reading: Reading, nest: Nest, scope: _Scope, element: str) -> str:
-        """The operand's value, `self.e.width` lanes of type `element` ('float' or 'i32')."""
-        e = self.e
-        if reading.source == Source.IMMEDIATE:
-            literal = float_literal(reading.index) if element == "float" else str(signed(reading.index))
-            return e.splat_literal(element, literal)
-        position = self._form(reading.offset, reading.stride, nest, reading.rows_flat)
-        guards = [(self._form(guard.offset, guard.stride, nest, reading.rows_flat), guard) for guard in reading.guards]
-        lanes_vary = scope.lanes_on is not None and e.width > 1
-        if lanes_vary and any(
-            form.coefficient(scope.lanes_on or ROW)
-            or (scope.lanes_on == ROW and any(k[0] == "decoded" for k in form.terms))
-            for form, _ in guards
-        ):
-            return self._read_lane_by_lane(reading, position, guards, scope, element)
-        if lanes_vary and scope.lanes_on == ROW and any(key[0] == "decoded" for key in position.terms):
-            return self._read_lane_by_lane(reading, position, guards, scope, element)
-        if not guards:
-            return self._read_plain(reading, position, "0", scope, element)
-        # The guards do not depend on the lane: one condition for all of them.
-        holds, extra = self._guards_at(guards, scope, 0)
-        return self._guarded(
-            holds, reading, element, lambda: self._read_plain(reading, position, extra, scope, element)
-        )
-
-    def _guarded(self, holds: str, reading: Reading, element: str, load: Callable[[], str]) -> str:
-        e = self.e
-        kind = e.vector(element)
-        fill = e.constant_f32(reading.fill) if element == "float" else e.constant_i32(reading.fill)
-        slot = e.slot(kind)
-
-        def yes() -> None:
-            e.line(f"store {kind} {load()}, ptr {slot}")
-
-        e.when(holds, yes, lambda: e.line(f"store {kind} {fill}, ptr {slot}"))
-        return e.let(f"load {kind}, ptr {slot}")
-
-    def _guards_at(self, guards: list[tuple[_Affine, Guard]], scope: _Scope, lane: int) -> tuple[str, str]:
-        """Whether all guards hold at a lane (i1), and what they add to the position (i64)."""
-        e = self.e
-        holds, extra = "true", "0"
-        for form, guard in guards:
-            value = self._scalar(form, scope, lane)
-            condition = e.let(f"icmp sge i64 {value}, 0")
-            quotient = value
-            if guard.divisor > 1:
-                divisor = guard.divisor
-                rest = e.let(f"srem i64 {value}, {divisor}")
-                condition = e.let(f"and i1 {condition}, {e.let(f'icmp eq i64 {rest}, 0')}")
-                quotient = e.let(f"sdiv i64 {value}, {divisor}")
-            below = e.let(f"icmp slt i64 {quotient}, {guard.bound}")
-            condition = e.let(f"and i1 {condition}, {below}")
-            holds = condition if holds == "true" else e.let(f"and i1 {holds}, {condition}")
-            extra = e.add64(extra, e.mul64(quotient, guard.multiplier))
-        return holds, extra
-
-    def _invariant(self, reading: Reading) -> str:
-        """Loads of what this kernel does not write may be moved out of its loops."""
-        outside = reading.source != Source.OPERATOR or reading.index not in self.group.members_of
-        return ", !invariant.load !0" if outside else ""
-
-    def _value_at(self, reading: Reading, position: str, element: str) -> str:
-        """A scalar of the source at a scalar position."""
-        e = self.e
-        if reading.source == Source.IMMEDIATE:
-            return float_literal(reading.index) if element == "float" else str(signed(reading.index))
-        if reading.source == Source.INDEX:
-            return e.let(f"trunc i64 {position} to i32")
-        if reading.source == Source.STEP:
-            return e.let("trunc i64 %step to i32")
-        pointer = self._address(self.base(reading.source, reading.index), position)
-        return e.let(f"load {element}, ptr {pointer}, align 4{self._invariant(reading)}")
-
-    def _read_plain(self, reading: Reading, position: _Affine, extra: str, scope: _Scope, element: str) -> str:
-        e = self.e
-        start = e.add64(self._scalar(position, scope), extra)
-        lane_stride = position.coefficient(scope.lanes_on) if scope.lanes_on is not None and e.width > 1 else 0
-        if reading.source == Source.STEP:
-            return e.splat("i32", self._value_at(reading, start, "i32"))
-        if reading.source == Source.INDEX:
-            first = e.splat("i32", self._value_at(reading, start, "i32"))
-            if not lane_stride:
-                return first
-            ramp = "<" + ", ".join(f"i32 {signed((lane * lane_stride) & 0xFFFFFFFF)}" for lane in range(e.width)) + ">"
-            return e.integer("add", first, ramp)
-        if lane_stride == 0:
-            return e.splat(element, self._value_at(reading, start, element))
-        base = self.base(reading.source, reading.index)
-        if lane_stride == 1:
-            pointer = self._address(base, start)
-            return e.let(f"load {e.vector(element)}, ptr {pointer}, align 4{self._invariant(reading)}")
-        positions = [e.add64(start, str(lane * lane_stride)) for lane in range(e.width)]
-        return self._gather(reading, positions, element)
-
-    def _gather(self, reading: Reading, positions: list[str], element: str) -> str:
-        e = self.e
-        vector = e.vector(element)
-        result = "poison"
-        for lane, position in enumerate(positions):
-            value = self._value_at(reading, position, element)
-            result = e.let(f"insertelement {vector} {result}, {element} {value}, i64 {lane}")
-        return result
-
-    def _read_lane_by_lane(
-        self, reading: Reading, position: _Affine, guards: list[tuple[_Affine, Guard]], scope: _Scope, element: str
-    ) -> str:
-        """Each lane by itself. A lane whose guard fails reads element 0 instead and is then replaced by the fill."""
-        e = self.e
-        # Lanes that all hold and lie side by side need no gather; the first and the last lane tell.
-        lanes_on = scope.lanes_on or ROW
-        decoded = any(key[0] == "decoded" for form in (position, *(form for form, _ in guards)) for key in form.terms)
-        stride = position.coefficient(lanes_on)
-        simple = not decoded or lanes_on != ROW
-        for form, guard in guards:
-            if guard.divisor != 1 or abs(form.coefficient(lanes_on)) > 1:
-                simple = False
-            stride += form.coefficient(lanes_on) * guard.multiplier
-        kind = e.vector(element)
-        slot = e.slot(kind)
-
-        def by_lane() -> None:
-            vector, mask = "poison", "poison"
-            for lane in range(e.width):
-                holds, extra = self._guards_at(guards, scope, lane)
-                place = e.add64(self._scalar(position, scope, lane), extra)
-                if holds != "true":
-                    place = e.let(f"select i1 {holds}, i64 {place}, i64 0")
-                value = self._value_at(reading, place, element)
-                vector = e.let(f"insertelement {kind} {vector}, {element} {value}, i64 {lane}")
-                mask = e.let(f"insertelement {e.i1} {mask}, i1 {holds}, i64 {lane}")
-            fill = e.constant_f32(reading.fill) if element == "float" else e.constant_i32(reading.fill)
-            e.line(f"store {kind} {e.pick(mask, kind, vector, fill)}, ptr {slot}")
-
-        if simple and stride in (0, 1) and reading.source not in (Source.INDEX, Source.STEP):
-            first, extra = self._guards_at(guards, scope, 0)
-            last, _ = self._guards_at(guards, scope, e.width - 1)
-            both = e.let(f"and i1 {first}, {last}")
-
-            def side_by_side() -> None:
-                start = e.add64(self._scalar(position, scope), extra)
-                pointer = self._address(self.base(reading.source, reading.index), start)
-                if stride == 1:
-                    value = e.let(f"load {kind}, ptr {pointer}, align 4{self._invariant(reading)}")
-                else:
-                    value = e.splat(element, e.let(f"load {element}, ptr {pointer}, align 4{self._invariant(reading)}"))
-                e.line(f"store {kind} {value}, ptr {slot}")
-
-            e.when(both, side_by_side, by_lane)
-        else:
-            by_lane()
-        return e.let(f"load {kind}, ptr {slot}")
-
     # -- bodies --------------------------------------------------------------------------------------------------
 
-    def operand(self, nest: Nest, place: int, scope: _Scope, element: str) -> str:
+    def operand(self, nest: Nest, place: int, scope: Scope, element: str) -> str:
         reading = nest.readings[place]
         if reading.in_register:
             return self.values[reading.index]
         return self.read(reading, nest, scope, element)
 
-    def scalar_body(self, nest: Nest, scope: _Scope) -> str:
+    def scalar_body(self, nest: Nest, scope: Scope) -> str:
         """The value of a non-fold body at the current place."""
         e = self.e
         body = nest.operator.body
@@ -337,16 +96,16 @@ class _Writer:
             return self.gather_body(nest, scope, output)
         raise NotImplementedError(f"body {body.name} is not a loop body")
 
-    def gather_body(self, nest: Nest, scope: _Scope, element: str) -> str:
+    def gather_body(self, nest: Nest, scope: Scope, element: str) -> str:
         e = self.e
         table, by = nest.readings
         stride, bound = nest.operator.p0, nest.operator.p1
         kind = e.vector(element)
         zero = e.splat_literal(element, "0.0" if element == "float" else "0")
-        position = self._form(table.offset, table.stride, nest, table.rows_flat)
-        guards = [(self._form(g.offset, g.stride, nest, table.rows_flat), g) for g in table.guards]
+        position = self.form(table.offset, table.stride, nest, table.rows_flat)
+        guards = [(self.form(g.offset, g.stride, nest, table.rows_flat), g) for g in table.guards]
         lanes_on = scope.lanes_on
-        by_form = self._form(by.offset, by.stride, nest, by.rows_flat)
+        by_form = self.form(by.offset, by.stride, nest, by.rows_flat)
         index_varies = (
             e.width > 1
             and lanes_on is not None
@@ -362,7 +121,7 @@ class _Writer:
             # One index for all lanes: a row of the table, read side by side.
             with e.lanes_of(1):
                 index = (
-                    self.operand(nest, 1, _Scope(scope.variables, None), "i32")
+                    self.operand(nest, 1, Scope(scope.variables, None), "i32")
                     if not by.in_register
                     else self.values[by.index]
                 )
@@ -371,7 +130,7 @@ class _Writer:
             slot = e.slot(kind)
 
             def load() -> None:
-                value = self._read_plain(table, position, e.mul64(wide, stride), scope, element)
+                value = self.read_plain(table, position, e.mul64(wide, stride), scope, element)
                 e.line(f"store {kind} {value}, ptr {slot}")
 
             e.when(inside, load, lambda: e.line(f"store {kind} {zero}, ptr {slot}"))
@@ -382,12 +141,12 @@ class _Writer:
             index = indices if e.width == 1 else e.let(f"extractelement {e.i32} {indices}, i64 {lane}")
             wide = e.let(f"sext i32 {index} to i64")
             inside = e.let(f"icmp ult i64 {wide}, {bound}")
-            holds, extra = self._guards_at(guards, scope, lane)
-            place = e.add64(e.add64(self._scalar(position, scope, lane), extra), e.mul64(wide, stride))
+            holds, extra = self.guards_at(guards, scope, lane)
+            place = e.add64(e.add64(self.scalar(position, scope, lane), extra), e.mul64(wide, stride))
             reads = inside if holds == "true" else e.let(f"and i1 {inside}, {holds}")
             place = e.let(f"select i1 {reads}, i64 {place}, i64 0")
             with e.lanes_of(1):
-                value = self._value_at(table, place, element)
+                value = self.value_at(table, place, element)
                 missing = "0.0" if element == "float" else "0"
                 if holds != "true":
                     fill = e.constant_f32(table.fill) if element == "float" else e.constant_i32(table.fill)
@@ -396,15 +155,15 @@ class _Writer:
             vector = value if e.width == 1 else e.let(f"insertelement {kind} {vector}, {element} {value}, i64 {lane}")
         return vector
 
-    def store(self, nest: Nest, value: str, scope: _Scope) -> None:
+    def store(self, nest: Nest, value: str, scope: Scope) -> None:
         """Write the member's output, unless it lives in a register only. Outputs are row-major."""
         e = self.e
         self.values[nest.index] = value
         if nest.location == Location.REGISTER:
             return
-        form = self._form(0, nest.output_strides, nest, flat=True)
+        form = self.form(0, nest.output_strides, nest, flat=True)
         element = "float" if nest.operator.type == ElementType.FLOAT else "i32"
-        pointer = self._address(self.base(Source.OPERATOR, nest.index), self._scalar(form, scope))
+        pointer = self.address(self.base(Source.OPERATOR, nest.index), self.scalar(form, scope))
         e.line(f"store {e.vector(element)} {value}, ptr {pointer}, align 4")
 
     # -- members -------------------------------------------------------------------------------------------------
@@ -415,17 +174,17 @@ class _Writer:
         first = member.nests[0]
         if not first.inner:
             self._vector_loop(
-                ROW, begin, end, None, lambda scope, count: emit(member, scope, count), _Scope({}, ROW), member
+                ROW, begin, end, None, lambda scope, count: emit(member, scope, count), Scope({}, ROW), member
             )
             return
 
         def row(name: str) -> None:
-            self._inner_loops(member, 0, _Scope({ROW: name}, None), emit)
+            self._inner_loops(member, 0, Scope({ROW: name}, None), emit)
 
         self.e.loop(begin, end, 1, row)
 
     def _inner_loops(
-        self, member: Member, place: int, scope: _Scope, emit: Callable[[Member, _Scope, int], None]
+        self, member: Member, place: int, scope: Scope, emit: Callable[[Member, Scope, int], None]
     ) -> None:
         dims = member.nests[0].inner
         key: Key = ("inner", place)
@@ -446,8 +205,8 @@ class _Writer:
         begin: str,
         end: str,
         extent: int | None,
-        body: Callable[[_Scope, int], None],
-        scope: _Scope,
+        body: Callable[[Scope, int], None],
+        scope: Scope,
         member: Member,
     ) -> None:
         """Cover [begin, end) with groups of vectors, vectors, and single elements, in ascending order."""
@@ -473,23 +232,23 @@ class _Writer:
                 stop = e.add64(start, e.mul64(e.let(f"udiv i64 {length}, {step}"), step))
 
             def run(name: str, width: int = width, unroll: int = unroll) -> None:
-                inside = _Scope({**scope.variables, key: name}, key)
+                inside = Scope({**scope.variables, key: name}, key)
                 with e.lanes_of(width):
                     body(inside, unroll)
 
             e.loop(start, stop, step, run)
             start = stop
 
-    def map_at(self, member: Member, scope: _Scope, unroll: int) -> None:
+    def map_at(self, member: Member, scope: Scope, unroll: int) -> None:
         for nest in member.nests:
             self.store(nest, self.scalar_body(nest, scope), scope)
 
-    def fold_at(self, member: Member, scope: _Scope, unroll: int) -> None:
+    def fold_at(self, member: Member, scope: Scope, unroll: int) -> None:
         """Folds of one member (usually one) for `unroll` vectors of outputs side by side."""
         e = self.e
         lanes_on = scope.lanes_on or ROW
         scopes = [
-            _Scope({**scope.variables, lanes_on: e.add64(scope.variables[lanes_on], str(n * e.width))}, lanes_on)
+            Scope({**scope.variables, lanes_on: e.add64(scope.variables[lanes_on], str(n * e.width))}, lanes_on)
             for n in range(unroll)
         ]
         for nest in member.nests:
@@ -517,7 +276,7 @@ class _Writer:
         return [total]
 
     def _fold_loops(
-        self, nest: Nest, place: int, variables: dict[Key, str], scopes: list[_Scope], accumulators: list[list[str]]
+        self, nest: Nest, place: int, variables: dict[Key, str], scopes: list[Scope], accumulators: list[list[str]]
     ) -> None:
         e = self.e
         dims = nest.fold
@@ -534,8 +293,8 @@ class _Writer:
         key: Key = ("fold", place)
         extent = dims[place].extent if dims else 1
 
-        def scopes_at(name: str) -> list[_Scope]:
-            return [_Scope({**s.variables, **variables, key: name}, s.lanes_on) for s in scopes]
+        def scopes_at(name: str) -> list[Scope]:
+            return [Scope({**s.variables, **variables, key: name}, s.lanes_on) for s in scopes]
 
         def one(name: str) -> None:
             for inside, slots in zip(scopes_at(name), accumulators, strict=True):
@@ -557,7 +316,7 @@ class _Writer:
                 for inside, slots in zip(scopes_at(name), accumulators, strict=True):
                     columns = {k: self._turned(nest, k, inside) for k in turned}
                     for step in range(e.lanes):
-                        term = _Scope({**inside.variables, key: e.add64(name, str(step))}, inside.lanes_on)
+                        term = Scope({**inside.variables, key: e.add64(name, str(step))}, inside.lanes_on)
                         operands = [
                             columns[k][step] if k in columns else self.operand(nest, k, term, _element(nest, k))
                             for k in range(len(nest.readings))
@@ -568,30 +327,30 @@ class _Writer:
         if start < extent:
             e.loop(str(start), str(extent), 1, one)
 
-    def _turns(self, nest: Nest, place: int, scope: _Scope, key: Key) -> bool:
+    def _turns(self, nest: Nest, place: int, scope: Scope, key: Key) -> bool:
         """Whether an operand lies along the fold and across the lanes, so that blocks of it are best transposed."""
         reading = nest.readings[place]
         if reading.in_register or reading.guards or reading.source in (Source.IMMEDIATE, Source.INDEX, Source.STEP):
             return False
-        form = self._form(reading.offset, reading.stride, nest, reading.rows_flat)
+        form = self.form(reading.offset, reading.stride, nest, reading.rows_flat)
         if scope.lanes_on is None or any(k[0] == "decoded" for k in form.terms):
             return False
         return form.coefficient(key) == 1 and form.coefficient(scope.lanes_on) not in (0, 1)
 
-    def _turned(self, nest: Nest, place: int, scope: _Scope) -> list[str]:
+    def _turned(self, nest: Nest, place: int, scope: Scope) -> list[str]:
         """`lanes` vectors: number s holds, for every lane, the operand s terms on."""
         e = self.e
         reading = nest.readings[place]
         element = _element(nest, place)
-        form = self._form(reading.offset, reading.stride, nest, reading.rows_flat)
+        form = self.form(reading.offset, reading.stride, nest, reading.rows_flat)
         stride = form.coefficient(scope.lanes_on or ROW)
-        start = self._scalar(form, scope)
+        start = self.scalar(form, scope)
         base = self.base(reading.source, reading.index)
         kind = e.vector(element)
         rows = []
         for lane in range(e.width):
-            pointer = self._address(base, e.add64(start, str(lane * stride)))
-            rows.append(e.let(f"load {kind}, ptr {pointer}, align 4{self._invariant(reading)}"))
+            pointer = self.address(base, e.add64(start, str(lane * stride)))
+            rows.append(e.let(f"load {kind}, ptr {pointer}, align 4{self.invariant(reading)}"))
         # Transposition by exchanging ever smaller blocks between rows `half` apart.
         half = e.width // 2
         while half:
@@ -610,7 +369,7 @@ class _Writer:
         lanes = ", ".join(f"i32 {i}" for i in mask)
         return self.e.let(f"shufflevector {kind} {a}, {kind} {b}, <{len(mask)} x i32> <{lanes}>")
 
-    def _accumulate(self, nest: Nest, operands: list[str], slots: list[str], scope: _Scope, name: str) -> None:
+    def _accumulate(self, nest: Nest, operands: list[str], slots: list[str], scope: Scope, name: str) -> None:
         e = self.e
         body = nest.operator.body
         kind = e.i32 if body in (Body.FOLD_IADD, Body.FOLD_ARGMAX) else e.f32
