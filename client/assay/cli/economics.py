@@ -128,7 +128,7 @@ def conditions(margin: float, plot: Path | None, as_json: bool, **options: Any) 
     """When is honesty the best reply? Every role's deviations, their margins, and how far they hold."""
     from assay.economics.conditions import Situation, amounts, limits
     from assay.economics.conditions import conditions as all_conditions
-    from assay.economics.defaults import Target, needs
+    from assay.economics.defaults import RAISED, Target, needs, recommended
 
     parameters, prices = _read(options)
     names = Situation.__dataclass_fields__
@@ -136,6 +136,7 @@ def conditions(margin: float, plot: Path | None, as_json: bool, **options: Any) 
     found = amounts(parameters, situation, prices)
     rows, reach = all_conditions(parameters, situation, prices), limits(parameters, situation, prices, margin)
     wanted = needs(parameters, situation, prices, Target(margin))
+    best = recommended(parameters, prices, Target(margin))
     if plot is not None:
         from assay.economics.plots import plot_conditions
 
@@ -148,6 +149,7 @@ def conditions(margin: float, plot: Path | None, as_json: bool, **options: Any) 
             "conditions": [row.as_json() for row in rows],
             "limits": asdict(reach),
             "parameters": [{**asdict(need), "suffices": need.suffices} for need in wanted],
+            "recommended": best.as_json(),
             "assumptions": list(ASSUMPTIONS),
         }
         click.echo(json.dumps(_plain(result)))
@@ -168,6 +170,12 @@ def conditions(margin: float, plot: Path | None, as_json: bool, **options: Any) 
     _table(
         [[n.name, _amount(n.deployed), _amount(n.needed), "yes" if n.suffices else "NO", n.why] for n in wanted],
         ["parameter", "deployed", "needed", "enough", "for"],
+    )
+    click.echo("\ndefaults for tasks of 0.2 to 5 coin with 1000 segments and a quarter of the seats in one hand")
+    fields = [(name, *RAISED[name]) for name in RAISED]
+    _table(
+        [[name, _amount(getattr(parameters, f) / unit), _amount(getattr(best, f) / unit)] for name, f, unit in fields],
+        ["parameter", "deployed", "recommended"],
     )
     click.echo("\nassumed: " + "; ".join(ASSUMPTIONS))
 

@@ -240,7 +240,10 @@ class Limits:
 
     `largest_ring` is a share of the seats, with whistleblowers and without; `least_whistleblowers` how many keep
     verifiers replaying (None: no number does); `dearest_answer` what a whistleblower's answer may cost, in coin;
-    `largest_reward` up to which reward tasks like this one are worth watching (0: none is, the tax is too low).
+    `awake_needed` how often somebody must dispute false failures; `rounds_to_fund` an empty pool; `unavailable_forfeit`
+    what an unavailable end would have to cost the solver (the contracts take nothing) so that starving honest verifiers
+    does not pay; `largest_reward` up to which reward tasks like this one are worth watching (0: none is, the tax is too
+    low).
     """
 
     largest_ring: float
@@ -253,6 +256,7 @@ class Limits:
     largest_reward: float
     awake_needed: float
     rounds_to_fund: float
+    unavailable_forfeit: float
 
 
 def limits(parameters: Parameters, situation: Situation, prices: Prices, margin: float = 2.0) -> Limits:
@@ -284,5 +288,6 @@ def limits(parameters: Parameters, situation: Situation, prices: Prices, margin:
         dearest_answer=a.income / 2,
         largest_reward=largest,
         awake_needed=formulas.lost_awake(a.finders, a.seat_lost),
+        unavailable_forfeit=formulas.starving_forfeit(a.price, situation.ring, n, parameters.maximal_step_backs),
         rounds_to_fund=formulas.rounds_to_fund(a.answer_cost, parameters.forced_rate / MILLION, a.tax),
     )

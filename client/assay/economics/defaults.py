@@ -10,7 +10,7 @@ from assay.economics.conditions import Situation, amounts
 from assay.economics.prices import Prices, coin
 from assay.economics.settlement import MILLION, rounds_of
 from assay.economics.settlement import Terms as TaskTerms
-from assay.market.parameters import Parameters
+from assay.market.parameters import COIN, Parameters
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,11 @@ class Target:
 
     margin: float = 2.0
     unwatched: float = 0.25
+
+
+# What a deployment should carry: tasks of some hundred to some ten thousand dollars, a checkpoint every thousandth of
+# the steps, two verifiers with one segment each, a quarter of the seats in one hand.
+REFERENCE = tuple(Situation(reward=reward, segments=1000, ring=0.25, share_work=1e13) for reward in (0.2, 1.0, 5.0))
 
 
 @dataclass(frozen=True)
@@ -57,15 +62,18 @@ def needs(parameters: Parameters, situation: Situation, prices: Prices, target: 
     lost = target.margin * success / (1 - success) * (a.price + a.fees) if success < 1 else math.inf
     stake = max(0.0, (lost - a.fees) / (1 - phi))
     kept = min(parameters.silence_rate / MILLION, 1 - phi)
-    seat = max((target.margin * a.verifier_cost / (1 - target.unwatched) - a.fee) / kept, income / (rho * rate), 0.0)
+    highest = coin(parameters.seat) * rate
+    # Beyond one half a forced round says more than a true one, so that from there on the seat has to carry the jackpot.
+    forced = min(0.5, income / highest)
+    lazy = (target.margin * a.verifier_cost / (1 - target.unwatched) - a.fee) / kept
+    seat = max(lazy, income / (max(rho, forced) * rate), 0.0)
     awake = situation.awake
     accused = target.margin * (1 - awake) * a.finders / (awake * kept)
     gas = prices.gas
     floor = coin(parameters.solver_stake_floor)
-    highest = coin(parameters.seat) * rate
     return [
         Need("taxRate", parameters.tax_rate / MILLION, income * rounds / situation.reward, "whistleblowers' income"),
-        Need("forcedRate", rho, income / highest, "the same, from a jackpot of at most a part of a seat"),
+        Need("forcedRate", rho, forced, "the same, from a jackpot of at most a part of a seat"),
         Need("seat", coin(parameters.seat), max(seat, accused), "jackpot's cap; not replaying; failing honest proofs"),
         Need(
             "solverStakeRate",
@@ -89,3 +97,37 @@ def needs(parameters: Parameters, situation: Situation, prices: Prices, target: 
         Need("leakRate", parameters.leak_rate / MILLION, rate, "bringing a secret beats using it"),
         Need("silenceRate", parameters.silence_rate / MILLION, rate, "silence costs more than any jackpot"),
     ]
+
+
+# Fields of `Parameters` that `recommended` raises; the others are bounded by gas, and only shown.
+RAISED = {
+    "taxRate": ("tax_rate", MILLION),
+    "forcedRate": ("forced_rate", MILLION),
+    "seat": ("seat", COIN),
+    "solverStakeRate": ("solver_stake_rate", MILLION),
+    "feeFloor": ("fee_floor", COIN),
+    "answerBond": ("answer_bond", COIN),
+    "caseBond": ("case_bond", COIN),
+    "accusationBond": ("accusation_bond", COIN),
+    "drawBounty": ("draw_bounty", COIN),
+}
+
+
+def recommended(
+    parameters: Parameters,
+    prices: Prices,
+    target: Target,
+    situations: tuple[Situation, ...] = REFERENCE,
+) -> Parameters:
+    """`parameters` with everything raised that some situation needs, until all have enough (a few passes)."""
+    for _ in range(8):
+        changes: dict[str, int] = {}
+        for situation in situations:
+            for need in needs(parameters, situation, prices, target):
+                if need.name in RAISED and not need.suffices:
+                    name, unit = RAISED[need.name]
+                    changes[name] = max(changes.get(name, 0), math.ceil(need.needed * unit))
+        if not changes:
+            break
+        parameters = parameters.with_changes(changes)
+    return parameters

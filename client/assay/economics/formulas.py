@@ -187,6 +187,16 @@ def served_to_accomplices(share: float, verifiers: int, draws: int) -> float:
     return math.pow(1 - math.pow(1 - share, draws), verifiers)
 
 
+def starving_forfeit(price: float, share: float, verifiers: int, draws: int) -> float:
+    """What an *unavailable* end would have to cost a solver, so that serving only its accomplices does not pay.
+
+    It wins the price with chance s and would lose F otherwise: s P <= (1 - s) F. The other side of such a forfeit: a
+    coalition of verifiers makes an honest solver's share unavailable with chance share^draws, for small charges.
+    """
+    success = served_to_accomplices(share, verifiers, draws)
+    return math.inf if success >= 1 else success / (1 - success) * price
+
+
 def lost_awake(finders_part: float, seat: float) -> float:
     """Least chance that somebody disputes a false accusation in a round, so that making it does not pay.
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import pytest
 
 from assay.economics.advice import AdviceError, Wish, advise
 from assay.economics.conditions import Condition, Situation, amounts, conditions, limits
-from assay.economics.defaults import Target, needs
+from assay.economics.defaults import Target, needs, recommended
 from assay.economics.prices import Prices
-from assay.economics.settlement import MILLION
-from assay.market.parameters import COIN, PUBLIC, Parameters
+from assay.market.parameters import PUBLIC, Parameters
 
 PRICES = Prices()
 SITUATION = Situation(honest=1.0, whistleblowers=30)
@@ -20,17 +18,6 @@ SITUATION = Situation(honest=1.0, whistleblowers=30)
 
 def named(parameters: Parameters, situation: Situation) -> dict[str, Condition]:
     return {condition.name: condition for condition in conditions(parameters, situation, PRICES)}
-
-
-def improved(parameters: Parameters, situation: Situation, target: Target) -> Parameters:
-    """The parameters with everything that falls short raised to what is needed."""
-    changes = {}
-    names = {"taxRate": "tax_rate", "forcedRate": "forced_rate", "seat": "seat", "solverStakeRate": "solver_stake_rate"}
-    for need in needs(parameters, situation, PRICES, target):
-        if need.name in names and not need.suffices:
-            scale = COIN if need.name == "seat" else MILLION
-            changes[names[need.name]] = math.ceil(need.needed * scale)
-    return parameters.with_changes(changes)
 
 
 def test_trading_with_oneself_for_jackpots_never_pays_whatever_the_parameters() -> None:
@@ -52,10 +39,8 @@ def test_a_claim_nobody_is_paid_to_watch_is_said_to_be_unsafe() -> None:
 def test_the_parameters_that_come_out_make_the_conditions_hold(reward: float) -> None:
     situation = replace(SITUATION, reward=reward, ring=0.3)
     target = Target(margin=2.0, unwatched=0.25)
-    parameters = PUBLIC
-    for _ in range(6):
-        # Fees and stakes move with each other, so that one pass is not always enough.
-        parameters = improved(parameters, situation, target)
+    parameters = recommended(PUBLIC, PRICES, target, (situation,))
+    assert all(need.suffices for need in needs(parameters, situation, PRICES, target))
     found = named(parameters, situation)
     for name in ("looks beside a verifier's sybil", "does not replay", "fails an honest proof"):
         assert found[name].margin >= 1.99, name
@@ -64,7 +49,7 @@ def test_the_parameters_that_come_out_make_the_conditions_hold(reward: float) ->
 
 
 def test_joining_by_the_count_leaves_a_coalition_unwatched() -> None:
-    good = replace(improved(PUBLIC, SITUATION, Target()))
+    good = recommended(PUBLIC, PRICES, Target(), (SITUATION,))
     blind = limits(good, SITUATION, PRICES).largest_ring
     count = limits(good, replace(SITUATION, joining="count"), PRICES).largest_ring
     assert count < blind

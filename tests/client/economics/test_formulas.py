@@ -102,4 +102,6 @@ def test_the_largest_ring_is_where_the_margin_is_met() -> None:
 def test_serving_accomplices_only_succeeds_with_one_of_the_draws() -> None:
     random = np.random.default_rng(1)
     hits = (random.random((50_000, 2, 4)) < 0.2).any(axis=2).all(axis=1).mean()
-    assert formulas.served_to_accomplices(0.2, 2, 4) == pytest.approx(hits, abs=0.01)
+    chance = formulas.served_to_accomplices(0.2, 2, 4)
+    assert chance == pytest.approx(hits, abs=0.01)
+    assert (1 - chance) * formulas.starving_forfeit(3.0, 0.2, 2, 4) == pytest.approx(chance * 3.0)
