@@ -6,8 +6,9 @@ from pathlib import Path
 import brownie
 import numpy as np
 import pytest
-from binary32_cases import OPERATIONS, pack, unpack
 from brownie import project
+
+from binary32_cases import OPERATIONS, pack, unpack
 
 PACKAGED = Path(__file__).parents[2] / "client" / "assay" / "contracts"
 NAMES = sorted(path.stem for path in PACKAGED.glob("*.json"))
