@@ -220,6 +220,8 @@ def advise(as_json: bool, **options: Any) -> None:
             "training costs",
             f"about {_amount(advice.training_cost)} coin; a replayed step {advice.replay_ratio:.3g} times",
         ),
+        ("training time", f"at least {advice.train_seconds} s, by the market's rule"),
+        ("a round lasts", f"up to {advice.round_seconds / 86400:.3g} days, without disputes"),
         ("found", ", ".join(f"{part} faked: {chance:.1%}" for part, chance in advice.detection.items())),
     ]
     for name, text in lines:

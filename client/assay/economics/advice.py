@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from assay.economics import formulas
 from assay.economics.conditions import Amounts, Condition, Limits, Situation, amounts, conditions, limits
-from assay.economics.prices import Prices, coin
+from assay.economics.prices import Prices, coin, round_seconds
 from assay.economics.settlement import Terms, escrow_of, lowest_fee, stake_of
 from assay.errors import AssayError
 from assay.market.parameters import COIN, Parameters
@@ -59,6 +59,8 @@ class Advice:
     escrow: float
     training_cost: float
     replay_ratio: float
+    train_seconds: int
+    round_seconds: float
     detection: dict[str, float]
     amounts: Amounts
     conditions: list[Condition]
@@ -162,6 +164,19 @@ def _advice(
             f"the market's lowest fee {a.fee:.4g} is {a.fee / a.verifier_cost:.3g} times what a verifier's work "
             "costs at these prices"
         )
+    train_seconds = parameters.train_seconds + round(wish.step_work * wish.steps) // parameters.work_per_second
+    seconds = round_seconds(parameters, found.share_work)
+    if train_seconds >= 1 << 32:
+        warnings.append(
+            f"the market accepts no training time below {train_seconds:.3g} s for this work and none above 2^32 s: it "
+            f"refuses the task (work_per_second {parameters.work_per_second:.3g})"
+        )
+    if seconds > parameters.unbonding_seconds:
+        warnings.append(
+            f"a round can last {seconds / 86400:.3g} days at the market's {parameters.work_per_second:.3g} units a "
+            f"second, longer than stakes stay bound ({parameters.unbonding_seconds / 86400:.3g} days): draw fewer or "
+            "shorter segments"
+        )
     if ratio > 5:
         warnings.append(
             f"a replayed step costs {ratio:.3g} times a trained one at these prices: verifiers need devices like the "
@@ -180,6 +195,8 @@ def _advice(
         escrow=coin(escrow_of(parameters, terms)),
         training_cost=cost,
         replay_ratio=ratio,
+        train_seconds=train_seconds,
+        round_seconds=seconds,
         detection=table,
         amounts=a,
         conditions=checked,

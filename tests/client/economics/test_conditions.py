@@ -84,6 +84,12 @@ def test_advice_warns_where_checking_costs_more_than_training() -> None:
     assert any("times a trained one" in warning for warning in advice.warnings)
 
 
+def test_advice_names_work_that_the_markets_clocks_cannot_carry() -> None:
+    advice = advise(PUBLIC, Wish(step_work=1e16, steps=100_000), PRICES)
+    assert any("refuses the task" in warning for warning in advice.warnings)
+    assert any("stay bound" in warning for warning in advice.warnings)
+
+
 def test_advice_for_no_work_is_refused() -> None:
     with pytest.raises(AdviceError, match="no work"):
         advise(PUBLIC, Wish(step_work=0, steps=10), PRICES)
