@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from assay.tasks.posting import estimate, make_posting
 from assay.tasks.publish import publish_bundle
 from assay.tasks.task_file import TaskFile, read_task_file
 
-SUBMITTER, SOLVER, VERIFIER, WITNESS = 1, 2, 3, 4
+SUBMITTER, SOLVER, VERIFIER, WITNESS, LIAR = 1, 2, 3, 4, 5
 """Places of the actors among the chain's accounts."""
 TICK_SECONDS = 20
 
@@ -114,14 +114,16 @@ class World:
         self.market = self.local.market
         self.reader = MarketReader(self.market)
 
-    def node(self, place: int, players: Sequence[Player], mortal: bool = False) -> Node:
+    def node(
+        self, place: int, players: Sequence[Player], mortal: bool = False, make_bench: type[Workbench] = Workbench
+    ) -> Node:
         """A node with an account of the chain, on a connection of its own; its state stays from call to call."""
         account = Account.from_key(self.local.chain.private_keys[place])
         folder = self.folder / f"account-{place}"
         state = MortalState(folder) if mortal else StateFolder(folder)
         market = Market(open_chain(self.local.chain.url), self.local.deployment)
         sender = Sender(market.chain, account, state)
-        bench = Workbench(folder / "work", (self.store,), state)
+        bench = make_bench(folder / "work", (self.store,), state)
         if isinstance(state, MortalState):
             state.arm()
         return Node(market, sender, state, bench, players, Metrics(f"role{place}"), pause=0.02)
@@ -129,10 +131,11 @@ class World:
     def address(self, place: int) -> str:
         return self.market.chain.web3.to_checksum_address(self.local.chain.addresses[place])
 
-    def submit(self) -> int:
+    def submit(self, verifiers: int = 1) -> int:
         """Post the task; returns its number."""
         locations = publish_bundle(self.store, self.bundle)
-        posting = make_posting(self.bundle, self.file.market, locations, PARAMETERS)
+        terms = replace(self.file.market, verifiers=verifiers)
+        posting = make_posting(self.bundle, terms, locations, PARAMETERS)
         escrow = estimate(posting, self.bundle.task.program, PARAMETERS).escrow
         with StateFolder(self.folder / "submitter") as state:
             account = Account.from_key(self.local.chain.private_keys[SUBMITTER])

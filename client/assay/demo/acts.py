@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from assay.chain.sender import Outcome, Sender
-from assay.demo.case_report import CaseReport, report_case
 from assay.demo.digits import accuracy, write_task
 from assay.demo.stage import PARAMETERS, ActError, Stage
 from assay.market.types import MILLION, Class, TaskState
+from assay.roles.case_report import CaseReport, report_case
 from assay.roles.records import CaseRecord, RoundRecord, TaskRecord
 from assay.state import StateFolder
 from assay.storage.directory import DirectoryStore

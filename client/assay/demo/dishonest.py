@@ -46,7 +46,7 @@ class LyingBench(Workbench):
             run.data,
             draw_seed,
         )
-        fault = choose_fault(LocalExecution(*parts), FAULTY_STEP)
+        fault = choose_fault(LocalExecution(*parts), min(FAULTY_STEP, run.segment_steps(segment) - 1))
         return FaultyExecution(*parts, fault=fault)
 
     def replay_segment(self, task: TaskRecord, segment: int, draw_seed: int) -> ReplayLeaf:

@@ -101,6 +101,6 @@ class FaultyExecution(LocalExecution):
 def choose_fault(execution: LocalExecution, step: int) -> Fault:
     """A place that matters: the largest element of the last matrix product of a step, half way through its sum."""
     operators = execution.program.section(Role.STEP).operators
-    number = max(n for n, each in enumerate(operators) if each.body == Body.FOLD_FMA and each.terms > 4)
+    number = max(n for n, each in enumerate(operators) if each.body == Body.FOLD_FMA and each.terms >= 4)
     values = np.abs(execution.run_outputs(Role.STEP, step)[number].reshape(-1))
     return Fault(step, number, int(values.argmax()), operators[number].terms // 2)

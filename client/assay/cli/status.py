@@ -1,0 +1,69 @@
+"""`assay status`: the market and the own account at a glance."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import click
+
+from assay.cli.options import json_option, settings_options
+from assay.settings import Settings
+
+
+@click.command()
+@click.option("--account", help="Address to look at; by default the key file's.")
+@settings_options
+@json_option
+def status(account: str | None, settings: Settings, as_json: bool) -> None:
+    """Show tasks by state, open cases, the jackpot pool, and what an account has in the market."""
+    from assay.cli.session import keystore_path, open_market
+    from assay.market.types import Class
+    from assay.roles.common import own_cases
+    from assay.roles.reader import MarketReader
+
+    market = open_market(settings)
+    reader = MarketReader(market)
+    reader.poll()
+    if account is None and settings.text("account.keystore"):
+        account = "0x" + str(json.loads(keystore_path(settings).read_text())["address"]).removeprefix("0x")
+    record = reader.market
+    document: dict[str, object] = {
+        "chain": market.deployment.chain_id,
+        "block": reader.moment.block,
+        "time": reader.moment.time,
+        "tasks": dict(Counter(task.state.name.lower() for task in record.tasks.values())),
+        "open_cases": sum(case.challenger_won is None for case in record.cases.values()),
+        "active_whistleblowers": market.stakes.active_whistleblowers(),
+        "jackpot_pool": str(market.stakes.pool()),
+        "held": str(market.stakes.total()),
+    }
+    if account is not None:
+        me = str(market.chain.web3.to_checksum_address(account))
+        kinds = (Class.FREE, Class.LOCKED, Class.LEAVING, Class.CREDIT)
+        document["account"] = {
+            "address": me,
+            **{kind.name.lower(): str(market.stakes.balance(kind, me)) for kind in kinds},
+            "seats": market.stakes.seats(me),
+            "solving": sum(task.solver == me and not task.state.is_over for task in record.tasks.values()),
+            "verifying": sum(
+                found.verifier == me and not record.tasks[found.task_id].state.is_over
+                for found in record.rounds.values()
+            ),
+            "cases": len(own_cases(record, me)),
+        }
+    if as_json:
+        click.echo(json.dumps(document))
+        return
+    for name, value in document.items():
+        if isinstance(value, dict):
+            click.echo(f"{name}:")
+            for key, each in value.items():
+                click.echo(f"  {key:12} {_shown(each)}")
+        else:
+            click.echo(f"{name.replace('_', ' '):22} {_shown(value)}")
+
+
+def _shown(value: object) -> str:
+    """Amounts (decimal text) in coins, everything else as it is."""
+    return f"{int(value) / 1e18:.6f} coins" if isinstance(value, str) and value.isdigit() else str(value)
