@@ -25,10 +25,10 @@ class Parameters:
     draw_bounty: int = COIN // 500
     solver_stake_floor: int = COIN // 2
     fee_floor: int = COIN // 100
-    fee_per_terawork: int = COIN // 1000
+    fee_per_terawork: int = COIN // 10_000
     solver_stake_rate: int = 200_000
-    tax_rate: int = 50_000
-    forced_rate: int = 100_000
+    tax_rate: int = 60_000
+    forced_rate: int = 170_000
     finder_rate: int = 400_000
     silence_rate: int = 500_000
     leak_rate: int = 300_000
@@ -39,7 +39,7 @@ class Parameters:
     compensation_rate: int = 250_000
     refuter_rate: int = 50_000
     work_per_second: int = 10**9
-    unbonding_seconds: int = 14 * 86400
+    unbonding_seconds: int = 21 * 86400
     commit_seconds: int = 3600
     answer_seconds: int = 3600
     reveal_seconds: int = 3600
