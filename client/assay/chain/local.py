@@ -183,7 +183,7 @@ def _launch(command: list[str], port: int, log: Path | None) -> LocalChain:
         atexit.register(process.kill)
         try:
             _wait_until_ready(process, port, output_file)
-            record = json.loads(accounts_file.read_text())
+            record = _read_accounts(accounts_file)
             chain = LocalChain(
                 url=f"http://{LOOPBACK}:{port}",
                 chain_id=int(_call(port, "eth_chainId"), 16),
@@ -199,6 +199,19 @@ def _launch(command: list[str], port: int, log: Path | None) -> LocalChain:
             atexit.unregister(process.kill)
     atexit.register(chain.stop)
     return chain
+
+
+def _read_accounts(path: Path) -> dict[str, list[str]]:
+    """What anvil says of its accounts; it may answer calls before it has written the file."""
+    end = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            record: dict[str, list[str]] = json.loads(path.read_text())
+            return record
+        except (FileNotFoundError, json.JSONDecodeError) as error:
+            if time.monotonic() > end:
+                raise LocalChainError(f"anvil answers but did not write its accounts to {path}: {error}") from error
+            time.sleep(0.02)
 
 
 def _end_with_parent() -> None:

@@ -282,6 +282,17 @@ class Sender:
 
         return self.chain.ask("asking for a receipt", question)
 
+    def reopen_after(self, block: int) -> None:
+        """Watch again what was final in blocks after `block`: the chain was reorganised deeper than `confirmations`.
+
+        `advance` finds the receipts again, or sends the same transactions once more.
+        """
+        with self._lock, self.state.transaction() as database:
+            database.execute(
+                "UPDATE outbox SET outcome = ?, block = NULL, sent_at = ? WHERE scope = ? AND block > ?",
+                (Outcome.PENDING.value, self.clock(), self._scope, block),
+            )
+
     def wait(self, key: str, timeout: float = 300.0, pause: float = 0.2) -> Sent:
         """Follow a transaction until it is final.
 

@@ -73,6 +73,9 @@ class Node:
         for sent in finished:
             self._note(sent)
         changed = self.reader.poll()
+        if self.reader.rolled_back_to is not None:
+            logger.warning("the chain was reorganised", extra={"block": self.reader.rolled_back_to})
+            self.sender.reopen_after(self.reader.rolled_back_to)
         running = self.jobs.running
         if not (changed or dirty or finished or running != self._running):
             return False

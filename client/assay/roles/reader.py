@@ -32,15 +32,16 @@ class MarketReader:
         self._cursor = Cursor(max(0, market.deployment.block - 1))
         self._logs: list[PlacedLog] = []
         self._case_logs: dict[int, list[PlacedLog]] = {}
+        self.rolled_back_to: int | None = None  # by the last poll
 
     def poll(self) -> bool:
         """Read what is new. True if the chain has another head than before."""
         before = self.moment.block
-        rolled_back = False
+        self.rolled_back_to = None
         while True:
             batch = self._reader.read(self._cursor)
             if batch.rolled_back_to is not None:
-                rolled_back = True
+                self.rolled_back_to = min(batch.rolled_back_to, self.rolled_back_to or batch.rolled_back_to)
                 self._forget_after(batch.rolled_back_to)
             fresh = self._decode(batch.logs)
             self._logs += fresh
@@ -51,7 +52,7 @@ class MarketReader:
             if done or batch.cursor.block >= self._head():
                 break
         self._set_moment()
-        return rolled_back or self.moment.block != before
+        return self.rolled_back_to is not None or self.moment.block != before
 
     def _head(self) -> int:
         eth = self.access.chain.web3.eth
@@ -59,7 +60,7 @@ class MarketReader:
 
     def _set_moment(self) -> None:
         number = self._cursor.block
-        if number != self.moment.block or self.moment.time == 0:
+        if number != self.moment.block or self.moment.time == 0 or self.rolled_back_to is not None:
             eth = self.access.chain.web3.eth
             block = self.access.chain.ask(f"reading block {number}", lambda: eth.get_block(number))
             self.moment = Moment(number, int(block["timestamp"]))
