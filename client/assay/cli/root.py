@@ -56,17 +56,16 @@ def _raise_exit(number: int, _frame: FrameType | None) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit.
 
-    Exit codes: 0 done, 1 an `AssayError` (its message on standard error; under `--json` also
-    `{"error": ..., "code": ...}` on standard output), 2 wrong usage, 130 interrupted, 143 terminated.
+    Exit codes: 0 done, 1 an `AssayError` (its message on standard error; under `--json` as
+    `{"error": ..., "code": ...}`), 2 wrong usage, 130 interrupted, 143 terminated.
     """
     signal.signal(signal.SIGTERM, _raise_exit)
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         result = cli.main(args=words, prog_name="assay", standalone_mode=False)
     except AssayError as error:
-        if "--json" in words:
-            click.echo(json.dumps({"error": str(error), "code": error.code}))
-        click.echo(f"error: {error}", err=True)
+        as_json = json.dumps({"error": str(error), "code": error.code})
+        click.echo(as_json if "--json" in words else f"error: {error}", err=True)
         sys.exit(1)
     except click.ClickException as error:
         error.show()

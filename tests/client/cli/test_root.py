@@ -54,7 +54,7 @@ def test_an_error_is_also_machine_readable(capsys: pytest.CaptureFixture[str], m
     monkeypatch.setenv("ASSAY_ANVIL", "/no/such/anvil")
     assert run("chain", "up", "--json") == 1
     shown = capsys.readouterr()
-    answer = json.loads(shown.out)
+    assert shown.out == ""
+    answer = json.loads(shown.err)
     assert answer["code"] == "anvil-not-found"
     assert "/no/such/anvil" in answer["error"]
-    assert shown.err.startswith("error: ")
