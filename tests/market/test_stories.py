@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 from tiny_market import LIAR, SOLVER, SUBMITTER, VERIFIER, WITNESS, World
 
@@ -74,6 +75,7 @@ def test_an_honest_task_is_settled_and_everybody_paid(world: World) -> None:
     assert int(shown["held"]) == stakes.total()
 
 
+@pytest.mark.slow
 def test_a_lying_verifier_loses_its_seat_to_one_executed_operation(world: World) -> None:
     gather(world)
     world.nodes.append(world.node(LIAR, [Verifier()], make_bench=LyingBench))
@@ -101,6 +103,7 @@ def test_a_lying_verifier_loses_its_seat_to_one_executed_operation(world: World)
     assert "one operation" in drawn.output
 
 
+@pytest.mark.slow
 def test_a_cheating_solver_loses_its_stake_and_the_submitter_nothing(world: World) -> None:
     gather(world, solver_bench=LazyBench)
     task = play_task(world)
@@ -110,6 +113,7 @@ def test_a_cheating_solver_loses_its_stake_and_the_submitter_nothing(world: Worl
     assert stakes.credit(world.address(SUBMITTER)) >= task.posting.highest_reward
 
 
+@pytest.mark.slow
 def test_an_audit_finds_a_cheating_solver_without_any_verifier_being_drawn_for_it(world: World) -> None:
     world.nodes = [
         world.node(SOLVER, [Solver()], make_bench=LazyBench),
@@ -122,6 +126,7 @@ def test_an_audit_finds_a_cheating_solver_without_any_verifier_being_drawn_for_i
     assert any(case.challenger_won for case in world.reader.market.cases.values())
 
 
+@pytest.mark.slow
 def test_a_false_accusation_costs_its_bond(world: World) -> None:
     gather(world)
     world.nodes.append(world.node(LIAR, [FalseAccuser()], make_bench=LyingBench))
@@ -133,6 +138,7 @@ def test_a_false_accusation_costs_its_bond(world: World) -> None:
     assert world.market.stakes.credit(world.address(LIAR)) == 0
 
 
+@pytest.mark.slow
 def test_two_roles_share_an_account(world: World) -> None:
     world.nodes = [
         world.node(SOLVER, [Solver()]),

@@ -7,6 +7,9 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 
+from hexbytes import HexBytes
+from web3.exceptions import TransactionNotFound
+
 from assay.chain.errors import ChainError, FeeCapError, RevertedError
 from assay.chain.sender import Outcome, Sender, Sent
 from assay.market.connection import Market
@@ -139,6 +142,7 @@ class Node:
             if known is None:
                 break
             if known.outcome is not Outcome.FAILED:
+                self._check_final(known)
                 return False
         else:
             return False
@@ -162,6 +166,23 @@ class Node:
         for final in self.sender.advance():
             self._note(final)
         return True
+
+    def _check_final(self, sent: Sent) -> None:
+        """What is final but still asked for, though its block was read, may have been dropped unseen: look again."""
+        if sent.block is None or sent.block > self.reader.moment.block:
+            return
+        eth = self.market.chain.web3.eth
+
+        def is_there() -> bool:
+            try:
+                eth.get_transaction_receipt(HexBytes(sent.hash))
+            except TransactionNotFound:
+                return False
+            return True
+
+        if not self.market.chain.ask("asking for a receipt", is_there):
+            logger.warning("a transaction is no longer on the chain", extra={"key": sent.key, "transaction": sent.hash})
+            self.sender.reopen_after(sent.block - 1)
 
     def _note(self, sent: Sent) -> None:
         self.metrics.count(sent.outcome.value, sent.gas_used or 0)
