@@ -17,6 +17,7 @@ GAS_LIMIT = 16_000_000  # below the cap of a transaction on the main network
 FIRST_TIME = 1_800_000_000
 SECONDS_PER_BLOCK = 12
 WEALTH = 10**24
+MOST_TRIES = 10  # calls of evm_mine for one block
 
 Artifacts = dict[str, dict[str, Any]]
 
@@ -303,7 +304,8 @@ class NetworkChain(_Decoding):
     def _receipt(self, transaction: str) -> dict[str, Any]:
         for _ in range(1000):
             receipt = self._request("eth_getTransactionReceipt", transaction)
-            if receipt:
+            # The next call is to see the block this one is in.
+            if receipt and self.head >= int(receipt["blockNumber"], 16):
                 return dict(receipt)
         raise TimeoutError(transaction)
 
@@ -333,9 +335,19 @@ class NetworkChain(_Decoding):
             self._request("evm_increaseTime", seconds)
         if blocks and self.is_anvil:
             self._request("anvil_mine", hex(blocks), hex(SECONDS_PER_BLOCK))
-        else:
-            for _ in range(blocks or 1):
-                self._request("evm_mine")
+            return
+        end = self.head + (blocks or 1)
+        # A busy ganache answers `evm_mine` without having mined: what counts is the newest block.
+        for _ in range(MOST_TRIES * (blocks or 1)):
+            if self.head >= end:
+                return
+            self._request("evm_mine")
+        raise TimeoutError(f"block {self.head} is the newest after as many calls of evm_mine as would do for {end}")
+
+    @property
+    def head(self) -> int:
+        """Number of the newest block."""
+        return int(self._request("eth_blockNumber"), 16)
 
     def balance(self, address: str) -> int:
         return int(self._request("eth_getBalance", address, "latest"), 16)

@@ -183,25 +183,30 @@ class Round:
 class World:
     """One deployment. Amounts in wei; actors are addresses."""
 
+    contracts: tuple[str, ...] = MODULES
+    """In the order of deployment: the modules, then whatever they need besides."""
+
     def __init__(self, chain: Chain, **changes: int) -> None:
         self.chain = chain
         self.parameters = PARAMETERS | changes
         deployer = address_of("deployer")
-        predicted = tuple(created_address(deployer, nonce) for nonce in range(len(MODULES)))
-        values = tuple(self.parameters.values())
-        for nonce, name in enumerate(MODULES):
-            if name == "FixedSeeds":
-                arguments: tuple[Any, ...] = (named("secret"), 256)
-            elif name == "HarnessCourt":
-                arguments = (predicted[MODULES.index("Claims")],)
-            else:
-                arguments = (values, predicted)
-            assert chain.deploy(name, deployer, *arguments) == predicted[nonce], name
+        addresses = {name: created_address(deployer, nonce) for nonce, name in enumerate(self.contracts)}
+        for name in self.contracts:
+            arguments = self.arguments_of(name, addresses)
+            assert chain.deploy(name, deployer, *arguments) == addresses[name], name
         self.deployer = deployer
         self.checkpoints: dict[int, Tree] = {}
         self.headers: dict[int, bytes] = {}
         self.postings: dict[int, Any] = {}
         self.gas: dict[str, int] = {}
+
+    def arguments_of(self, name: str, addresses: dict[str, str]) -> tuple[Any, ...]:
+        """What a contract's constructor is given."""
+        if name == "FixedSeeds":
+            return named("secret"), 256
+        if name == "HarnessCourt":
+            return (addresses["Claims"],)
+        return tuple(self.parameters.values()), tuple(addresses.values())[: len(MODULES)]
 
     # ---- calls ----
 

@@ -244,6 +244,33 @@ def test_a_lost_case_on_a_training_claim_pays_the_solver_and_delays_settlement_o
     assert world.bucket(LOCKED, SOLVER) == 0
 
 
+def test_charges_of_several_cases_take_no_more_than_the_floor_of_the_solvers_stake(world: World) -> None:
+    task = world.registered(exact=True)
+    claim = world.do(CHALLENGER, "Claims", "publishTraining", task).value
+    floor, stake = world.parameters["solverStakeFloor"], world.see("Market", "stakeOf", task)
+    charges = [floor // 2, 1, floor, 5]
+    charged = 0
+    for charge in charges:
+        case = world.open_case(CHALLENGER, claim, ZERO)
+        pool, locked = world.pool, world.bucket(LOCKED, SOLVER)
+        world.close(case, claim, won=False, overshoot=-charge)
+        taken = min(charge, floor - charged)
+        charged += taken
+        bond = world.parameters["caseBond"]
+        assert world.see("Market", "chargeOf", task) == charged
+        assert world.bucket(LOCKED, SOLVER) == locked - taken
+        assert world.pool == pool + taken + bond - bond // 2
+    assert charged == floor
+    # What is left pays every fee due, and whoever finds the fault.
+    case = world.open_case(CHALLENGER, claim, ZERO)
+    before = world.credit(CHALLENGER)
+    world.close(case, claim, won=True)
+    fee = world.posting()["verifierFee"]
+    found = (stake - floor - fee) * world.parameters["finderRate"] // MILLION
+    assert world.credit(CHALLENGER) - before == world.parameters["caseBond"] + found
+    assert world.bucket(LOCKED, SOLVER) == 0
+
+
 def test_training_claims_exist_in_exact_mode_only(world: World) -> None:
     with pytest.raises(RevertedError, match="WrongMode"):
         world.do(CHALLENGER, "Claims", "publishTraining", world.registered(exact=False))

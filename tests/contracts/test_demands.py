@@ -165,6 +165,35 @@ def test_only_who_takes_part_demands_and_few_at_a_time(chain: Chain) -> None:
         files.demand(whistleblower, round_, place, entry)
 
 
+def test_a_demand_that_was_answered_makes_room_for_another(world: World, files: Files) -> None:
+    round_ = files.round()
+    place, entry = (True, 0, 0, 0), files.data_entry()
+    chunks, tree = files.data
+    open_ = [files.demand(SUBMITTER, round_, place, entry) for _ in range(world.see("Demands", "AT_A_TIME"))]
+    assert len(open_) == 2
+    with pytest.raises(RevertedError, match="TooMany"):
+        files.demand(SUBMITTER, round_, place, entry)
+    # Each asker has places of its own.
+    files.demand(round_.verifier, round_, place, entry)
+    world.do(SOLVER, "Demands", "serve", open_[0], chunks[0], tree.proof(0))
+    files.demand(SUBMITTER, round_, place, entry)
+    with pytest.raises(RevertedError, match="TooMany"):
+        files.demand(SUBMITTER, round_, place, entry)
+
+
+@pytest.mark.parametrize("chunk", [3, 4, 5, 2**32 - 1])
+def test_a_chunk_number_past_the_tensor_is_not_one_of_its_neighbour(world: World, files: Files, chunk: int) -> None:
+    """Three chunks take four places under the root; the fifth place would be the next tensor's."""
+    round_ = files.round()
+    with pytest.raises(RevertedError, match="NoSuchPlace") as caught:
+        files.demand(SUBMITTER, round_, (True, 0, 0, chunk), files.data_entry())
+    assert caught.value.values == (chunk, 3)
+    with pytest.raises(RevertedError, match="NoSuchPlace") as caught:
+        files.demand(SUBMITTER, round_, (False, 2, 1, chunk), files.state_entry(1))
+    assert caught.value.values == (chunk, 2)
+    files.demand(SUBMITTER, round_, (True, 0, 0, 2), files.data_entry())
+
+
 def test_an_open_demand_keeps_the_task_from_settling(world: World, files: Files) -> None:
     round_ = files.round()
     round_.truth = [

@@ -226,6 +226,27 @@ def test_shares_of_a_failed_stake_go_to_the_rounds_that_found_the_failure(chain:
     assert_nothing_is_left(world, task)
 
 
+@pytest.mark.parametrize("verifiers", [2, 3])
+def test_what_does_not_divide_among_failing_rounds_goes_to_the_pool(chain: Chain, verifiers: int) -> None:
+    world = populated(chain, verifiers=5, solverStakeFloor=2 * ETHER + 5)
+    task = world.registered(True, 0, verifiers=verifiers, perVerifier=2)
+    stake, fee = world.see("Market", "stakeOf", task), world.posting()["verifierFee"]
+    rounds = [world.draw(task, share) for share in range(verifiers)]
+    for round_ in rounds:
+        world.commit_for(round_, forced=False)
+    for round_ in rounds:
+        world.show(round_)
+        world.disclose(round_)
+    accounts = Accounts(world, [round_.verifier for round_ in rounds])
+    finders = part(stake - verifiers * fee, world.parameters["finderRate"])
+    settle(world, rounds[0])
+    share, rest = divmod(finders, verifiers)
+    assert rest == (2 if verifiers == 3 else 0)
+    assert accounts.gains() == [fee + share] * verifiers
+    assert accounts.pool_gain() == stake - verifiers * (fee + share)
+    assert_nothing_is_left(world, task)
+
+
 def test_program_refuted_while_the_solver_trains(world: World) -> None:
     accounts = Accounts(world, [SUBMITTER, SOLVER, CHALLENGER])
     task = world.submit(SUBMITTER)

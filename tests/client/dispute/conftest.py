@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from assay.bench.arena import Arena, make_arena
 from assay.chain.local import local_chain
+
+# Cases against the market's own contracts use the chain and the actors of its tests.
+sys.path.append(str(Path(__file__).parents[2] / "contracts"))
 
 # Shanghai's rules have no floor on the gas of calldata, below which a starved move would not even be mined.
 OPTIONS = ("--block-base-fee-per-gas", "0", "--hardfork", "shanghai")
