@@ -34,7 +34,7 @@ def _say(text: str) -> None:
 @click.option("--repetitions", type=click.IntRange(3, 1000), default=15, show_default=True, help="Pairs a figure.")
 @click.option("--threads", type=click.IntRange(0, 1024), default=0, help="Threads of both sides; 0: every processor.")
 @click.option(
-    "--figure", "figures", multiple=True, type=click.Choice(["step", "matmul", "native", "proof", "hash"]),
+    "--figure", "figures", multiple=True, type=click.Choice(["step", "matmul", "native", "proof", "replay", "hash"]),
     help="Measure only this; may be repeated.",
 )  # fmt: skip
 @json_option
@@ -69,3 +69,37 @@ def gas(as_json: bool) -> None:
     from assay.bench.gas import run_gas_bench
 
     _print(run_gas_bench(_say), as_json)
+
+
+@bench.command()
+@click.option("--model", "models", multiple=True, type=click.Choice(["mlp", "cnn", "gpt"]), help="May be repeated.")
+@click.option(
+    "--precision", "precisions", multiple=True, type=click.Choice(["fp32", "bf16"]), help="Declared; may be repeated."
+)
+@click.option("--segments", type=click.IntRange(4, 1000), default=8, show_default=True, help="Segments a proof.")
+@click.option("--honest", type=click.IntRange(1, 10000), default=2, show_default=True, help="Honest runs a model.")
+@click.option("--plot", "plot_path", type=click.Path(dir_okay=False), help="PNG of both distributions.")
+@json_option
+def separation(
+    models: tuple[str, ...],
+    precisions: tuple[str, ...],
+    segments: int,
+    honest: int,
+    plot_path: str | None,
+    as_json: bool,
+) -> None:
+    """Distances of honest runs and of forged proofs, in thresholds, and how often a draw finds the forged ones."""
+    from pathlib import Path
+
+    from assay.bench.separation import MODELS, SeparationSettings, run_separation_bench
+    from assay.program.sections import Precision
+
+    settings = SeparationSettings(
+        models or MODELS,
+        tuple(Precision(name) for name in precisions or ("fp32", "bf16")),
+        segments=segments,
+        honest=honest,
+    )
+    figures = run_separation_bench(settings, _say, Path(plot_path) if plot_path else None)
+    if as_json:
+        _print(figures, as_json)
