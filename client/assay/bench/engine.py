@@ -25,10 +25,11 @@ from assay.engine.cpu.matmul import matmul
 from assay.engine.native import NativeRun
 from assay.program.graph import Graph
 from assay.program.lowering import lower_step
-from assay.program.operator import Array
+from assay.program.operator import Array, Role
 from assay.program.trace import trace
 from assay.training.canonical import CanonicalRun
 from assay.training.task import TrainingTask
+from assay.training.trace import trace_elements
 from assay.training.train import CanonicalRunner, train
 
 MODELS = ("mlp", "cnn", "gpt")
@@ -37,7 +38,7 @@ DEFAULT_INTERVAL = 100
 """Steps between checkpoints unless a task says otherwise."""
 HASH_BYTES = 256 << 20
 SEED = 7
-FIGURES = ("step", "matmul", "native", "proof", "hash")
+FIGURES = ("step", "matmul", "native", "proof", "replay", "hash")
 
 Say = Callable[[str], None]
 
@@ -173,6 +174,28 @@ def proof_overhead(settings: EngineBenchSettings, say: Say) -> float:
     return overhead
 
 
+def replay_overheads(settings: EngineBenchSettings, say: Say) -> dict[str, float]:
+    """How much longer a step takes in a replay, which takes its trace along, than in training, as a fraction."""
+    overheads = {}
+    for name in MODELS:
+        work = workload(name)
+        graph, state = traced(work)
+        program = lower_step(graph)
+        run = CanonicalRun(program, as_arrays(work.data), SEED, CpuDevice(settings.threads))
+        run.load(state)
+        operators = program.section(Role.STEP).operators
+        replayed = _counter(
+            lambda number, run=run, operators=operators: run.step(  # type: ignore[misc]
+                number, trace_elements(operators, SEED, number)
+            )
+        )
+        # Many rounds first: each part of a step is compiled once more when the trace first looks into it.
+        result = compare(replayed, _counter(run.step), settings.repetitions, 2 * settings.repetitions)
+        overheads[name] = round(1 / result.ratio - 1, 4)
+        say(f"replay {name}: {100 * overheads[name]:+.1f} % over training")
+    return overheads
+
+
 def run_engine_bench(settings: EngineBenchSettings, say: Say = lambda _: None) -> dict[str, Any]:
     """All figures asked for, keyed as `assay bench engine --json` prints them."""
     threads = settings.threads or isa.available_threads()
@@ -190,6 +213,8 @@ def run_engine_bench(settings: EngineBenchSettings, say: Say = lambda _: None) -
             figures["native_ratio"] = native_ratios(settings, say)
         if "hash" in settings.figures:
             figures["hash_ratio"] = hash_ratio(settings, say)
+        if "replay" in settings.figures:
+            figures["replay_overhead"] = replay_overheads(settings, say)
         if "proof" in settings.figures:
             figures["proof_overhead"] = proof_overhead(settings, say)
     finally:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from assay.engine.cpu import isa
-from assay.engine.cpu.launches import Addresses, Launch, make_launch
+from assay.engine.cpu.launches import Addresses, BlockRunner, Launch, make_launch
 from assay.engine.device import Bindings, Element, typed
 from assay.engine.grouping import Grouping, build_group
 from assay.engine.patterns import Pattern, recognise
@@ -17,6 +19,14 @@ from assay.program.operator import Array, ElementType, Operator, Program, Role, 
 ALIGNMENT = 64
 RECORD_VARIANTS = 4
 """Sets of addresses remembered by an executable: a run alternates between two states' buffers."""
+
+
+@dataclass
+class _Records:
+    """What launches worked out for one set of addresses."""
+
+    launches: list[Any]
+    blocks: dict[int, Any] = field(default_factory=dict)
 
 
 class CpuDevice:
@@ -87,7 +97,7 @@ class CpuExecutable:
         self.launches: list[Launch] = []
         self._place_of = place_of
         self._clusters = clusters
-        self._full_groups: dict[int, Launch] = {}
+        self._blocks: dict[int, BlockRunner] = {}
         self._patterns = patterns
         held: list[set[int]] = []
         for cluster in clusters:
@@ -100,7 +110,7 @@ class CpuExecutable:
             self.launches.append(launch)
             held.append({key[1] for key in launch.writes})
         self._layout(held, readers)
-        self._records: dict[tuple[int, ...], list[object]] = {}
+        self._records: dict[tuple[int, ...], _Records] = {}
 
     # -- memory --------------------------------------------------------------------------------------------------
 
@@ -166,16 +176,17 @@ class CpuExecutable:
         if records is None:
             if len(self._records) >= RECORD_VARIANTS:
                 self._records.clear()
-            records = self._records[signature] = [launch.prepare(addresses) for launch in self.launches]
+            records = self._records[signature] = _Records([launch.prepare(addresses) for launch in self.launches])
         threads = isa.threads(self.threads)
         watched = np.zeros(len(watch), np.uint32)
         by_place: dict[int, list[int]] = {}
         for number, (index, _) in enumerate(watch):
             by_place.setdefault(self._place_of[index], []).append(number)
         for place, launch in enumerate(self.launches):
-            launch.run(records[place], addresses, step, threads)
-            for number in by_place.get(place, ()):
-                watched[number] = self._watch(place, *watch[number], addresses, step)
+            launch.run(records.launches[place], addresses, step, threads)
+            numbers = by_place.get(place)
+            if numbers:
+                watched[numbers] = self._watch(place, [watch[n] for n in numbers], addresses, records, step)
             if self.observe is not None:
                 for index in self._clusters[place].operators:
                     self.observe(index, addresses.array(Source.OPERATOR, index))
@@ -189,21 +200,34 @@ class CpuExecutable:
             arrays[(Source.OPERATOR, index)] = outputs[index] if index in outputs else self._own(index)
         return Addresses(arrays, bindings.seed)
 
-    def _watch(self, place: int, index: int, element: int, addresses: Addresses, step: int) -> int:
-        """The bits of one element of an operator of the launch that has just run."""
-        if (Source.OPERATOR, index) in addresses.arrays:
-            value = addresses.array(Source.OPERATOR, index).reshape(-1)[element]
-        else:
-            # The value never left the kernel: run its block of rows again with everything written out.
-            launch = self._full_groups.get(place)
-            if launch is None:
+    def _watch(
+        self, place: int, elements: Sequence[Element], addresses: Addresses, records: _Records, step: int
+    ) -> list[int]:
+        """The bits of some elements of the operators of the launch that has just run."""
+        found = [0] * len(elements)
+        inside: list[int] = []
+        for number, (index, element) in enumerate(elements):
+            held = addresses.arrays.get((Source.OPERATOR, index))
+            if held is None:
+                inside.append(number)
+            else:
+                found[number] = int(held.reshape(-1)[element].view(np.uint32))
+        if inside:
+            runner = self._blocks.get(place)
+            if runner is None:
                 cluster = self._clusters[place]
                 group = build_group(self.operators, cluster, cluster.operators, self._types, isa.UNIT.lanes)
-                launch = self._full_groups[place] = make_launch(group, self.operators)
-            value = launch.one_block(index, element, addresses, step)
-        bits = int(np.asarray(value).view(np.uint32))
-        is_float = self.operators[index].type == ElementType.FLOAT
-        return 0x7FC00000 if is_float and (bits & 0x7FFFFFFF) > 0x7F800000 else bits
+                runner = self._blocks[place] = BlockRunner(group)
+            record = records.blocks.get(place)
+            if record is None:
+                record = records.blocks[place] = runner.prepare(addresses)
+            bits = runner.bits(record, [elements[number] for number in inside], step)
+            for number, value in zip(inside, bits, strict=True):
+                found[number] = value
+        for number, (index, _) in enumerate(elements):
+            if self.operators[index].type == ElementType.FLOAT and (found[number] & 0x7FFFFFFF) > 0x7F800000:
+                found[number] = 0x7FC00000
+        return found
 
 
 def _release(free: list[tuple[int, int]], offset: int, size: int) -> list[tuple[int, int]]:

@@ -8,7 +8,6 @@ from math import prod
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from assay.arithmetic.native_random import permutations, uniforms
 from assay.engine.convolution_pattern import ConvolutionPattern, Part
@@ -52,9 +51,6 @@ class Launch(Protocol):
 
     def run(self, prepared: Any, addresses: Addresses, step: int, threads: int) -> None: ...
 
-    def one_block(self, index: int, element: int, addresses: Addresses, step: int) -> Any:
-        """Compute only the rows around one element of operator `index`, and return that element."""
-
 
 class _WritesOne:
     """Launches of a single operator, which is always in memory."""
@@ -65,9 +61,6 @@ class _WritesOne:
 
     def prepare(self, addresses: Addresses) -> Any:
         return None
-
-    def one_block(self, index: int, element: int, addresses: Addresses, step: int) -> Any:
-        return addresses.array(Source.OPERATOR, index).reshape(-1)[element]
 
 
 class LoopLaunch:
@@ -99,24 +92,50 @@ class LoopLaunch:
             prepared[1] = launch.scratch("loops", self.kernel.scratch_bytes * workers)
         launch.run(self.code, prepared, self.kernel.tasks, workers)
 
-    def one_block(self, index: int, element: int, addresses: Addresses, step: int) -> Any:
-        nests = {nest.index: nest for nest in self.group.nests}
-        row = element // nests[index].row_elements
-        first = row // self.group.block_rows * self.group.block_rows
-        end = min(first + self.group.block_rows, self.group.rows)
-        held: dict[int, npt.NDArray[Any]] = {}
-        places: dict[Key, int] = {}
-        for key in self.kernel.slots:
-            if key in self.writes:
-                nest = nests[key[1]]
-                held[key[1]] = np.empty((end - first) * nest.row_elements, nest.operator.type.dtype)
-                # The kernel addresses whole tensors: shift the block so that its rows fall into place.
-                places[key] = held[key[1]].ctypes.data - 4 * first * nest.row_elements
-            else:
-                places[key] = addresses.address(key)
-        record = self._record(places, step, first, end, 1)
-        launch.run(self.code, record, 1, 1)
-        return held[index][element - first * nests[index].row_elements]
+
+class BlockRunner:
+    """Runs one block of rows of a group again with everything written out, to look at a value that otherwise never
+    leaves the kernel. The group must keep all its operators."""
+
+    def __init__(self, group: LoopGroup) -> None:
+        self.launch = LoopLaunch(group)
+        self.group = group
+        self._nests = {nest.index: nest for nest in group.nests}
+        slots = self.launch.kernel.slots
+        places = [place for place, key in enumerate(slots) if key in self.launch.writes]
+        self._buffers = {
+            slots[place][1]: np.empty(group.block_rows * self._nests[slots[place][1]].row_elements, np.uint32)
+            for place in places
+        }
+        self._words = np.array([loops.HEADER_WORDS + place for place in places], np.int64)
+        self._starts = np.array([self._buffers[slots[place][1]].ctypes.data for place in places], np.int64)
+        self._row_bytes = np.array([4 * self._nests[slots[place][1]].row_elements for place in places], np.int64)
+
+    def prepare(self, addresses: Addresses) -> Any:
+        """The record for a set of addresses, but for what depends on the block."""
+        kernel = self.launch.kernel
+        known = [0 if key in self.launch.writes else addresses.address(key) for key in kernel.slots]
+        return np.array([0, 0, kernel.scratch_bytes, 0, 0, *known], np.int64)
+
+    def bits(self, record: Any, elements: Sequence[tuple[int, int]], step: int) -> list[int]:
+        """The 32 bits of some elements (operator, element), each block of rows run once."""
+        block = self.group.block_rows
+        found = [0] * len(elements)
+        by_block: dict[int, list[int]] = {}
+        for number, (index, element) in enumerate(elements):
+            first = element // self._nests[index].row_elements // block * block
+            by_block.setdefault(first, []).append(number)
+        size = self.launch.kernel.scratch_bytes
+        record[0], record[1] = step, launch.scratch("loops", size) if size else 0
+        for first, numbers in by_block.items():
+            record[3], record[4] = first, min(first + block, self.group.rows)
+            # The kernel addresses whole tensors: shift the block so that its rows fall into place.
+            record[self._words] = self._starts - first * self._row_bytes
+            launch.run(self.launch.code, record, 1, 1)
+            for number in numbers:
+                index, element = elements[number]
+                found[number] = int(self._buffers[index][element - first * self._nests[index].row_elements])
+        return found
 
 
 class _PlannedLaunch(_WritesOne):
