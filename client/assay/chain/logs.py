@@ -16,6 +16,7 @@ from assay.chain.rpc import Chain
 PAGE_BLOCKS = 2000
 REMEMBERED_BLOCKS = 128
 _RANGE_WORDS = ("range", "limit", "too many", "more than", "response size", "query returned")
+_RATE_WORDS = ("rate limit", "too many requests", "request limit")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,17 @@ class Batch:
 class LogReader:
     """Reads the logs of some addresses, `confirmations` blocks behind the newest."""
 
-    def __init__(self, chain: Chain, addresses: Sequence[str], confirmations: int = 0, page: int = PAGE_BLOCKS) -> None:
+    def __init__(
+        self,
+        chain: Chain,
+        addresses: Sequence[str],
+        confirmations: int = 0,
+        page: int = PAGE_BLOCKS,
+        first: int | None = None,
+    ) -> None:
+        """`first` is the block before the earliest one of interest, where reading begins anew if no remembered block is
+        part of the chain; the block of the first cursor without memory if None."""
+        self.first = first
         self.chain = chain
         self.addresses = [chain.web3.to_checksum_address(address) for address in addresses]
         self.confirmations = confirmations
@@ -51,6 +62,8 @@ class LogReader:
     def read(self, cursor: Cursor) -> Batch:
         """Everything after `cursor`, at most one page of blocks at a time."""
         eth = self.chain.web3.eth
+        if not cursor.hashes:
+            self.first = cursor.block if self.first is None else min(self.first, cursor.block)
         rolled_back = self._common_block(cursor)
         start = cursor.block if rolled_back is None else rolled_back
         hashes = tuple(each for each in cursor.hashes if each[0] <= start)
@@ -60,7 +73,8 @@ class LogReader:
         end = min(head, start + self.page)
         digest = self._hash(end)
         logs = self._logs(start + 1, end)
-        if digest is None or self._hash(end) != digest:
+        moved = digest is None or self._hash(end) != digest or (hashes and self._hash(hashes[-1][0]) != hashes[-1][1])
+        if digest is None or moved:
             # The chain moved while it was read: nothing is taken, the next call sees it whole.
             return Batch((), Cursor(start, hashes), rolled_back)
         kept = (*hashes, (end, digest))[-REMEMBERED_BLOCKS:]
@@ -73,7 +87,8 @@ class LogReader:
         for number, digest in reversed(cursor.hashes[:-1]):
             if self._hash(number) == digest:
                 return number
-        return max(0, cursor.hashes[0][0] - 1)
+        # Nothing says where the chains part: all is read again.
+        return self.first or 0
 
     def _hash(self, number: int) -> str | None:
         def question() -> str | None:
@@ -92,7 +107,9 @@ class LogReader:
             logs = self.chain.ask(f"reading logs of blocks {first} to {last}", question)
         except ChainError as error:
             cause = error.__cause__
-            too_long = isinstance(cause, Web3RPCError) and any(word in str(cause).lower() for word in _RANGE_WORDS)
+            words = str(cause).lower()
+            too_often = any(word in words for word in _RATE_WORDS)  # halving would ask twice as often
+            too_long = isinstance(cause, Web3RPCError) and not too_often and any(word in words for word in _RANGE_WORDS)
             if not too_long or first == last:
                 raise
             middle = (first + last) // 2

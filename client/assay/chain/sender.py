@@ -17,7 +17,7 @@ from threading import RLock
 from typing import Any
 
 from eth_account.signers.local import LocalAccount
-from web3.exceptions import TransactionNotFound, Web3RPCError
+from web3.exceptions import TransactionNotFound, Web3Exception
 from web3.types import TxParams, TxReceipt, Wei
 
 from assay.chain.errors import ChainError, FeeCapError
@@ -197,7 +197,7 @@ class Sender:
             self.chain.web3.eth.send_raw_transaction(raw)  # type: ignore[arg-type]
         except TRANSIENT as error:
             logger.warning("the node did not take a transaction yet: %s", error)
-        except Web3RPCError as error:
+        except Web3Exception as error:
             if not any(words in str(error).lower() for words in _ALREADY_THERE):
                 logger.warning("the node refuses a transaction: %s", error)
 
@@ -244,7 +244,13 @@ class Sender:
             return [self._required(key)]
         row = self._row(key)
         assert row is not None
-        if self.clock() - float(row["sent_at"]) >= self.fees.stuck_seconds:
+        age = self.clock() - float(row["sent_at"])
+        if age < 0:  # the clock was put back: count from now on, or it would never count as stuck
+            with self.state.transaction() as database:
+                database.execute(
+                    "UPDATE outbox SET sent_at = ? WHERE scope = ? AND key = ?", (self.clock(), self._scope, key)
+                )
+        if age >= self.fees.stuck_seconds:
             self._replace(row)
         else:
             self._broadcast(str(row["raw"]))

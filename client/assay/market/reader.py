@@ -31,7 +31,9 @@ class MarketReader:
     def __init__(self, market: Market, path: Path | None = None, confirmations: int = 1) -> None:
         self.market = market
         self._names = {address.lower(): name for name, address in market.addresses.items()}
-        self._logs = LogReader(market.chain, list(market.addresses.values()), max(0, confirmations - 1))
+        self._logs = LogReader(
+            market.chain, list(market.addresses.values()), max(0, confirmations - 1), first=market.deployment.block
+        )
         self._lock = None if path is None else _lock(path)
         self._database = _open(path if self._lock is not None else None, self._identity())
         self.view = MarketView()

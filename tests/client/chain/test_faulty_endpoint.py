@@ -1,0 +1,250 @@
+"""A proxy between the client and the chain that drops, delays, garbles and forgets; nothing is done twice or lost."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from eth_account import Account
+
+from assay.chain.errors import ChainError
+from assay.chain.local import LocalChain, start_local_chain
+from assay.chain.logs import Cursor, LogReader
+from assay.chain.rpc import Chain
+from assay.chain.sender import Call, FeePolicy, Outcome, Sender
+from assay.state import StateFolder
+
+# Logs its calldata's first word under topic 7.
+LOGGER = bytes.fromhex("600e600c600039600e6000f3") + bytes.fromhex("600035600052600760206000a100")
+
+
+class Proxy:
+    """Passes calls on, except that `plan` may name a fault for the next call of a method."""
+
+    def __init__(self, target: str) -> None:
+        self.plan: dict[str, list[str]] = {}
+        self.calls: list[str] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *words: object) -> None:
+                pass
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                method = json.loads(body)["method"]
+                outer.calls.append(method)
+                faults = outer.plan.get(method, outer.plan.get("*", []))
+                fault = faults.pop(0) if faults else ""
+                if fault == "drop":
+                    self.close_connection = True
+                    return
+                if fault in ("429", "503"):
+                    self.answer(b"slow down", int(fault))
+                    return
+                if fault == "rate":
+                    error = {"code": -32005, "message": "rate limit exceeded"}
+                    self.answer(json.dumps({"jsonrpc": "2.0", "id": 1, "error": error}).encode(), 200)
+                    return
+                request = urllib.request.Request(target, body, {"Content-Type": "application/json"})
+                with urllib.request.urlopen(request, timeout=10) as found:
+                    answer = found.read()
+                if fault == "lost":  # the node took the call, its answer never arrives
+                    self.close_connection = True
+                elif fault == "slow":
+                    time.sleep(1.5)
+                    self.close_connection = True
+                elif fault == "cut":
+                    self.answer(answer[: len(answer) // 2], 200)
+                elif fault == "page":
+                    self.answer(b"<html>\xff gateway</html>", 200)
+                elif fault == "list":
+                    self.answer(b"[]", 200)
+                else:
+                    self.answer(answer, 200)
+
+            def answer(self, body: bytes, status: int) -> None:
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.server.handle_error = lambda *words: None  # type: ignore[method-assign]
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,))
+        self.thread.start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+@pytest.fixture(scope="module")
+def anvil() -> Iterator[LocalChain]:
+    chain = start_local_chain()
+    yield chain
+    chain.stop()
+
+
+@pytest.fixture
+def proxy(anvil: LocalChain, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    sleep = time.sleep
+    monkeypatch.setattr("assay.chain.rpc.time.sleep", lambda seconds: sleep(min(seconds, 0.01)))
+    proxy = Proxy(anvil.url)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def sender(anvil: LocalChain, proxy: Proxy, tmp_path: Path) -> Iterator[Sender]:
+    with StateFolder(tmp_path) as state:
+        yield Sender(Chain(proxy.url, timeout=1.0), Account.from_key(anvil.private_keys[0]), state)
+
+
+def make(anvil: LocalChain, method: str, *values: object) -> object:
+    answer = Chain(anvil.url).web3.provider.make_request(method, list(values))  # type: ignore[arg-type]
+    assert "error" not in answer, answer
+    return answer.get("result")
+
+
+FAULTS = ["drop", "429", "503", "rate", "lost", "slow", "cut", "page", "list"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_endpoint_neither_loses_nor_repeats_a_transaction(
+    fault: str, anvil: LocalChain, proxy: Proxy, sender: Sender
+) -> None:
+    receiver = sender.chain.web3.to_checksum_address(anvil.addresses[5])
+    before = sender.chain.web3.eth.get_balance(receiver)
+    for method in ("eth_estimateGas", "eth_getTransactionCount", "eth_sendRawTransaction", "eth_getTransactionReceipt"):
+        proxy.plan[method] = [fault]
+    for number in range(2):
+        assert sender.send(f"pay {number}", Call(receiver, b"", 3), timeout=20).outcome is Outcome.SUCCEEDED
+    assert sender.chain.web3.eth.get_balance(receiver) == before + 6
+    assert not any(proxy.plan.values())
+
+
+@pytest.mark.parametrize("fault", ["503", "cut", "rate"])
+def test_an_endpoint_that_stays_faulty_is_named_and_nothing_is_written(
+    fault: str, anvil: LocalChain, proxy: Proxy, sender: Sender
+) -> None:
+    proxy.plan["eth_estimateGas"] = [fault] * 99
+    with pytest.raises(ChainError, match=proxy.url):
+        sender.submit("pay", Call(anvil.addresses[5], b"", 1))
+    assert sender.find("pay") is None
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_logs_are_read_once_through_a_faulty_endpoint(
+    fault: str, anvil: LocalChain, proxy: Proxy, sender: Sender
+) -> None:
+    contract = sender.send("deploy", Call(None, LOGGER)).contract
+    assert contract is not None
+    cursor, seen = Cursor(sender.chain.web3.eth.block_number), []
+    reader = LogReader(sender.chain, [contract], page=2)
+    for number in range(4):
+        sender.send(f"log {number}", Call(contract, number.to_bytes(32, "big")))
+    for _ in range(4):
+        for method in ("eth_getLogs", "eth_getBlockByNumber", "eth_blockNumber"):
+            proxy.plan[method] = [fault]
+        batch = reader.read(cursor)
+        seen += [int.from_bytes(log["data"], "big") for log in batch.logs]
+        cursor = batch.cursor
+    assert seen == [0, 1, 2, 3]
+
+
+def test_a_rate_limit_is_no_reason_to_ask_more_often(anvil: LocalChain, proxy: Proxy, sender: Sender) -> None:
+    begin = sender.chain.web3.eth.block_number
+    make(anvil, "anvil_mine", hex(64))
+    proxy.plan["eth_getLogs"] = ["rate"] * 999
+    proxy.calls.clear()
+    with pytest.raises(ChainError):
+        LogReader(sender.chain, [anvil.addresses[3]]).read(Cursor(begin))
+    assert proxy.calls.count("eth_getLogs") <= 5
+
+
+def test_a_deep_reorganisation_is_taken_back_whole_where_one_block_is_remembered(
+    anvil: LocalChain, sender: Sender
+) -> None:
+    """All blocks were read in one page: nothing says where the chains part, so nothing read may be kept."""
+    contract = sender.send("deploy", Call(None, LOGGER)).contract
+    assert contract is not None
+    begin = sender.chain.web3.eth.block_number
+    reader = LogReader(sender.chain, [contract])
+    for number in range(5):
+        sender.send(f"log {number}", Call(contract, number.to_bytes(32, "big")))
+    batch = reader.read(Cursor(begin))
+    assert len(batch.logs) == 5
+    kept = [(log["blockNumber"], int.from_bytes(log["data"], "big")) for log in batch.logs]
+    make(anvil, "anvil_reorg", 4, [])  # empty blocks instead of the last four
+    batch = reader.read(batch.cursor)
+    assert batch.rolled_back_to is not None
+    kept = [each for each in kept if each[0] <= batch.rolled_back_to]
+    kept += [(log["blockNumber"], int.from_bytes(log["data"], "big")) for log in batch.logs]
+    web3 = sender.chain.web3
+    truth = web3.eth.get_logs({"address": contract, "fromBlock": begin + 1, "toBlock": "latest"})  # type: ignore[typeddict-item]
+    assert kept == [(log["blockNumber"], int.from_bytes(log["data"], "big")) for log in truth]
+
+
+def test_a_reorganisation_while_logs_are_read_is_noticed(
+    anvil: LocalChain, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contract = sender.send("deploy", Call(None, LOGGER)).contract
+    assert contract is not None
+    reader = LogReader(sender.chain, [contract])
+    begin = sender.chain.web3.eth.block_number
+    for number in range(3):
+        sender.send(f"log {number}", Call(contract, number.to_bytes(32, "big")))
+    first = reader.read(Cursor(begin))
+    make(anvil, "anvil_mine", hex(2))
+    honest: Callable[[Cursor], int | None] = reader._common_block
+
+    def slow(cursor: Cursor) -> int | None:
+        found = honest(cursor)
+        make(anvil, "anvil_reorg", 4, [])
+        return found
+
+    monkeypatch.setattr(reader, "_common_block", slow)
+    second = reader.read(first.cursor)
+    assert second.cursor == first.cursor  # nothing was taken from a chain that moved
+    monkeypatch.setattr(reader, "_common_block", honest)
+    assert reader.read(second.cursor).rolled_back_to is not None
+
+
+@pytest.mark.parametrize("skew", [-86_400.0, 86_400.0])
+def test_a_wrong_clock_neither_repeats_nor_blocks_a_transaction(
+    skew: float, anvil: LocalChain, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock jumps by a day while a transaction waits: it is mined once, and still replaced when it is stuck."""
+    now = [1_000_000.0]
+    monkeypatch.setattr(sender, "clock", lambda: now[0])
+    monkeypatch.setattr(sender, "fees", FeePolicy(stuck_seconds=30))
+    receiver = sender.chain.web3.to_checksum_address(anvil.addresses[6])
+    before = sender.chain.web3.eth.get_balance(receiver)
+    make(anvil, "evm_setAutomine", False)
+    try:
+        sent = sender.submit("pay", Call(receiver, b"", 3))
+        now[0] += skew
+        sender.advance()
+        now[0] += 31
+        sender.advance()
+        replaced = sender.find("pay")
+        assert replaced is not None
+        assert replaced.nonce == sent.nonce
+        assert len(replaced.hashes) >= 2
+        make(anvil, "evm_mine")
+        assert [each.outcome for each in sender.advance()] == [Outcome.SUCCEEDED]
+    finally:
+        make(anvil, "evm_setAutomine", True)
+    assert sender.chain.web3.eth.get_balance(receiver) == before + 3
