@@ -1,7 +1,7 @@
 """Sets up what the scripts need inside this checkout, then runs the command given after `--`.
 
     bootstrap.py user [-- COMMAND ...]   .venv: the client and a local chain, what `scripts/demo` needs
-    bootstrap.py dev  [-- COMMAND ...]   .venv-dev: Brownie, the Solidity compiler and every checker as well
+    bootstrap.py dev  [-- COMMAND ...]   .venv-dev: Brownie, a Solidity compiler, an IPFS node and the checkers as well
     bootstrap.py lock                    write constraints.txt anew from the newest versions that fit together
 
 The work is cut into stages. Each has a key, a hash of everything it depends on; a stage whose recorded key is the
@@ -38,6 +38,8 @@ from stages import (
 from toolchain import (
     CONSTRAINTS,
     DEV_VENV,
+    IPFS_CONSTRAINTS,
+    IPFS_VENV,
     NODE,
     NODE_MODULES,
     SOLC_VERSION,
@@ -45,6 +47,7 @@ from toolchain import (
     USER_VENV,
     make_compiler,
     make_dev_environment,
+    make_ipfs_node,
     make_node,
     make_user_environment,
     npm_install,
@@ -132,6 +135,14 @@ def stages(scope: str) -> list[Stage]:
         ),
         Stage(
             "solc", f"Solidity compiler {SOLC_VERSION}", compiler, GIGABYTE // 10, (SOLCX / "kind.txt",), make_compiler
+        ),
+        Stage(
+            "ipfs",
+            "IPFS node for the tests",
+            digest(python_key(), IPFS_CONSTRAINTS),
+            GIGABYTE // 2,
+            (IPFS_VENV / "bin" / "py-ipfs-lite",),
+            make_ipfs_node,
         ),
     ]
 

