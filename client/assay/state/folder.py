@@ -6,6 +6,7 @@ with `synchronous = FULL`, so that a process killed at any instant finds it agai
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -36,8 +37,14 @@ class StateFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock_file = (folder / LOCK).open("a+")
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock_file = (folder / LOCK).open("a+")
+        except OSError as error:
+            raise StateError(
+                f"{folder} cannot be opened ({error.strerror}): check its owner and the free disk space, or give "
+                "another folder with --state"
+            ) from error
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -47,9 +54,9 @@ class StateFolder:
             raise StateError(
                 f"{folder} is in use by process {owner}: stop it, or give another folder with --state"
             ) from error
-        self._lock_file.truncate(0)
-        self._lock_file.write(str(os.getpid()))
-        self._lock_file.flush()
+        with contextlib.suppress(OSError):  # only told to others; a full disk is noticed where it matters
+            os.truncate(self._lock_file.fileno(), 0)
+            os.write(self._lock_file.fileno(), str(os.getpid()).encode())
         self._mutex = RLock()
         try:
             self._database = sqlite3.connect(folder / DATABASE, check_same_thread=False, isolation_level=None)

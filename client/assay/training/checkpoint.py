@@ -39,14 +39,17 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_synced(path: Path, text: str) -> None:
-    """Replace a small file atomically and durably."""
+    """Replace a small file atomically and durably. `CheckpointError` where the disk refuses."""
     temporary = path.with_name(path.name + ".partial")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_folder(path.parent)
+    try:
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise _refused(path, error) from error
 
 
 def write_tensors(path: Path, tensors: Sequence[Array]) -> None:
@@ -58,12 +61,17 @@ def write_tensors(path: Path, tensors: Sequence[Array]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # the library tells a full disk in an error of its own
         temporary.unlink(missing_ok=True)
-        raise CheckpointError(
-            f"cannot write {path.name} in {path.parent}: {error.strerror or error}; free disk space there and start "
-            "again, finished checkpoints are kept"
-        ) from error
+        raise _refused(path, error) from error
+
+
+def _refused(path: Path, error: Exception) -> CheckpointError:
+    words = getattr(error, "strerror", None) or error
+    return CheckpointError(
+        f"cannot write {path.name} in {path.parent}: {words}; free disk space there and start again, finished "
+        "checkpoints are kept"
+    )
 
 
 def read_tensors(path: Path, descriptors: Sequence[TensorDescriptor], what: str) -> list[Array]:
