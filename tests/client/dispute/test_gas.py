@@ -15,7 +15,8 @@ import pytest
 from assay.bench.gas import run_gas_bench
 
 SNAPSHOT = Path(__file__).parent / "court_gas.json"
-TOLERANCE = 0.03
+TOLERANCE = 0.05
+# A move in the second of the one before leaves a clock as it was, which saves a storage write of 2 800 gas.
 LIMITS = {
     "fma": 1200,
     "move_max": 90_000,
