@@ -543,7 +543,7 @@ contract Market {
 
     /* THE END OF A TASK */
 
-    /// @dev Moves the escrow and the solver's stake to where section 8 of the specification says, except for what the rounds
+    /// @dev Moves the escrow and the solver's stake to where section 5 of the specification says, except for what the rounds
     /// still running may be due: that stays in escrow until each of them is released (`Settlement.release`).
     /// @param share What the finder or refuter gets.
     /// @param fees Fees due from the solver's stake (Failed).

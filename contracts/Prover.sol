@@ -10,7 +10,7 @@ import {
     Reading,
     StateEvidence
 } from "./interfaces/IProver.sol";
-import {Cursor, Facts, Part} from "./libraries/Cases.sol";
+import {Facts, Part} from "./libraries/Cases.sol";
 import {DisputedLeaf} from "./libraries/DisputedLeaf.sol";
 import {Headers} from "./libraries/Headers.sol";
 import {Context, Operand, Operator, Operators} from "./libraries/Operators.sol";

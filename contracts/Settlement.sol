@@ -12,7 +12,7 @@ import {Round, RoundState, Verification} from "./Verification.sol";
 
 /// @title Settlement
 /// @notice Ends tasks whose claims stand, and releases their rounds: every share is released exactly once, by anyone, and pays
-/// what section 8 of the specification says.
+/// what section 5 of the specification says.
 contract Settlement {
     Stakes private immutable STAKES;
     Jackpot private immutable JACKPOT;
