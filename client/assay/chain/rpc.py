@@ -31,6 +31,8 @@ class Chain:
     def __init__(self, url: str, errors: list[dict[str, Any]] | None = None, timeout: float = TIMEOUT) -> None:
         self.url = url
         self.web3 = Web3(HTTPProvider(url, request_kwargs={"timeout": timeout}, exception_retry_configuration=None))
+        # It would ask for the chain's id with every call; transactions are signed for the id that `Sender` asked for.
+        self.web3.middleware_onion.remove("validation")
         # Proof-of-authority chains put more into a block's extra data than web3 accepts by itself.
         self.web3.middleware_onion.inject(ExtraDataToPOAMiddleware, layer=0)
         self._errors = {function_abi_to_4byte_selector(each): each for each in errors or []}  # type: ignore[arg-type]
