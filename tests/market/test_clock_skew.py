@@ -29,7 +29,7 @@ def test_a_task_is_settled_by_roles_whose_clocks_are_wrong(
         node.sender.clock = time.time
     world.play(lambda: world.market.stakes.seats(world.address(VERIFIER)) == 1)
     task = world.submit()
-    world.play(lambda: world.reader.market.tasks[task].state.is_over, limit=120)
+    world.play(lambda: world.reader.view.tasks[task].state.is_over, limit=120)
     assert world.market.tasks.state(task) is TaskState.SETTLED
     calls = Counter(world.calls(SOLVER)) + Counter(world.calls(VERIFIER))
     assert {name: calls[name] for name in ("take", "register", "commit", "disclose")} == {

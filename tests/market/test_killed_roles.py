@@ -61,7 +61,7 @@ class Mortal:
             return False
         if not self.status.exists():
             return False
-        head = self.world.reader.moment.block
+        head = self.world.reader.view.block
         return bool(json.loads(self.status.read_text())["waiting"] == head)
 
     def end(self) -> None:
@@ -80,7 +80,7 @@ def test_a_role_killed_at_every_write_acts_once_and_keeps_its_deposit(world: Wor
         task = world.submit()
 
         def is_over() -> bool:
-            return world.reader.market.tasks[task].state.is_over
+            return world.reader.view.tasks[task].state.is_over
 
         world.play(is_over, mortal.is_idle, limit=300)
         # Until the last bond is collected.
@@ -103,5 +103,4 @@ def test_a_role_killed_at_every_write_acts_once_and_keeps_its_deposit(world: Wor
 
 
 def _round(world: World, task: int) -> int:
-    record = world.reader.market.tasks[task]
-    return record.rounds[0][-1]
+    return world.reader.view.tasks[task].rounds[-1]

@@ -14,10 +14,10 @@ from assay.cli.court import court
 from assay.cli.status import status
 from assay.demo.dishonest import FalseAccuser, LazyBench, LyingBench
 from assay.market.deployment import write_deployment
-from assay.market.types import Class, RoundState, TaskState
+from assay.market.records import TaskRecord
+from assay.market.types import AnswerState, Class, RoundState, TaskState
 from assay.roles.case_report import report_case
 from assay.roles.descent import descent, draw
-from assay.roles.records import TaskRecord
 from assay.roles.solver import Solver
 from assay.roles.verifier import Verifier
 from assay.roles.whistleblower import Whistleblower, WhistleblowerOptions
@@ -40,12 +40,12 @@ def gather(world: World, solver_bench: type | None = None) -> None:
 def play_task(world: World, verifiers: int = 1) -> TaskRecord:
     """A task from its submission until it is over and everything that can be done then is done."""
     task = world.submit(verifiers)
-    world.play(lambda: world.reader.market.tasks[task].state.is_over, limit=240)
+    world.play(lambda: world.reader.view.tasks[task].state.is_over, limit=240)
     for _ in range(12):
         for node in world.nodes:
             node.turn()
     world.reader.poll()
-    return world.reader.market.tasks[task]
+    return world.reader.view.tasks[task]
 
 
 def settings_of(world: World) -> list[str]:
@@ -62,10 +62,10 @@ def test_an_honest_task_is_settled_and_everybody_paid(world: World) -> None:
     stakes = world.market.stakes
     assert stakes.total() == world.market.chain.web3.eth.get_balance(stakes.address)
     assert stakes.locked(world.address(SOLVER)) == 0 == stakes.locked(world.address(VERIFIER))
-    (found,) = (world.reader.market.rounds[number] for number in task.rounds[0])
+    (found,) = world.reader.view.rounds_of(task.id)
     assert found.state is RoundState.DISCLOSED
-    assert found.collected == {world.address(WITNESS)}
-    assert stakes.balance(Class.ROUND, found.round_id) == 0
+    assert found.answers == {world.address(WITNESS): AnswerState.COLLECTED}
+    assert stakes.balance(Class.ROUND, found.id) == 0
 
     result = CliRunner().invoke(status, ["--json", "--account", world.address(VERIFIER), *settings_of(world)])
     assert result.exit_code == 0, result.output
@@ -84,12 +84,12 @@ def test_a_lying_verifier_loses_its_seat_to_one_executed_operation(world: World)
     task = play_task(world, verifiers=2)
     assert task.state is TaskState.SETTLED
     assert world.market.stakes.locked(liar) == 0 == world.market.stakes.free(liar)
-    (case,) = world.reader.market.cases.values()
+    (case,) = world.reader.view.cases.values()
     assert (case.challenger, case.claimant, case.challenger_won) == (world.address(WITNESS), liar, True)
-    report = report_case(world.market, case.case_id)
+    report = report_case(world.market, case.id)
     assert report.operation is not None
     assert report.operation.result != report.operation.claimed
-    said = descent(world.reader.logs, case.case_id)
+    said = descent(world.reader.case_events(case.id))
     assert [each.side for each in said][-2:] == ["chain", "chain"]
     assert "the challenger wins" in draw(said)[-1]
 
@@ -123,7 +123,7 @@ def test_an_audit_finds_a_cheating_solver_without_any_verifier_being_drawn_for_i
     world.play(lambda: world.market.stakes.seats(world.address(VERIFIER)) == 1)
     task = play_task(world)
     assert task.state is TaskState.FAILED
-    assert any(case.challenger_won for case in world.reader.market.cases.values())
+    assert any(case.challenger_won for case in world.reader.view.cases.values())
 
 
 @pytest.mark.slow
@@ -132,9 +132,9 @@ def test_a_false_accusation_costs_its_bond(world: World) -> None:
     world.nodes.append(world.node(LIAR, [FalseAccuser()], make_bench=LyingBench))
     task = play_task(world)
     assert task.state is TaskState.SETTLED
-    (case,) = world.reader.market.cases.values()
+    (case,) = world.reader.view.cases.values()
     assert (case.challenger, case.challenger_won) == (world.address(LIAR), False)
-    assert world.market.stakes.balance(Class.CASE, case.case_id) == 0
+    assert world.market.stakes.balance(Class.CASE, case.id) == 0
     assert world.market.stakes.credit(world.address(LIAR)) == 0
 
 
@@ -147,8 +147,8 @@ def test_two_roles_share_an_account(world: World) -> None:
     world.play(lambda: world.market.stakes.seats(world.address(VERIFIER)) == 1)
     task = play_task(world)
     assert task.state is TaskState.SETTLED
-    (found,) = (world.reader.market.rounds[number] for number in task.rounds[0])
-    assert not found.joined  # nobody answers the own round
+    (found,) = world.reader.view.rounds_of(task.id)
+    assert not found.answers  # nobody answers the own round
 
 
 def test_blocks_that_are_rolled_back_are_played_again(world: World, tmp_path: Path) -> None:
@@ -160,10 +160,10 @@ def test_blocks_that_are_rolled_back_are_played_again(world: World, tmp_path: Pa
         assert "result" in answer, answer
         return answer["result"]
 
-    world.play(lambda: world.reader.market.tasks[task].state is TaskState.TAKEN)
+    world.play(lambda: world.reader.view.tasks[task].state is TaskState.TAKEN)
     snapshot = request("evm_snapshot")
-    world.play(lambda: world.reader.market.tasks[task].state is TaskState.VERIFYING)
+    world.play(lambda: world.reader.view.tasks[task].state is TaskState.VERIFYING)
     assert request("evm_revert", snapshot)
     world.tick()
-    world.play(lambda: world.reader.market.tasks[task].state.is_over, limit=240)
+    world.play(lambda: world.reader.view.tasks[task].state.is_over, limit=240)
     assert world.market.tasks.state(task) is TaskState.SETTLED

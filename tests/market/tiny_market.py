@@ -19,11 +19,11 @@ from assay.chain.sender import Sender
 from assay.demo.stage import COURT, PARAMETERS
 from assay.market.connection import Market, open_chain
 from assay.market.local import LocalMarket, local_market
+from assay.market.reader import MarketReader
 from assay.roles.bench import Workbench
 from assay.roles.context import Player
 from assay.roles.metrics import Metrics
 from assay.roles.node import Node
-from assay.roles.reader import MarketReader
 from assay.state import StateFolder
 from assay.storage.directory import DirectoryStore
 from assay.tasks.build import build_bundle
@@ -147,7 +147,7 @@ class World:
 
     def tasks(self) -> list[int]:
         self.reader.poll()
-        return list(self.reader.market.tasks)
+        return list(self.reader.view.tasks)
 
     def tick(self) -> None:
         """Let time pass, and mine a block."""
@@ -191,7 +191,7 @@ def run_and_die(world: World, place: int, make: Callable[[], Player], status: Pa
         dirty = node.turn(dirty)
         if not dirty and not node.jobs.running and not node.sender.pending():
             partial = status.with_suffix(".partial")
-            partial.write_text(json.dumps({"waiting": node.reader.moment.block}))
+            partial.write_text(json.dumps({"waiting": node.reader.view.block}))
             partial.replace(status)
         time.sleep(0.01)
 

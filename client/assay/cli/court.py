@@ -22,23 +22,20 @@ def court() -> None:
 @json_option
 def list_cases(show_all: bool, settings: Settings, as_json: bool) -> None:
     """List open cases: task, parties, moves, and how much clock is left."""
-    from assay.cli.session import open_market
-    from assay.roles.reader import MarketReader
+    from assay.cli.session import open_market, open_reader
 
     market = open_market(settings)
-    reader = MarketReader(market)
+    reader = open_reader(settings, market)
     reader.poll()
     rows = []
-    for case in reader.market.cases.values():
+    for case in reader.view.cases.values():
         if case.challenger_won is not None and not show_all:
             continue
-        claim = reader.market.claims.get(case.claim_id)
-        task = reader.market.task_of_line(claim.line) if claim else None
-        left = market.court.deadline(case.case_id) - reader.moment.time if case.challenger_won is None else 0
+        left = market.court.deadline(case.id) - reader.view.time if case.challenger_won is None else 0
         rows.append(
             {
-                "case": f"{case.case_id:#066x}",
-                "task": None if task is None else f"{task.task_id:#066x}",
+                "case": f"{case.id:#066x}",
+                "task": f"{case.task_id:#066x}",
                 "challenger": case.challenger,
                 "claimant": case.claimant,
                 "moves": case.moves,
@@ -65,18 +62,17 @@ def list_cases(show_all: bool, settings: Settings, as_json: bool) -> None:
 @json_option
 def show(case: str, settings: Settings, as_json: bool) -> None:
     """Draw the descent of CASE (its number, or the beginning of it) with what each side said."""
-    from assay.cli.session import open_market
+    from assay.cli.session import open_market, open_reader
     from assay.roles.case_report import report_case
     from assay.roles.descent import descent, draw
-    from assay.roles.reader import MarketReader
 
     market = open_market(settings)
-    reader = MarketReader(market)
+    reader = open_reader(settings, market)
     reader.poll()
-    found = [number for number in reader.market.cases if f"{number:#066x}".startswith(case.lower())]
+    found = [number for number in reader.view.cases if f"{number:#066x}".startswith(case.lower())]
     if len(found) != 1:
         raise UsageError(f"{len(found)} cases begin with {case!r}: `assay court list --all` shows them")
-    said = descent(reader.logs, found[0])
+    said = descent(reader.case_events(found[0]))
     report = report_case(market, found[0])
     if as_json:
         lines = [{"block": s.block, "side": s.side, "said": s.sentence, "depth": s.depth} for s in said]
@@ -85,8 +81,8 @@ def show(case: str, settings: Settings, as_json: bool) -> None:
     click.echo(f"case {found[0]:#066x}")
     for line in draw(said):
         click.echo(line)
-    if reader.market.cases[found[0]].challenger_won is None:
-        left = market.court.deadline(found[0]) - reader.moment.time
+    if reader.view.cases[found[0]].challenger_won is None:
+        left = market.court.deadline(found[0]) - reader.view.time
         click.echo(f"open: the side in turn has {left} s left")
     else:
         click.echo(report.describe())

@@ -17,23 +17,22 @@ from assay.settings import Settings
 @json_option
 def status(account: str | None, settings: Settings, as_json: bool) -> None:
     """Show tasks by state, open cases, the jackpot pool, and what an account has in the market."""
-    from assay.cli.session import keystore_path, open_market
+    from assay.cli.session import keystore_path, open_market, open_reader
     from assay.market.types import Class
     from assay.roles.common import own_cases
-    from assay.roles.reader import MarketReader
 
     market = open_market(settings)
-    reader = MarketReader(market)
+    reader = open_reader(settings, market)
     reader.poll()
     if account is None and settings.text("account.keystore"):
         account = "0x" + str(json.loads(keystore_path(settings).read_text())["address"]).removeprefix("0x")
-    record = reader.market
+    view = reader.view
     document: dict[str, object] = {
         "chain": market.deployment.chain_id,
-        "block": reader.moment.block,
-        "time": reader.moment.time,
-        "tasks": dict(Counter(task.state.name.lower() for task in record.tasks.values())),
-        "open_cases": sum(case.challenger_won is None for case in record.cases.values()),
+        "block": view.block,
+        "time": view.time,
+        "tasks": dict(Counter(task.state.name.lower() for task in view.tasks.values())),
+        "open_cases": len(view.open_cases()),
         "active_whistleblowers": market.stakes.active_whistleblowers(),
         "jackpot_pool": str(market.stakes.pool()),
         "held": str(market.stakes.total()),
@@ -45,12 +44,11 @@ def status(account: str | None, settings: Settings, as_json: bool) -> None:
             "address": me,
             **{kind.name.lower(): str(market.stakes.balance(kind, me)) for kind in kinds},
             "seats": market.stakes.seats(me),
-            "solving": sum(task.solver == me and not task.state.is_over for task in record.tasks.values()),
+            "solving": sum(task.solver == me for task in view.running()),
             "verifying": sum(
-                found.verifier == me and not record.tasks[found.task_id].state.is_over
-                for found in record.rounds.values()
+                found.verifier == me and not view.task(found.task_id).state.is_over for found in view.rounds_holding(me)
             ),
-            "cases": len(own_cases(record, me)),
+            "cases": len(own_cases(view, me)),
         }
     if as_json:
         click.echo(json.dumps(document))

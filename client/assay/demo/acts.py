@@ -11,9 +11,10 @@ from typing import Any
 from assay.chain.sender import Outcome, Sender
 from assay.demo.digits import accuracy, write_task
 from assay.demo.stage import PARAMETERS, ActError, Stage
-from assay.market.types import MILLION, Class, TaskState
+from assay.market.events import CoinMoved
+from assay.market.records import CaseRecord, RoundRecord, TaskRecord
+from assay.market.types import MILLION, AnswerState, Class, TaskState
 from assay.roles.case_report import CaseReport, report_case
-from assay.roles.records import CaseRecord, RoundRecord, TaskRecord
 from assay.state import StateFolder
 from assay.storage.directory import DirectoryStore
 from assay.tasks.build import build_bundle
@@ -113,18 +114,18 @@ class Play:
         terms = replace(self.file.market, verifiers=verifiers)
         posting = make_posting(self.bundle, terms, self.locations, PARAMETERS)
         escrow = estimate(posting, self.bundle.task.program, PARAMETERS).escrow
-        known = set(self.stage.reader.market.tasks)
+        known = set(self.stage.reader.view.tasks)
         self.submissions += 1
         sent = self.sender.send(f"submit:{self.submissions}", self.stage.market.tasks.submit(posting, escrow))
         if sent.outcome is not Outcome.SUCCEEDED:
             raise ActError(f"the chain refused the task in {sent.hash}")
         self.stage.reader.poll()
-        (task_id,) = set(self.stage.reader.market.tasks) - known
+        (task_id,) = set(self.stage.reader.view.tasks) - known
         self.stage.say(f"  {'submitter':14} submit {task_id:#x}"[:60])
         return self.task(task_id)
 
     def task(self, task_id: int) -> TaskRecord:
-        return self.stage.reader.market.tasks[task_id]
+        return self.stage.reader.view.tasks[task_id]
 
     def until_over(self, task_id: int, limit: float = 150.0) -> TaskRecord:
         """Play until a task has ended and nobody has anything left to do."""
@@ -136,32 +137,28 @@ class Play:
         """Sum of what the ledger has moved from one bucket to another, in wei."""
         ids = [int(each, 16) if isinstance(each, str) else each for each in (source_id, target_id)]
         return sum(
-            placed.log.arguments["amount"]
-            for placed in self.stage.reader.logs
-            if (placed.log.contract, placed.log.name) == ("Stakes", "Moved")
-            and (placed.log.arguments["from"], placed.log.arguments["fromId"]) == (source, ids[0])
-            and (placed.log.arguments["to"], placed.log.arguments["toId"]) == (target, ids[1])
+            move.amount
+            for move in self.moves()
+            if (move.from_, move.from_id, move.to, move.to_id) == (source, ids[0], target, ids[1])
         )
+
+    def moves(self) -> list[CoinMoved]:
+        """All that the ledger has moved so far."""
+        logged = (each.event for each in self.stage.reader.events("Stakes"))
+        return [event for event in logged if isinstance(event, CoinMoved)]
 
     def address(self, name: str) -> str:
         return str(self.stage.account(name).address)
 
     def round_of(self, task: TaskRecord, verifier: str) -> RoundRecord | None:
         """A verifier's round of a task."""
-        rounds = self.stage.reader.market.rounds
-        mine = [
-            rounds[n] for each in task.rounds.values() for n in each if rounds[n].verifier == self.address(verifier)
-        ]
-        return mine[-1] if mine else None
+        rounds = self.stage.reader.view.rounds_of(task.id)
+        return next((each for each in reversed(rounds) if each.verifier == self.address(verifier)), None)
 
     def cases_against(self, line: int) -> list[CaseRecord]:
         """All cases on claims of a line."""
-        market = self.stage.reader.market
-        return [
-            case
-            for case in market.cases.values()
-            if case.claim_id in market.claims and market.claims[case.claim_id].line == line
-        ]
+        view = self.stage.reader.view
+        return [case for case in view.cases.values() if view.claims[case.claim_id].line == line]
 
     def gather(self) -> None:
         """The honest roles, on stage and on the roll."""
@@ -175,13 +172,13 @@ class Play:
     def honest(self, act: Act) -> None:
         """(a) A solver trains, is verified, is paid; the submitter fetches the proven model."""
         self.gather()
-        task = self.until_over(self.submit().task_id)
+        task = self.until_over(self.submit().id)
         solver, verifier = self.address("solver"), self.address("verifier")
         act.check("the task is settled", task.state is TaskState.SETTLED)
-        paid = self.moved(Class.ESCROW, task.task_id, Class.CREDIT, solver)
+        paid = self.moved(Class.ESCROW, task.id, Class.CREDIT, solver)
         bounties = PARAMETERS.draw_bounty
         act.check("the solver was paid the auction's price", paid in (task.price, task.price + bounties))
-        fee = self.moved(Class.ESCROW, task.task_id, Class.CREDIT, verifier)
+        fee = self.moved(Class.ESCROW, task.id, Class.CREDIT, verifier)
         act.check(
             "the verifier was paid its fee", fee in (task.posting.verifier_fee, task.posting.verifier_fee + bounties)
         )
@@ -191,7 +188,7 @@ class Play:
     def fetch(self, task: TaskRecord) -> Model:
         """Fetch the final state, compared with the root on chain."""
         folder = self.stage.folder / "submitter" / "model"
-        manifest = fetch_proof_manifest([self.store], task.locations, folder, task.checkpoint_root, task.segments)
+        manifest = fetch_proof_manifest([self.store], task.proof_locations, folder, task.checkpoint_root, task.segments)
         if manifest.roots[-1] != task.final_root:
             raise ActError("the published model is not the registered one")
         program = self.bundle.task.program
@@ -206,14 +203,14 @@ class Play:
         self.start("lying verifier")
         liar = self.address("lying verifier")
         self.stage.play_until("the liar on the roll", lambda: self.stage.market.stakes.seats(liar) > 0)
-        task = self.until_over(self.submit(verifiers=2).task_id, limit=240)
+        task = self.until_over(self.submit(verifiers=2).id, limit=240)
         found = self.round_of(task, "lying verifier")
         act.check("the liar was drawn", found is not None)
-        cases = [] if found is None else self.cases_against(found.round_id)
+        cases = [] if found is None else self.cases_against(found.id)
         act.check("the whistleblower opened a case", any(c.challenger == self.address("whistleblower") for c in cases))
         if found is None or not cases:
             return
-        self.case = report_case(self.stage.market, cases[0].case_id)
+        self.case = report_case(self.stage.market, cases[0].id)
         act.check("the challenger won", self.case.challenger_won)
         operation = self.case.operation
         act.check("the chain executed one operation, and it contradicts the claim",
@@ -223,7 +220,7 @@ class Play:
             self.stage.market.stakes.locked(liar) == 0 == self.stage.market.stakes.free(liar),
         )
         finders = PARAMETERS.seat * PARAMETERS.finder_rate // MILLION
-        share = self.moved(Class.LOCKED, liar, Class.ROUND, found.round_id)
+        share = self.moved(Class.LOCKED, liar, Class.ROUND, found.id)
         act.check("the finders' part of it went to whoever was right", share == finders)
         act.check("the honest solver was paid all the same", task.state is TaskState.SETTLED)
         self.stage.stop("lying verifier")
@@ -232,9 +229,9 @@ class Play:
         """(d) The lottery forces a verifier to show a false claim; the whistleblower answers rightly: the jackpot."""
         self.gather()
         for _ in range(12):
-            task = self.until_over(self.submit().task_id)
+            task = self.until_over(self.submit().id)
             found = self.round_of(task, "verifier")
-            prize = 0 if found is None else self.stage.market.jackpot.prize(found.round_id)
+            prize = 0 if found is None else self.stage.market.jackpot.prize(found.id)
             # The first taxes and lost stakes fill the pool: without them there is no prize.
             if found is not None and found.forced and prize > 0:
                 break
@@ -242,11 +239,12 @@ class Play:
             raise ActError("twelve rounds and none was forced: that happens once in four thousand runs, try again")
         assert found is not None
         me = self.address("whistleblower")
-        won = self.moved(Class.ROUND, found.round_id, Class.CREDIT, me)
-        act.check("a false claim was shown and answered rightly", found.forced and me in found.collected)
+        won = self.moved(Class.ROUND, found.id, Class.CREDIT, me)
+        collected = found.answers.get(me) is AnswerState.COLLECTED
+        act.check("a false claim was shown and answered rightly", found.forced and collected)
         act.check("the jackpot is not empty", prize > 0)
         act.check("the whistleblower has it", won == prize)
-        fee = self.moved(Class.ESCROW, task.task_id, Class.CREDIT, self.address("verifier"))
+        fee = self.moved(Class.ESCROW, task.id, Class.CREDIT, self.address("verifier"))
         act.check("the forced verifier still earned its fee", fee >= task.posting.verifier_fee)
         act.check("the task is settled", task.state is TaskState.SETTLED)
 
@@ -255,16 +253,16 @@ class Play:
         self.gather()
         self.start("false accuser")
         accuser = self.address("false accuser")
-        task = self.until_over(self.submit().task_id, limit=240)
-        cases = [case for case in self.stage.reader.market.cases.values() if case.challenger == accuser]
+        task = self.until_over(self.submit().id, limit=240)
+        cases = [case for case in self.stage.reader.view.cases.values() if case.challenger == accuser]
         act.check("the proof was accused", bool(cases))
         act.check("the accuser lost", bool(cases) and all(case.challenger_won is False for case in cases))
         for case in cases:
             half = PARAMETERS.case_bond // 2
             act.check("half of the bond went to the solver",
-                      self.moved(Class.CASE, case.case_id, Class.CREDIT, self.address("solver")) == half)  # fmt: skip
+                      self.moved(Class.CASE, case.id, Class.CREDIT, self.address("solver")) == half)  # fmt: skip
             act.check("the rest went to the jackpot pool",
-                      self.moved(Class.CASE, case.case_id, Class.POOL, 0) == PARAMETERS.case_bond - half)  # fmt: skip
+                      self.moved(Class.CASE, case.id, Class.POOL, 0) == PARAMETERS.case_bond - half)  # fmt: skip
         act.check("the task is settled", task.state is TaskState.SETTLED)
         self.stage.stop("false accuser")
 
@@ -273,18 +271,18 @@ class Play:
         self.gather()
         self.stage.stop("solver")
         self.start("cheating solver")
-        task = self.until_over(self.submit().task_id)
+        task = self.until_over(self.submit().id)
         cheat = self.address("cheating solver")
         act.check("the cheat took the task", task.solver == cheat)
         act.check("the task failed", task.state is TaskState.FAILED)
         act.check("the cheat lost its stake", self.stage.market.stakes.locked(cheat) == 0)
         # Whoever carries out a draw has its bounty, whatever else it did.
-        earned = self.moved(Class.ESCROW, task.task_id, Class.CREDIT, cheat)
+        earned = self.moved(Class.ESCROW, task.id, Class.CREDIT, cheat)
         act.check("the cheat was paid nothing for its work", earned in (0, PARAMETERS.draw_bounty))
         submitter = self.address("submitter")
-        back = self.moved(Class.ESCROW, task.task_id, Class.CREDIT, submitter)
+        back = self.moved(Class.ESCROW, task.id, Class.CREDIT, submitter)
         act.check("the submitter has its reward back", back >= task.posting.highest_reward)
-        share = self.moved(Class.ESCROW, task.task_id, Class.CREDIT, self.address("verifier"))
+        share = self.moved(Class.ESCROW, task.id, Class.CREDIT, self.address("verifier"))
         act.check("the verifier earned its fee and a share", share > task.posting.verifier_fee)
         self.stage.stop("cheating solver")
 
@@ -299,16 +297,13 @@ class Play:
         """Who paid whom: sums of what the ledger moved, by kind and account, in wei."""
         names = {int(str(account.address), 16): name for name, account in self.stage.accounts.items()}
         sums: dict[tuple[str, str], int] = {}
-        for placed in self.stage.reader.logs:
-            if (placed.log.contract, placed.log.name) != ("Stakes", "Moved"):
-                continue
-            event = placed.log.arguments
+        for move in self.moves():
             ends = []
-            for kind, number in ((event["from"], event["fromId"]), (event["to"], event["toId"])):
+            for kind, number in ((move.from_, move.from_id), (move.to, move.to_id)):
                 owner = names.get(number)
-                ends.append(f"{Class(kind).name.lower()}{f' of the {owner}' if owner else ''}")
+                ends.append(f"{kind.name.lower()}{f' of the {owner}' if owner else ''}")
             pair = (ends[0], ends[1])
-            sums[pair] = sums.get(pair, 0) + event["amount"]
+            sums[pair] = sums.get(pair, 0) + move.amount
         return [(source, target, amount) for (source, target), amount in sorted(sums.items())]
 
     # ---- The whole play ---------------------------------------------------------------------------------------------
@@ -318,13 +313,13 @@ class Play:
         self.stage.say(f"act ({name}): {title}")
         act = Act(name, title)
         self.stage.reader.poll()
-        first, begin = self.stage.reader.moment.block, time.monotonic()
+        first, begin = self.stage.reader.view.block, time.monotonic()
         act.before = self.stage.balances()
         story(act)
         act.seconds = time.monotonic() - begin
         self.stage.reader.poll()
         eth = self.stage.market.chain.web3.eth
-        last = self.stage.reader.moment.block
+        last = self.stage.reader.view.block
         act.transactions = sum(eth.get_block_transaction_count(n) for n in range(first + 1, last + 1))
         act.after = self.stage.balances()
         for sentence, true in act.checks:

@@ -15,13 +15,13 @@ from assay.commitments.execution import ReplayLeaf
 from assay.demo.faulty import FaultyExecution, choose_fault
 from assay.dispute.execution import LocalExecution
 from assay.dispute.hash_tree import root
+from assay.market.records import TaskRecord
 from assay.market.types import TaskState
 from assay.program.operator import Array, Role
 from assay.program.reference import StepContext
 from assay.roles.bench import Workbench
 from assay.roles.common import court_moves, withdrawal
 from assay.roles.context import Action, Context, Player, Work
-from assay.roles.records import TaskRecord
 from assay.roles.solver import Solver
 from assay.roles.start import open_node
 from assay.roles.verifier import Verifier
@@ -60,8 +60,8 @@ class LazyBench(Workbench):
 
     def run_training(self, task: TaskRecord) -> Proof:
         run = self.bundle(task).task
-        folder = CheckpointFolder(self.place(task.task_id) / "run", run.program.state)
-        noise = np.random.default_rng(task.task_id % 2**32)
+        folder = CheckpointFolder(self.place(task.id) / "run", run.program.state)
+        noise = np.random.default_rng(task.id % 2**32)
         roots = [folder.write(0, run.state)]
         for segment in range(run.segments):
             state: list[Array] = [
@@ -81,10 +81,8 @@ class FalseAccuser:
         return list(self._plan(context))
 
     def _plan(self, context: Context) -> Iterator[Action]:
-        for task in context.market.tasks.values():
-            if task.state is not TaskState.VERIFYING:
-                continue
-            key = f"fetch:{task.task_id:x}"
+        for task in context.view.in_state(TaskState.VERIFYING):
+            key = f"fetch:{task.id:x}"
             if context.results.result(key) is None:
                 yield Work(key, lambda task=task: context.bench.manifest(task))  # type: ignore[misc]
             else:

@@ -26,8 +26,8 @@ from assay.errors import AssayError
 from assay.market.deployment import write_deployment
 from assay.market.local import LocalMarket, start_local_market
 from assay.market.parameters import LOCAL, CourtParameters
+from assay.market.reader import MarketReader
 from assay.market.types import Class
-from assay.roles.reader import MarketReader
 
 PASSWORD = "demonstration only"
 COIN = 10**18
@@ -185,7 +185,7 @@ class Stage:
 
     def all_wait(self) -> bool:
         """Whether every role has looked at the newest block and found nothing to do."""
-        head = self.reader.moment.block
+        head = self.reader.view.block
         return all(actor.waiting_at == head for actor in self.actors.values())
 
     def tick(self, seconds: int = TICK_SECONDS) -> None:

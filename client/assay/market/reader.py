@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -37,6 +38,8 @@ class MarketReader:
         self._lock = None if path is None else _lock(path)
         self._database = _open(path if self._lock is not None else None, self._identity())
         self.view = MarketView()
+        self.rolled_back_to: int | None = None
+        """The lowest block that the last poll went back to, if the chain had been reorganised."""
         self._cursor = self._saved_cursor()
         self._rebuild()
 
@@ -52,6 +55,7 @@ class MarketReader:
         After a reorganisation, events of blocks that are part of the chain again are returned a second time.
         """
         new: list[Logged] = []
+        self.rolled_back_to = None
         while True:
             before = self._cursor.block
             batch = self._logs.read(self._cursor)
@@ -61,6 +65,7 @@ class MarketReader:
                     self._database.execute("DELETE FROM logs WHERE block > ?", (batch.rolled_back_to,))
                 decoded = [(log, decode_log(log)) for log in raw]
                 if batch.rolled_back_to is not None:
+                    self.rolled_back_to = min(batch.rolled_back_to, self.rolled_back_to or batch.rolled_back_to)
                     self._rebuild()
                     new = [each for each in new if each.block <= batch.rolled_back_to]
                 for log, logged in decoded:
@@ -75,11 +80,22 @@ class MarketReader:
         return new
 
     def _look_at_the_clock(self) -> None:
+        number = self._cursor.block
+        if self.view.block == number and self.view.time:
+            return
         eth = self.market.chain.web3.eth
-        head = self.market.chain.ask("reading the newest block", lambda: eth.get_block("latest"))
-        self.view.block, self.view.time = int(head["number"]), int(head["timestamp"])
+        block = self.market.chain.ask(f"reading block {number}", lambda: eth.get_block(number))
+        self.view.block, self.view.time = number, int(block["timestamp"])
 
     # -- what happened -------------------------------------------------------------------------------------------
+
+    def events(self, contract: str) -> Iterator[Logged]:
+        """All events of a contract (Solidity name), in chain order."""
+        rows = self._database.execute(
+            "SELECT block, place, tx, contract, topics, data FROM logs WHERE contract = ? ORDER BY block, place",
+            (contract,),
+        )
+        return (logged for row in rows if (logged := decode_log(_raw(row))) is not None)
 
     def history(self, task_id: int) -> list[Logged]:
         """All events about a task, and all others in the same transactions (payments), in chain order."""
@@ -190,4 +206,5 @@ def _prepared(database: sqlite3.Connection, identity: str) -> sqlite3.Connection
         )
         database.execute("CREATE INDEX IF NOT EXISTS by_task ON logs (task)")
         database.execute("CREATE INDEX IF NOT EXISTS by_transaction ON logs (tx)")
+        database.execute("CREATE INDEX IF NOT EXISTS by_case ON logs (substr(topics, 33, 32)) WHERE contract = 'Court'")
     return database

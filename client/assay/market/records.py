@@ -61,6 +61,7 @@ class TaskRecord:
     final_root: bytes = bytes(32)
     proof_locations: str = ""
     shares: dict[int, ShareRecord] = field(default_factory=dict)
+    rounds: tuple[int, ...] = ()  # in the order they were drawn
     accusations: tuple[int, ...] = ()  # lines
     demands: tuple[int, ...] = ()
     finder: str = ""
@@ -82,8 +83,9 @@ class TaskRecord:
         return self.profile_work if share == PROFILE else self.replay_work
 
     @property
-    def step_count(self) -> int:
-        return self.posting.steps
+    def checked_shares(self) -> range | tuple[int]:
+        """The shares that decide what comes next: the profile while the task is profiled, then those of the proof."""
+        return (PROFILE,) if self.state is TaskState.PROFILING else range(self.posting.verifiers)
 
 
 @dataclass(frozen=True)
@@ -116,17 +118,29 @@ class RoundRecord:
     prize: int = 0  # what every right answer earns
     jackpot: int = 0  # reserved
 
+    @property
+    def is_profile(self) -> bool:
+        return self.share == PROFILE
 
-def true_replay_leaves(record: RoundRecord) -> tuple[ReplayLeaf, ...]:
-    """The leaves that a disclosed replay round stands by: those shown, with the true trace if it was forced."""
-    leaves = tuple(leaf for leaf in record.leaves if isinstance(leaf, ReplayLeaf))
-    return tuple(replace(leaf, trace=_true_trace(record, leaf.trace)) for leaf in leaves)
+    def has_committed(self, account: str) -> bool:
+        """Whether a whistleblower has committed to an answer."""
+        return self.answers.get(account, AnswerState.NONE) >= AnswerState.COMMITTED
+
+    def may_reveal(self, time: int) -> bool:
+        """Whether answers can be revealed: nobody can commit any more (contracts/Answers.sol)."""
+        return time > self.answers_until or all(self.has_committed(account) for account in self.answers)
+
+    def answers_closed(self, time: int) -> bool:
+        """Whether no answer can be revealed any more (contracts/Answers.sol, areClosed)."""
+        if not self.answers or time > self.reveals_until:
+            return True
+        return self.may_reveal(time) and len(self.roots) == sum(map(self.has_committed, self.answers))
 
 
-def true_profile_leaves(record: RoundRecord) -> tuple[ProfileLeaf, ...]:
-    """The same of a profile."""
-    leaves = tuple(leaf for leaf in record.leaves if isinstance(leaf, ProfileLeaf))
-    return tuple(replace(leaf, trace=_true_trace(record, leaf.trace)) for leaf in leaves)
+def true_leaves(record: RoundRecord) -> tuple[ReplayLeaf, ...] | tuple[ProfileLeaf, ...]:
+    """The leaves that a disclosed round stands by: those shown, with the true trace if it was forced."""
+    # Of one kind: a round is of replays or a profile.
+    return tuple(replace(leaf, trace=_true_trace(record, leaf.trace)) for leaf in record.leaves)  # type: ignore[return-value]
 
 
 def _true_trace(record: RoundRecord, trace: bytes) -> bytes:
@@ -149,7 +163,10 @@ class LineRecord:
     has_fallen: bool = False
     is_closed: bool = False
     open_cases: tuple[int, ...] = ()
-    published: dict[bytes, tuple[ReplayLeaf, ...] | tuple[ProfileLeaf, ...]] = field(default_factory=dict)
+    leaves: dict[bytes, tuple[ReplayLeaf, ...] | tuple[ProfileLeaf, ...]] = field(default_factory=dict)
+    """Leaves of every claim and answer that has shown them, by root."""
+    published: frozenset[bytes] = frozenset()
+    """Roots that a case can put in the claim's place."""
 
 
 @dataclass(frozen=True)
@@ -161,11 +178,13 @@ class ClaimRecord:
     root: bytes
     claimant: str
     kind: ClaimKind
+    cases: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class CaseRecord:
-    """A case. `challenger_won` is None while it is open. `moves`: how many the court has logged."""
+    """A case on one leaf of a claim. `challenger_won` is None while it is open. `moves`: how many the court has
+    logged."""
 
     id: int
     claim_id: int
@@ -174,6 +193,7 @@ class CaseRecord:
     claimant: str
     answer_root: bytes
     block: int
+    leaf: int = 0
     moves: int = 0
     challenger_won: bool | None = None
 

@@ -6,9 +6,12 @@ handed out stays as it was while the view goes on.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
+
+from eth_utils.address import to_checksum_address
 
 from assay.market import events as e
 from assay.market.claims import claim_id_of, training_line_of
@@ -21,15 +24,16 @@ from assay.market.records import (
     RoundRecord,
     ShareRecord,
     TaskRecord,
+    true_leaves,
 )
-from assay.market.types import AnswerState, ClaimKind, RoundState, ShareState, TaskState
+from assay.market.types import AnswerState, ClaimKind, Class, RoundState, ShareState, TaskState
 
 
 class MarketView:
     """Tasks, rounds, lines, claims, cases and demands by their numbers.
 
-    `block` and `time` are those of the newest block looked at (`MarketReader` sets them). `seats` are the verifiers'
-    roll: account to (seats, limit).
+    `block` and `time` are those of the newest block read (`MarketReader` sets them). `seats` are the verifiers' roll:
+    account to (seats, limit). `deposits` and `withdrawals` count those of an account so far.
     """
 
     def __init__(self) -> None:
@@ -42,8 +46,15 @@ class MarketView:
         self.cases: dict[int, CaseRecord] = {}
         self.demands: dict[int, DemandRecord] = {}
         self.seats: dict[str, tuple[int, int]] = {}
-        self._running: set[int] = set()
+        self.deposits: Counter[str] = Counter()
+        self.withdrawals: Counter[str] = Counter()
+        # Dictionaries without values, for their order.
+        self._running: dict[int, None] = {}
+        self._open_cases: dict[int, None] = {}
+        self._held: dict[str, dict[int, None]] = {}
+        self._training: dict[int, int] = {}
         self._entered_first: dict[int, e.ClaimEntered] = {}
+        self._leaf_first: dict[int, int] = {}
 
     # -- questions -----------------------------------------------------------------------------------------------
 
@@ -67,7 +78,7 @@ class MarketView:
 
     def running(self) -> Iterator[TaskRecord]:
         """Tasks that are not over, oldest first."""
-        return (self.tasks[number] for number in sorted(self._running, key=lambda n: self.tasks[n].block))
+        return (self.tasks[number] for number in self._running)
 
     def in_state(self, state: TaskState) -> Iterator[TaskRecord]:
         """Running tasks in one state."""
@@ -75,8 +86,12 @@ class MarketView:
 
     def rounds_of(self, task_id: int) -> list[RoundRecord]:
         """All rounds of a task, the void ones too, by share and attempt."""
-        found = [each for each in self.rounds.values() if each.task_id == task_id]
+        found = [self.rounds[number] for number in self.task(task_id).rounds]
         return sorted(found, key=lambda each: (each.share, each.attempt))
+
+    def rounds_holding(self, account: str) -> list[RoundRecord]:
+        """Rounds that hold something of an account: a seat or the bond of an answer. Not those paid out."""
+        return [self.rounds[number] for number in self._held.get(account, ())]
 
     def current_round(self, task_id: int, share: int) -> RoundRecord | None:
         """The round at work on a share, or None."""
@@ -88,7 +103,7 @@ class MarketView:
         if line in self.rounds:
             return self.rounds[line].task_id
         found = self.lines.get(line)
-        return None if found is None else found.task_id
+        return self._training.get(line) if found is None else found.task_id
 
     def current_claim(self, line: int) -> ClaimRecord | None:
         """The claim that holds in a line now, once it was opened to the court."""
@@ -105,11 +120,30 @@ class MarketView:
             if case.task_id == task_id and not (only_open and case.challenger_won is not None)
         ]
 
+    def open_cases(self) -> list[CaseRecord]:
+        """Cases not decided yet, oldest first."""
+        return [self.cases[number] for number in self._open_cases]
+
+    def cases_on(self, claim_id: int) -> list[CaseRecord]:
+        """All cases on one claim."""
+        found = self.claims.get(claim_id)
+        return [] if found is None else [self.cases[number] for number in found.cases]
+
     def is_standing(self, line: int, time: int | None = None) -> bool:
         """Whether the line's claim can be disputed no more at `time` (the view's own by default)."""
         record = self.lines.get(line)
         now = self.time if time is None else time
         return record is not None and bool(record.claimant) and now > record.until and not record.open_cases
+
+    def is_pending(self, task_id: int) -> bool:
+        """Whether something that could fail the task is undecided: a case on its training claim, an accusation, a
+        demand (Settlement.settle)."""
+        task = self.task(task_id)
+        return (
+            any(self.demands[number].is_open for number in task.demands)
+            or any(not self.lines[line].is_closed for line in task.accusations)
+            or any(self.lines[line].open_cases for line in (training_line_of(task_id),) if line in self.lines)
+        )
 
     # -- events --------------------------------------------------------------------------------------------------
 
@@ -122,9 +156,7 @@ class MarketView:
         if task_id in self.tasks:
             self.tasks[task_id] = replace(self.tasks[task_id], **changes)
             if self.tasks[task_id].state.is_over:
-                self._running.discard(task_id)
-            else:
-                self._running.add(task_id)
+                self._running.pop(task_id, None)
         return task_id
 
     def _change_share(self, task_id: int, number: int, **changes: Any) -> None:
@@ -157,7 +189,9 @@ class MarketView:
             event.profile_work, TaskState.OPEN if posting.exact else TaskState.PROFILING, logged.block,
             lowest_reward=posting.lowest_reward, highest_reward=posting.highest_reward,
         )  # fmt: skip
-        self._running.add(event.task_id)
+        self._running[event.task_id] = None
+        if posting.exact:
+            self._training[training_line_of(event.task_id)] = event.task_id
         return event.task_id
 
     def _opened(self, event: e.TaskOpened, _logged: e.Logged) -> int:
@@ -214,7 +248,15 @@ class MarketView:
         self._change_share(
             event.task_id, event.share, state=ShareState.WORKING, attempt=event.attempt, round_id=event.round_id
         )
-        return event.task_id
+        self._hold(event.verifier, event.round_id)
+        task = self.tasks.get(event.task_id)
+        return self._change_task(event.task_id, rounds=(*(task.rounds if task else ()), event.round_id))
+
+    def _hold(self, account: str, round_id: int) -> None:
+        self._held.setdefault(account, {})[round_id] = None
+
+    def _let_go(self, account: str, round_id: int) -> None:
+        self._held.get(account, {}).pop(round_id, None)
 
     def _nobody(self, event: e.NobodyDrawn, _logged: e.Logged) -> int:
         return event.task_id
@@ -241,12 +283,19 @@ class MarketView:
         )  # fmt: skip
 
     def _disclosed(self, event: e.RoundDisclosed, _logged: e.Logged) -> int | None:
-        return self._change_round(
+        task_id = self._change_round(
             event.round_id, state=RoundState.DISCLOSED, forced=event.forced, secret=event.secret,
             true_trace=event.true_trace,
         )  # fmt: skip
+        if event.round_id in self.lines and event.round_id in self.rounds:
+            line, found = self.lines[event.round_id], self.rounds[event.round_id]
+            known = line.published | {event.root} if found.is_profile else line.published
+            leaves = {**line.leaves, event.root: true_leaves(found)}
+            self._change_line(event.round_id, leaves=leaves, published=known)
+        return task_id
 
     def _voided(self, event: e.RoundVoided, _logged: e.Logged) -> int | None:
+        self._let_go(event.verifier, event.round_id)
         return self._change_round(event.round_id, state=RoundState.VOID, fault=event.fault)
 
     # Answers
@@ -259,6 +308,7 @@ class MarketView:
         return self._change_round(round_id, answers={**found.answers, account: state}, roots=roots)
 
     def _joined(self, event: e.Joined, _logged: e.Logged) -> int | None:
+        self._hold(event.whistleblower, event.round_id)
         return self._answer(event.round_id, event.whistleblower, AnswerState.JOINED)
 
     def _answer_committed(self, event: e.AnswerCommitted, _logged: e.Logged) -> int | None:
@@ -268,6 +318,7 @@ class MarketView:
         return self._answer(event.round_id, event.whistleblower, AnswerState.REVEALED, event.root)
 
     def _collected(self, event: e.AnswerCollected, _logged: e.Logged) -> int | None:
+        self._let_go(event.whistleblower, event.round_id)
         return self._answer(event.round_id, event.whistleblower, AnswerState.COLLECTED)
 
     def _resolved(self, event: e.AnswersResolved, _logged: e.Logged) -> int | None:
@@ -299,27 +350,29 @@ class MarketView:
     def _claim_opened(self, event: e.ClaimOpened, _logged: e.Logged) -> int | None:
         self.claims[event.claim_id] = ClaimRecord(event.claim_id, event.line, event.root, event.claimant, event.kind)
         task_id = self.task_of_line(event.line)
-        if task_id is None and event.kind is ClaimKind.TRAINING:
-            # The event does not name the task; only tasks being verified have such claims, by their solver.
-            task_id = next((n for n in self._running if training_line_of(n) == event.line), None)
-            if task_id is not None:
-                self.lines[event.line] = LineRecord(event.line, task_id, event.root, event.claimant, True, 0)
+        if task_id is not None and event.kind is ClaimKind.TRAINING and event.line not in self.lines:
+            self.lines[event.line] = LineRecord(event.line, task_id, event.root, event.claimant, True, 0)
         return task_id
 
     def _published(self, event: e.ReplayPublished | e.ProfilePublished, _logged: e.Logged) -> int | None:
         found = self.lines.get(event.line)
         if found is None:
             return None
-        return self._change_line(event.line, published={**found.published, event.root: event.leaves})
+        return self._change_line(event.line, leaves={**found.leaves, event.root: event.leaves})
 
     def _answer_published(self, event: e.AnswerPublished, _logged: e.Logged) -> int | None:
-        return self.task_of_line(event.line)
+        found = self.lines.get(event.line)
+        if found is None:
+            return None
+        return self._change_line(event.line, published=found.published | {event.root})
 
     def _accused(self, event: e.Accused, logged: e.Logged) -> int:
-        self.lines[event.line] = LineRecord(
-            event.line, event.task_id, bytes(32), event.accuser, False, 0, event.segment, event.draw_seed
-        )
         entered = self._entered_first.pop(event.line, None)
+        root = bytes(32) if entered is None else entered.root
+        self.lines[event.line] = LineRecord(
+            event.line, event.task_id, root, event.accuser, False, 0, event.segment, event.draw_seed,
+            leaves={root: (event.leaf,)}, published=frozenset((root,)),
+        )  # fmt: skip
         if entered is not None:
             self._entered(entered, logged)
         task = self.tasks.get(event.task_id)
@@ -337,8 +390,10 @@ class MarketView:
         known = self.cases.get(event.case_id)
         self.cases[event.case_id] = CaseRecord(
             event.case_id, event.claim_id, line.task_id, event.challenger, claim.claimant, event.answer_root,
-            logged.block, moves=known.moves if known is not None else 0,
+            logged.block, self._leaf_first.pop(event.case_id, 0), known.moves if known is not None else 0,
         )  # fmt: skip
+        self.claims[claim.id] = replace(claim, cases=(*claim.cases, event.case_id))
+        self._open_cases[event.case_id] = None
         return self._change_line(line.id, open_cases=(*line.open_cases, event.case_id))
 
     def _case_closed(self, event: e.CaseClosed, _logged: e.Logged) -> int | None:
@@ -346,6 +401,7 @@ class MarketView:
         if case is None:
             return None
         self.cases[event.case_id] = replace(case, challenger_won=event.challenger_won)
+        self._open_cases.pop(event.case_id, None)
         line = self.lines[self.claims[case.claim_id].line]
         return self._change_line(line.id, open_cases=tuple(n for n in line.open_cases if n != event.case_id))
 
@@ -360,6 +416,7 @@ class MarketView:
             return int(event.arguments["taskId"])
         if event.name == "CaseOpened":
             # The court logs a case before the claims contract does.
+            self._leaf_first[event.case_id] = int(event.arguments["leaf"])
             claim = self.claims.get(int(event.arguments["claimId"]))
             return None if claim is None else self.task_of_line(claim.line)
         case = self.cases.get(event.case_id)
@@ -386,7 +443,15 @@ class MarketView:
 
     def _released(self, event: e.ShareReleased, _logged: e.Logged) -> int:
         self._change_share(event.task_id, event.share, state=ShareState.RELEASED)
+        self._let_go(event.verifier, event.round_id)
         return event.task_id
+
+    def _coin_entered(self, event: e.CoinEntered, _logged: e.Logged) -> None:
+        if event.class_ is Class.FREE:
+            self.deposits[to_checksum_address(f"0x{event.id:040x}")] += 1
+
+    def _coin_left(self, event: e.CoinLeft, _logged: e.Logged) -> None:
+        self.withdrawals[event.account] += 1
 
     def _enlisted(self, event: e.Enlisted, _logged: e.Logged) -> None:
         self.seats[event.account] = (event.seats, event.limit)
@@ -436,6 +501,8 @@ _HANDLERS: dict[type[Any], Callable[[MarketView, Any, e.Logged], int | None]] = 
     e.ChunkServed: MarketView._demand_closed,
     e.ChunkNotServed: MarketView._demand_closed,
     e.ShareReleased: MarketView._released,
+    e.CoinEntered: MarketView._coin_entered,
+    e.CoinLeft: MarketView._coin_left,
     e.Enlisted: MarketView._enlisted,
     e.Delisted: MarketView._delisted,
 }

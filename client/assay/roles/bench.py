@@ -16,10 +16,10 @@ from assay.commitments import tree
 from assay.commitments.execution import ReplayLeaf as CommittedLeaf
 from assay.dispute.execution import LocalExecution
 from assay.errors import AssayError
-from assay.market.types import Checkpoint, ReplayLeaf
+from assay.market.records import TaskRecord
+from assay.market.types import Checkpoint, ProfileLeaf, ReplayLeaf
 from assay.program.operator import Array
 from assay.program.reference import StepContext
-from assay.roles.records import TaskRecord
 from assay.state import StateFolder
 from assay.storage.store import Store
 from assay.tasks.bundle import Bundle
@@ -50,9 +50,13 @@ def on_chain(leaf: CommittedLeaf) -> ReplayLeaf:
     return ReplayLeaf(leaf.end_root, leaf.distance_bits, leaf.trace_root)
 
 
-def committed(leaf: ReplayLeaf, segment: int) -> CommittedLeaf:
-    """A leaf as it is hashed."""
-    return CommittedLeaf(segment, leaf.end, leaf.distance, leaf.trace)
+def committed(leaves: Sequence[ReplayLeaf | ProfileLeaf], segments: Sequence[int]) -> list[CommittedLeaf]:
+    """The leaves of a replay claim as they are hashed, of the segments that they are about."""
+    return [
+        CommittedLeaf(segment, leaf.end, leaf.distance, leaf.trace)
+        for leaf, segment in zip(leaves, segments, strict=True)
+        if isinstance(leaf, ReplayLeaf)
+    ]
 
 
 class Workbench:
@@ -75,26 +79,26 @@ class Workbench:
     def bundle(self, task: TaskRecord) -> Bundle:
         """A task's files, fetched, lowered here, and compared with the chain."""
         with self._lock:
-            if task.task_id not in self._bundles:
-                bundle = fetch_bundle(self.stores, task.posting.locations, self.place(task.task_id) / "bundle")
+            if task.id not in self._bundles:
+                bundle = fetch_bundle(self.stores, task.posting.locations, self.place(task.id) / "bundle")
                 check_posting(bundle, task.posting)
-                self._bundles[task.task_id] = bundle
-            return self._bundles[task.task_id]
+                self._bundles[task.id] = bundle
+            return self._bundles[task.id]
 
     def manifest(self, task: TaskRecord) -> ProofManifest:
         """The manifest of the proof registered for a task."""
-        key = (task.task_id, task.checkpoint_root)
+        key = (task.id, task.checkpoint_root)
         if key not in self._manifests:
-            folder = self.place(task.task_id) / "proof"
+            folder = self.place(task.id) / "proof"
             self._manifests[key] = fetch_proof_manifest(
-                self.stores, task.locations, folder, task.checkpoint_root, task.segments
+                self.stores, task.proof_locations, folder, task.checkpoint_root, task.segments
             )
         return self._manifests[key]
 
     def checkpoint(self, task: TaskRecord, index: int) -> list[Array]:
         """A checkpoint of the registered proof, compared with its root."""
         program = self.bundle(task).task.program
-        folder = self.place(task.task_id) / "proof"
+        folder = self.place(task.id) / "proof"
         return fetch_checkpoint(self.stores, self.manifest(task), index, program, folder)
 
     def checkpoint_openings(self, task: TaskRecord, segments: Sequence[int]) -> tuple[Checkpoint, ...]:
@@ -122,7 +126,7 @@ class Workbench:
             logger.info(
                 "training",
                 extra={
-                    "task": f"{task.task_id:#x}",
+                    "task": f"{task.id:#x}",
                     "step": progress.step,
                     "steps": progress.steps,
                     "loss": progress.loss,
@@ -130,11 +134,11 @@ class Workbench:
             )
 
         every = max(1, task.posting.steps // 4)
-        return train(bundle.task, self.place(task.task_id) / "run", progress=report, report_every=every)
+        return train(bundle.task, self.place(task.id) / "run", progress=report, report_every=every)
 
     def replay(self, task: TaskRecord, segments: Sequence[int], draw_seed: int) -> tuple[CommittedLeaf, ...]:
         """Replay segments from the solver's checkpoints; the result is on disk when this returns."""
-        key = f"replay:{task.task_id:x}:{draw_seed}:{','.join(map(str, segments))}:{task.checkpoint_root.hex()}"
+        key = f"replay:{task.id:x}:{draw_seed}:{','.join(map(str, segments))}:{task.checkpoint_root.hex()}"
         known = self.state.get(key)
         if known is None:
             leaves = [self.replay_segment(task, segment, draw_seed) for segment in segments]
@@ -144,16 +148,16 @@ class Workbench:
     def replay_segment(self, task: TaskRecord, segment: int, draw_seed: int) -> CommittedLeaf:
         """Replay one segment."""
         bundle = self.bundle(task)
-        if task.task_id not in self._replayers:
-            self._replayers[task.task_id] = Replayer(bundle.task)
+        if task.id not in self._replayers:
+            self._replayers[task.id] = Replayer(bundle.task)
         start = self.checkpoint(task, segment)
-        leaf = self._replayers[task.task_id].replay(segment, start, draw_seed).leaf
-        logger.info("replayed", extra={"task": f"{task.task_id:#x}", "segment": segment, "end": leaf.end_root.hex()})
+        leaf = self._replayers[task.id].replay(segment, start, draw_seed).leaf
+        logger.info("replayed", extra={"task": f"{task.id:#x}", "segment": segment, "end": leaf.end_root.hex()})
         return leaf
 
     def execution(self, task: TaskRecord, segment: int, draw_seed: int) -> LocalExecution:
         """A segment's execution, for the court."""
-        key = (task.task_id, segment, draw_seed)
+        key = (task.id, segment, draw_seed)
         if key not in self._executions:
             self._executions[key] = self.make_execution(task, segment, draw_seed)
         return self._executions[key]

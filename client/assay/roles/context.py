@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from assay.chain.sender import Call
 from assay.dispute.case import CaseView
 from assay.market.connection import Market
+from assay.market.view import MarketView
 from assay.roles.bench import Workbench
-from assay.roles.records import MarketRecord, Moment
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class Results(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """Everything a player sees. `secret(name)` is 32 random bytes, the same for the same name for ever, on disk before
-    it is returned. `seeds` holds lottery seeds by round where they are known."""
+    """Everything a player sees: `market` is the access to the contracts, `view` the picture of what happened there, up
+    to the newest block read. `secret(name)` is 32 random bytes, the same for the same name for ever, on disk before it
+    is returned. `seeds` holds lottery seeds by round where they are known."""
 
-    access: Market
+    market: Market
     me: str
-    market: MarketRecord
-    moment: Moment
+    view: MarketView
     purse: Purse
     results: Results
     bench: Workbench

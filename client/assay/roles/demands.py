@@ -7,25 +7,25 @@ from collections.abc import Iterator
 from assay.commitments import tree
 from assay.commitments.execution import checkpoint_root
 from assay.dispute.hash_tree import LeafTree, TensorTree, root, siblings
+from assay.market.records import DemandRecord, TaskRecord
 from assay.program.operator import Array
 from assay.roles.bench import Workbench
 from assay.roles.context import Action, Context, Send, Work
-from assay.roles.records import DemandRecord, TaskRecord
 
 
 def serve(context: Context, task: TaskRecord) -> Iterator[Action]:
     """Answer what is demanded of a task."""
-    for demand in context.market.demands.values():
-        if demand.task_id != task.task_id or demand.served is not None or context.moment.time > demand.deadline:
+    for demand in (context.view.demands[number] for number in task.demands):
+        if not demand.is_open or context.view.time > demand.deadline:
             continue
-        key = f"chunk:{demand.demand_id:x}"
+        key = f"chunk:{demand.id:x}"
         answer = context.results.result(key)
         if answer is None:
             yield Work(key, lambda demand=demand: chunk_of(context.bench, task, demand))  # type: ignore[misc]
         else:
             chunk, proof = answer
-            call = context.access.demands.serve(demand.demand_id, chunk, proof)
-            yield Send(f"serve:{demand.demand_id:x}", call, task.task_id)
+            call = context.market.demands.serve(demand.id, chunk, proof)
+            yield Send(f"serve:{demand.id:x}", call, task.id)
 
 
 def chunk_of(bench: Workbench, task: TaskRecord, demand: DemandRecord) -> tuple[bytes, list[bytes]]:

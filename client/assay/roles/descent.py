@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from assay.dispute.case import Phase, Tree
 from assay.dispute.reader import cursor_of
-from assay.roles.fold import PlacedLog
+from assay.market.events import CourtEvent, Logged
 
 TREE_NAMES = {
     Tree.SEGMENT: "the segment's steps",
@@ -29,14 +29,14 @@ class Said:
     depth: int
 
 
-def descent(logs: Sequence[PlacedLog], case_id: int) -> list[Said]:
-    """What was said in a case, in order, from the court's events."""
+def descent(logs: Sequence[Logged]) -> list[Said]:
+    """What was said in a case, in order, from the court's events about it."""
     said: list[Said] = []
     depth = 0
     tree: Tree | None = None
     for placed in logs:
-        log = placed.log
-        if log.contract != "Court" or log.arguments.get("caseId") != case_id:
+        log = placed.event
+        if not isinstance(log, CourtEvent):
             continue
         event = log.arguments
         if log.name == "CaseOpened":

@@ -13,12 +13,13 @@ from web3.exceptions import TransactionNotFound
 from assay.chain.errors import ChainError, FeeCapError, RevertedError
 from assay.chain.sender import Outcome, Sender, Sent
 from assay.market.connection import Market
+from assay.market.reader import MarketReader
 from assay.market.types import RoundState
 from assay.roles.bench import Jobs, Workbench
+from assay.roles.cases import case_view
 from assay.roles.common import own_cases
 from assay.roles.context import Context, Player, Purse, Send, Work
 from assay.roles.metrics import Metrics
-from assay.roles.reader import MarketReader
 from assay.state import StateFolder
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,9 @@ class Node:
         finished = self.sender.advance()
         for sent in finished:
             self._note(sent)
-        changed = self.reader.poll()
+        before = self.reader.view.block
+        events = self.reader.poll()
+        changed = bool(events) or self.reader.view.block != before or self.reader.rolled_back_to is not None
         if self.reader.rolled_back_to is not None:
             logger.warning("the chain was reorganised", extra={"block": self.reader.rolled_back_to})
             self.sender.reopen_after(self.reader.rolled_back_to)
@@ -86,7 +89,7 @@ class Node:
         acted = self._decide()
         self._measure(acted)
         if not acted and not self.jobs.running and not self.sender.pending():
-            logger.debug("waiting", extra={"block": self.reader.moment.block})
+            logger.debug("waiting", extra={"block": self.reader.view.block})
             return False
         return acted
 
@@ -99,23 +102,19 @@ class Node:
             stakes.active_whistleblowers(),
         )  # fmt: skip
         cases, deadlines = {}, {}
-        for case in own_cases(reader.market, me):
-            view = reader.case_view(case.case_id)
-            if view is not None:
-                cases[case.case_id] = view
-                deadlines[case.case_id] = self.market.court.deadline(case.case_id)
+        for case in own_cases(reader.view, me):
+            found_case = case_view(reader, case.id)
+            if found_case is not None:
+                cases[case.id] = found_case
+                deadlines[case.id] = self.market.court.deadline(case.id)
         seeds = {}
-        for found in reader.market.rounds.values():
-            if (
-                found.verifier == me
-                and found.state is RoundState.COMMITTED
-                and found.lottery_block < reader.moment.block
-            ):
-                seed = self.market.seeds.lottery(found.lottery_block, found.round_id)
+        for found in reader.view.rounds_holding(me):
+            if found.verifier == me and found.state is RoundState.COMMITTED and found.lottery_block < reader.view.block:
+                seed = self.market.seeds.lottery(found.lottery_block, found.id)
                 if any(seed):
-                    seeds[found.round_id] = seed
+                    seeds[found.id] = seed
         return Context(
-            self.market, me, reader.market, reader.moment, purse, self.jobs, self.bench, self.secret, cases, deadlines,
+            self.market, me, reader.view, purse, self.jobs, self.bench, self.secret, cases, deadlines,
             seeds,
         )  # fmt: skip
 
@@ -169,7 +168,7 @@ class Node:
 
     def _check_final(self, sent: Sent) -> None:
         """What is final but still asked for, though its block was read, may have been dropped unseen: look again."""
-        if sent.block is None or sent.block > self.reader.moment.block:
+        if sent.block is None or sent.block > self.reader.view.block:
             return
         eth = self.market.chain.web3.eth
 
@@ -192,5 +191,5 @@ class Node:
         self.metrics.credit.set(purse.credit / 1e18)
         self.metrics.free.set(purse.free / 1e18)
         self.metrics.locked.set(purse.locked / 1e18)
-        self.metrics.block.set(self.reader.moment.block)
+        self.metrics.block.set(self.reader.view.block)
         self.metrics.queue.set(self.jobs.running + len(self.sender.pending()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from assay.market.records import TaskRecord
 from assay.market.types import MILLION, RoundState, TaskState
 from assay.program.encoding import decode_header
 from assay.roles.common import (
@@ -13,14 +14,12 @@ from assay.roles.common import (
     deposit,
     dispute,
     draws,
-    releasing,
     settling,
     timeouts,
     withdrawal,
 )
 from assay.roles.context import Action, Context, Send, Work
 from assay.roles.demands import serve
-from assay.roles.records import TaskRecord
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ def training_work(task: TaskRecord) -> int:
 
 def stake_needed(context: Context, task: TaskRecord) -> int:
     """What taking a task locks (contracts/Market.sol, stakeOf)."""
-    parameters, posting = context.access.parameters, task.posting
+    parameters, posting = context.market.parameters, task.posting
     return (
         parameters.solver_stake_floor
         + posting.highest_reward * parameters.solver_stake_rate // MILLION
@@ -69,7 +68,7 @@ class Solver:
         if work > options.work_limit:
             return f"{work} units of work are more than the limit of {options.work_limit}"
         wanted = options.price_per_terawork * work // 10**12
-        price = task.price_at(context.moment.time)
+        price = task.price_at(context.view.time)
         if price < wanted:
             return f"the price is {price}, {wanted} is wanted"
         if work / options.speed > posting.train_seconds:
@@ -84,17 +83,14 @@ class Solver:
         return list(self._plan(context))
 
     def _plan(self, context: Context) -> Iterator[Action]:
-        tasks = list(context.market.tasks.values())
-        mine = [task for task in tasks if task.solver == context.me]
+        mine = [task for task in context.view.running() if task.solver == context.me]
         for task in mine:
             if task.state is TaskState.TAKEN:
                 yield from self._train(context, task)
             elif task.state is TaskState.VERIFYING:
                 yield from self._answer_for(context, task)
-            elif task.state.is_over:
-                yield from releasing(context, task)
         if not any(task.state is TaskState.TAKEN for task in mine):
-            yield from self._take(context, [task for task in tasks if task.state is TaskState.OPEN])
+            yield from self._take(context, list(context.view.in_state(TaskState.OPEN)))
         yield from court_moves(context)
         yield from withdrawal(context, self.options.least_withdrawal)
 
@@ -102,7 +98,7 @@ class Solver:
         for task in tasks:
             if self.refusal(context, task) is not None:
                 continue
-            key = f"inspect:{task.task_id:x}"
+            key = f"inspect:{task.id:x}"
             if context.results.failures(key) >= 3:
                 continue
             fits = context.results.result(key)
@@ -114,8 +110,8 @@ class Solver:
                     yield deposit(context, missing)
                 else:
                     wanted = self.options.price_per_terawork * training_work(task) // 10**12
-                    call = context.access.tasks.take(task.task_id, wanted)
-                    yield Send(f"take:{task.task_id:x}:{task.relists}", call, task.task_id)
+                    call = context.market.tasks.take(task.id, wanted)
+                    yield Send(f"take:{task.id:x}:{task.relists}", call, task.id)
                 return
 
     def inspect(self, context: Context, task: TaskRecord) -> str:
@@ -127,31 +123,31 @@ class Solver:
         return "fits"
 
     def _train(self, context: Context, task: TaskRecord) -> Iterator[Action]:
-        if context.moment.time > task.deadline:
+        if context.view.time > task.deadline:
             return
-        key = f"train:{task.task_id:x}:{task.relists}"
+        key = f"train:{task.id:x}:{task.relists}"
         proof = context.results.result(key)
         if proof is None:
             yield Work(key, lambda: context.bench.train(task))
             return
         first, last = checkpoint_proofs(proof.roots)
         levels = proof.tree
-        call = context.access.tasks.register(task.task_id, levels[-1][0], proof.roots[-1], first, last, proof.locations)
-        yield Send(f"register:{task.task_id:x}:{task.relists}", call, task.task_id)
+        call = context.market.tasks.register(task.id, levels[-1][0], proof.roots[-1], first, last, proof.locations)
+        yield Send(f"register:{task.id:x}:{task.relists}", call, task.id)
 
     def _answer_for(self, context: Context, task: TaskRecord) -> Iterator[Action]:
         yield from draws(context, task, 0)
         yield from timeouts(context, task, 0)
         yield from serve(context, task)
-        for share in task.rounds:
-            found = context.market.current_round(task, share)
-            if found is not None and found.state is RoundState.DISCLOSED and self.must_defend(context, found.round_id):
+        for share in task.shares:
+            found = context.view.current_round(task.id, share)
+            if found is not None and found.state is RoundState.DISCLOSED and self.must_defend(context, found.id):
                 yield from dispute(context, found, task)
         yield from settling(context, task, 0)
 
     def must_defend(self, context: Context, line: int) -> bool:
         """Whether a verdict says that the own proof fails, and its window nears its end. Whistleblowers earn by such
         cases and come first, but a case of somebody else's protects nobody: it may be lost on purpose."""
-        verdict = context.market.lines[line]
-        last_quarter = context.access.parameters.dispute_seconds // 4
-        return not verdict.passes and context.moment.time > verdict.until - last_quarter
+        verdict = context.view.lines[line]
+        last_quarter = context.market.parameters.dispute_seconds // 4
+        return not verdict.passes and context.view.time > verdict.until - last_quarter

@@ -8,12 +8,12 @@ from hashlib import sha256
 
 from assay.commitments import tree
 from assay.commitments.execution import ReplayLeaf, claim_root, derived_false_claim
+from assay.market.records import RoundRecord, TaskRecord
 from assay.market.types import NO_DERIVATION, Derivation, RoundState, TaskState
 from assay.market.verification import hidden_of, is_forced, salt_of
 from assay.roles.bench import on_chain
 from assay.roles.common import court_moves, deposit, replay_key, replay_work, upkeep, withdrawal
 from assay.roles.context import Action, Context, Send
-from assay.roles.records import RoundRecord, TaskRecord
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class HiddenClaims:
 def hidden_claims(secret: bytes, leaves: Sequence[ReplayLeaf], found: RoundRecord) -> HiddenClaims:
     """The two claims of a round; the order is a bit of the secret's hash, which nobody else knows."""
     order = sha256(secret).digest()[0] & 1
-    false = derived_false_claim(leaves, secret, found.task_id, found.round_id)
+    false = derived_false_claim(leaves, secret, found.task_id, found.id)
     return HiddenClaims(secret, order, tuple(leaves), tuple(false))
 
 
 def derivation(claims: HiddenClaims, found: RoundRecord) -> Derivation:
     """What turns the shown false claim back into the true one."""
-    word = sha256(claims.secret + found.task_id.to_bytes(32, "big") + found.round_id.to_bytes(32, "big")).digest()
+    word = sha256(claims.secret + found.task_id.to_bytes(32, "big") + found.id.to_bytes(32, "big")).digest()
     place = int.from_bytes(word, "big") % len(claims.true)
     leaf = claims.true[place]
     levels = tree.levels([each.leaf() for each in claims.true])
@@ -72,8 +72,8 @@ class Verifier:
 
     def _plan(self, context: Context) -> Iterator[Action]:
         yield from self._enlist(context)
-        for found in context.market.rounds.values():
-            task = context.market.tasks[found.task_id]
+        for found in context.view.rounds_holding(context.me):
+            task = context.view.task(found.task_id)
             if found.verifier == context.me and task.state is TaskState.VERIFYING:
                 yield from self._serve(context, found, task)
         yield from court_moves(context)
@@ -82,15 +82,15 @@ class Verifier:
 
     def _enlist(self, context: Context) -> Iterator[Action]:
         purse, options = context.purse, self.options
-        deposits = context.market.deposits.get(int(context.me, 16), 0)
-        needed = max(options.stake, options.seats * context.access.parameters.seat)
+        deposits = context.view.deposits[context.me]
+        needed = max(options.stake, options.seats * context.market.parameters.seat)
         if purse.seats >= options.seats:
             return
         # Stake is put in once; what a slashing takes is never replaced by itself.
         if deposits == 0:
             yield deposit(context, needed)
-        elif purse.free + purse.locked >= options.seats * context.access.parameters.seat:
-            call = context.access.stakes.enlist(options.seats - purse.seats, options.limit)
+        elif purse.free + purse.locked >= options.seats * context.market.parameters.seat:
+            call = context.market.stakes.enlist(options.seats - purse.seats, options.limit)
             yield Send(f"enlist:{purse.seats}:{options.seats}:{deposits}", call)
 
     def _serve(self, context: Context, found: RoundRecord, task: TaskRecord) -> Iterator[Action]:
@@ -100,12 +100,12 @@ class Verifier:
         leaves = context.results.result(key)
         if leaves is None:
             if found.state is RoundState.DRAWN and context.results.failures(key) >= self.options.fetch_attempts:
-                call = context.access.verification.step_back(found.round_id)
-                yield Send(f"step-back:{found.round_id:x}", call, task.task_id)
+                call = context.market.verification.step_back(found.id)
+                yield Send(f"step-back:{found.id:x}", call, task.id)
             else:
                 yield replay_work(context, found, task)
             return
-        secret = context.secret(f"round:{found.round_id:x}:{found.draw_seed:x}")
+        secret = context.secret(f"round:{found.id:x}:{found.draw_seed:x}")
         claims = hidden_claims(secret, leaves, found)
         if found.state is RoundState.DRAWN:
             yield from self._commit(context, found, claims)
@@ -115,40 +115,40 @@ class Verifier:
             yield from self._disclose(context, found, claims)
 
     def _commit(self, context: Context, found: RoundRecord, claims: HiddenClaims) -> Iterator[Action]:
-        if context.moment.time > found.deadline:
+        if context.view.time > found.deadline:
             return
         hidden = hidden_of(
-            claims.secret, claims.order, context.me, found.round_id, claim_root(claims.true), claim_root(claims.false)
+            claims.secret, claims.order, context.me, found.id, claim_root(claims.true), claim_root(claims.false)
         )
-        call = context.access.verification.commit(found.round_id, hidden)
-        yield Send(f"commit:{found.round_id:x}:{found.draw_seed:x}", call, found.task_id)
+        call = context.market.verification.commit(found.id, hidden)
+        yield Send(f"commit:{found.id:x}:{found.draw_seed:x}", call, found.task_id)
 
     def _show(self, context: Context, found: RoundRecord, task: TaskRecord, claims: HiddenClaims) -> Iterator[Action]:
-        seed = context.seeds.get(found.round_id)
-        if seed is None or found.hidden is None or context.moment.block > found.show_until_block:
+        seed = context.seeds.get(found.id)
+        if seed is None or found.hidden is None or context.view.block > found.show_until_block:
             return
-        forced = is_forced(claims.secret, seed, context.access.parameters.forced_rate)
+        forced = is_forced(claims.secret, seed, context.market.parameters.forced_rate)
         index, leaves = claims.shown(forced)
-        call = context.access.verification.show_replay(
-            found.round_id,
+        call = context.market.verification.show_replay(
+            found.id,
             found.hidden,
             index,
-            salt_of(claims.secret, found.round_id, index),
+            salt_of(claims.secret, found.id, index),
             [on_chain(leaf) for leaf in leaves],
             context.bench.checkpoint_openings(task, found.segments),
         )
-        yield Send(f"show:{found.round_id:x}:{seed.hex()}", call, found.task_id)
+        yield Send(f"show:{found.id:x}:{seed.hex()}", call, found.task_id)
 
     def _disclose(self, context: Context, found: RoundRecord, claims: HiddenClaims) -> Iterator[Action]:
         shown = found.shown
-        if shown is None or not found.answers_closed(context.moment.time) or context.moment.time > found.deadline:
+        if shown is None or not found.answers_closed(context.view.time) or context.view.time > found.deadline:
             return
-        forced = is_forced(claims.secret, shown.seed, context.access.parameters.forced_rate)
-        call = context.access.verification.disclose(
-            found.round_id,
+        forced = is_forced(claims.secret, shown.seed, context.market.parameters.forced_rate)
+        call = context.market.verification.disclose(
+            found.id,
             claims.secret,
             claims.order,
             shown,
             derivation(claims, found) if forced else NO_DERIVATION,
         )
-        yield Send(f"disclose:{found.round_id:x}:{shown.seed.hex()}", call, found.task_id)
+        yield Send(f"disclose:{found.id:x}:{shown.seed.hex()}", call, found.task_id)

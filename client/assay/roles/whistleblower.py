@@ -14,10 +14,10 @@ from assay.dispute.evidence import open_training
 from assay.dispute.hash_tree import LeafTree
 from assay.market.answers import answer_commitment
 from assay.market.claims import claim_id_of, training_line_of
+from assay.market.records import RoundRecord, TaskRecord
 from assay.market.types import MILLION, RoundState, Shown, TaskState
 from assay.roles.common import court_moves, deposit, dispute, replay_key, replay_work, upkeep, withdrawal
 from assay.roles.context import Action, Context, Send, Work
-from assay.roles.records import RoundRecord, TaskRecord
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class WhistleblowerOptions:
 
 def expected_prize(context: Context, task: TaskRecord) -> int:
     """The jackpot a forced round of a task would have now (contracts/Jackpot.sol, reserve)."""
-    parameters = context.access.parameters
+    parameters = context.market.parameters
     tax = task.posting.highest_reward * parameters.tax_rate // MILLION // max(1, task.posting.verifiers)
     most = parameters.seat * parameters.jackpot_rate // MILLION
     if parameters.forced_rate == 0:
@@ -61,6 +61,14 @@ def shown_hash(shown: Shown) -> bytes:
     )
 
 
+def collecting(context: Context) -> Iterator[Action]:
+    """Collect bonds and prizes of resolved rounds."""
+    for found in context.view.rounds_holding(context.me):
+        if found.is_resolved and context.me in found.answers:
+            call = context.market.answers.collect(found.id, context.me)
+            yield Send(f"collect:{found.id:x}", call, found.task_id)
+
+
 class Whistleblower:
     """Decisions of a whistleblower."""
 
@@ -74,43 +82,39 @@ class Whistleblower:
         return list(self._plan(context))
 
     def _plan(self, context: Context) -> Iterator[Action]:
-        if context.market.deposits.get(int(context.me, 16), 0) == 0:
+        if context.view.deposits[context.me] == 0:
             yield deposit(context, self.options.stake)
-        for found in context.market.rounds.values():
-            task = context.market.tasks[found.task_id]
-            if not task.posting.exact:
-                continue
-            if task.state is TaskState.VERIFYING:
-                yield from self._watch(context, found, task)
-            if context.me in found.joined and found.resolved and context.me not in found.collected:
-                call = context.access.answers.collect(found.round_id, context.me)
-                yield Send(f"collect:{found.round_id:x}", call, task.task_id)
-        for task in context.market.tasks.values():
-            if task.state is TaskState.VERIFYING and task.posting.exact:
+        for task in context.view.in_state(TaskState.VERIFYING):
+            if task.posting.exact:
+                for share in task.shares:
+                    found = context.view.current_round(task.id, share)
+                    if found is not None:
+                        yield from self._watch(context, found, task)
                 yield from self._audit(context, task)
+        yield from collecting(context)
         yield from court_moves(context)
         yield from upkeep(context, 12)
         yield from withdrawal(context, self.options.least_withdrawal)
 
     def _watch(self, context: Context, found: RoundRecord, task: TaskRecord) -> Iterator[Action]:
-        moment, me = context.moment, context.me
+        view, me = context.view, context.me
         if me in (found.verifier, task.solver):
             return
-        if found.state is RoundState.COMMITTED and me not in found.joined:
+        if found.state is RoundState.COMMITTED and me not in found.answers:
             # Mined in the next block at the earliest, which must come before the lottery's.
-            if moment.block + 1 < found.lottery_block and self.pays(context, task):
-                yield Send(f"join:{found.round_id:x}", context.access.answers.join(found.round_id), task.task_id)
-        elif found.state is RoundState.SHOWN and me in found.joined:
+            if view.block + 1 < found.lottery_block and self.pays(context, task):
+                yield Send(f"join:{found.id:x}", context.market.answers.join(found.id), task.id)
+        elif found.state is RoundState.SHOWN and me in found.answers:
             yield from self._answer(context, found, task)
         elif found.state is RoundState.DISCLOSED:
             yield from dispute(context, found, task)
 
     def pays(self, context: Context, task: TaskRecord) -> bool:
         """Whether joining pays by the number of active whistleblowers, and the bond is there."""
-        if context.purse.free < context.access.parameters.answer_bond:
+        if context.purse.free < context.market.parameters.answer_bond:
             return False
         prize = expected_prize(context, task)
-        return context.purse.active < payout_threshold(prize, context.access.parameters.forced_rate, self.options.cost)
+        return context.purse.active < payout_threshold(prize, context.market.parameters.forced_rate, self.options.cost)
 
     def _answer(self, context: Context, found: RoundRecord, task: TaskRecord) -> Iterator[Action]:
         if found.shown is None:
@@ -119,29 +123,29 @@ class Whistleblower:
         if leaves is None:
             yield replay_work(context, found, task)
             return
-        me, time = context.me, context.moment.time
+        me, time = context.me, context.view.time
         root = claim_root(leaves)
         shown = shown_hash(found.shown)
-        salt = context.secret(f"answer:{found.round_id:x}:{shown.hex()}")
-        if me not in found.committed:
+        salt = context.secret(f"answer:{found.id:x}:{shown.hex()}")
+        if not found.has_committed(me):
             if time <= found.answers_until:
-                commitment = answer_commitment(found.round_id, me, root, salt)
-                call = context.access.answers.commit_answer(found.round_id, shown, commitment)
-                yield Send(f"answer:{found.round_id:x}:{shown.hex()}", call, task.task_id)
-        elif me not in found.revealed and found.may_reveal(time) and time <= found.reveals_until:
-            call = context.access.answers.reveal_answer(found.round_id, root, salt)
-            yield Send(f"reveal:{found.round_id:x}:{shown.hex()}", call, task.task_id)
+                commitment = answer_commitment(found.id, me, root, salt)
+                call = context.market.answers.commit_answer(found.id, shown, commitment)
+                yield Send(f"answer:{found.id:x}:{shown.hex()}", call, task.id)
+        elif me not in found.roots and found.may_reveal(time) and time <= found.reveals_until:
+            call = context.market.answers.reveal_answer(found.id, root, salt)
+            yield Send(f"reveal:{found.id:x}:{shown.hex()}", call, task.id)
 
     # ---- Segments that nobody was drawn for -------------------------------------------------------------------------
 
     def audited_segments(self, context: Context, task: TaskRecord) -> list[int]:
         """Segments of a task that this whistleblower checks by itself: chosen at random, once."""
-        word = int.from_bytes(context.secret(f"audit:{task.task_id:x}:{task.checkpoint_root.hex()}"), "big")
+        word = int.from_bytes(context.secret(f"audit:{task.id:x}:{task.checkpoint_root.hex()}"), "big")
         return [(word >> (32 * i)) % task.segments for i in range(min(self.options.audits, 8))]
 
     def _audit(self, context: Context, task: TaskRecord) -> Iterator[Action]:
         for segment in self.audited_segments(context, task):
-            key = f"audit:{task.task_id:x}:{segment}"
+            key = f"audit:{task.id:x}:{segment}"
             if context.results.failures(key) >= 3:
                 continue
             verdict = context.results.result(key)
@@ -158,17 +162,17 @@ class Whistleblower:
 
 def accuse_training(context: Context, task: TaskRecord, segment: int) -> Iterator[Action]:
     """Dispute the solver's checkpoint after a segment (exact mode)."""
-    if task.solver is None:
+    if not task.solver:
         return
-    claim_id = claim_id_of(training_line_of(task.task_id), task.checkpoint_root, task.solver)
-    if any(c.claim_id == claim_id and c.challenger == context.me for c in context.market.cases.values()):
+    claim_id = claim_id_of(training_line_of(task.id), task.checkpoint_root, task.solver)
+    if any(case.challenger == context.me for case in context.view.cases_on(claim_id)):
         return
-    if claim_id not in context.market.claims:
-        call = context.access.claims.publish_training(task.task_id)
-        yield Send(f"publish-training:{task.task_id:x}", call, task.task_id)
+    if claim_id not in context.view.claims:
+        call = context.market.claims.publish_training(task.id)
+        yield Send(f"publish-training:{task.id:x}", call, task.id)
         return
     checkpoints = LeafTree(context.bench.manifest(task).roots)
     evidence = open_training(checkpoints, segment + 1, task.posting.header)
-    bond = context.access.parameters.case_bond
-    call = context.access.court.open(claim_id, segment + 1, Part.END, bytes(32), evidence.as_tuple(), bond)
-    yield Send(f"accuse:{claim_id:x}", call, task.task_id, segment)
+    bond = context.market.parameters.case_bond
+    call = context.market.court.open(claim_id, segment + 1, Part.END, bytes(32), evidence.as_tuple(), bond)
+    yield Send(f"accuse:{claim_id:x}", call, task.id, segment)

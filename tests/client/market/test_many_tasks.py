@@ -71,7 +71,7 @@ def test_a_thousand_open_tasks_are_followed_cheaply(world: World, make_posting: 
         [sys.executable, "-c", FOLLOW, world.running.chain.url, str(tmp_path / "deployment.json")],
         env={**os.environ, "PYTHONPATH": str(CLIENT)},
         check=True,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         timeout=120,
     ).stdout
     found = json.loads(output)

@@ -12,7 +12,7 @@ from assay.commitments.execution import claim_root, derived_false_claim
 from assay.market.errors import UnknownTaskError
 from assay.market.events import CoinMoved, RoundDisclosed, TaskSubmitted
 from assay.market.reader import MarketReader
-from assay.market.records import true_replay_leaves
+from assay.market.records import true_leaves
 from assay.market.types import (
     NO_DERIVATION,
     AnswerState,
@@ -166,7 +166,7 @@ def test_a_whole_round_up_to_settlement(world: World, make_posting: PostingMaker
     agree(world, reader)
     drawn = reader.view.rounds[drawn.id]
     assert (drawn.state, drawn.forced, drawn.secret) == (RoundState.DISCLOSED, forced, secret)
-    assert [each.trace for each in true_replay_leaves(drawn)] == [bytes([9]) * 32] * 2
+    assert [each.trace for each in true_leaves(drawn)] == [bytes([9]) * 32] * 2
     line = reader.view.lines[drawn.id]
     assert (line.root, line.claimant, line.passes) == (claim_root(claim), drawn.verifier, True)
     world.pass_time(line.until - reader.view.time + 1)

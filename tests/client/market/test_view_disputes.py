@@ -156,7 +156,7 @@ def test_a_claim_falls_and_the_task_fails(judged: World, make_posting: PostingMa
     answer = claim_of(found.segments, 9, end=77)
     world.do(CHALLENGER, market.claims.publish_replay(found.id, leaves_of(answer), openings(found.segments)))
     agree(world, reader, found.id)
-    assert reader.view.lines[found.id].published[claim_root(answer)] == tuple(leaves_of(answer))
+    assert reader.view.lines[found.id].leaves[claim_root(answer)] == tuple(leaves_of(answer))
     claim = reader.view.current_claim(found.id)
     assert claim is not None
     assert (claim.id, claim.claimant) == (claim_id_of(found.id, claim.root, found.verifier), found.verifier)

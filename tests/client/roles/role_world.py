@@ -1,12 +1,16 @@
-"""Events of a task, made by hand."""
+"""Events of a task, made by hand, and the picture of the market that they make."""
 
 from __future__ import annotations
 
-from assay.market.abi import DecodedLog
-from assay.market.types import Posting
-from assay.roles.fold import PlacedLog
+from collections.abc import Sequence
 
-SUBMITTER, SOLVER, VERIFIER, WITNESS = (f"0x{n:040x}" for n in (1, 2, 3, 4))
+from eth_utils.address import to_checksum_address
+
+from assay.market import events as e
+from assay.market.types import Class, Posting
+from assay.market.view import MarketView
+
+SUBMITTER, SOLVER, VERIFIER, WITNESS = (to_checksum_address(f"0x{n:040x}") for n in (1, 2, 3, 4))
 TASK, ROUND = 7, 77
 
 
@@ -16,24 +20,30 @@ def posting(exact: bool = True) -> Posting:
     )  # fmt: skip
 
 
-def log(contract: str, name: str, **arguments: object) -> PlacedLog:
-    return PlacedLog(1, DecodedLog(contract, name, arguments))
+def view_of(events: Sequence[e.Event], block: int = 10, time: int = 1100) -> MarketView:
+    """The picture after some events."""
+    view = MarketView()
+    for place, event in enumerate(events):
+        view.apply(e.Logged(1, place, "0x", "", event))
+    view.block, view.time = block, time
+    return view
 
 
-def opened() -> list[PlacedLog]:
+def opened(posted: Posting | None = None) -> list[e.Event]:
     return [
-        log("Market", "Submitted", taskId=TASK, submitter=SUBMITTER, programRoot=bytes(32), segments=4,
-            replayWork=1, profileWork=0, posting=posting()),
-        log("Market", "Opened", taskId=TASK, thresholdRoot=bytes(32), lowestReward=100, highestReward=300, since=1000),
-    ]  # fmt: skip
+        e.TaskSubmitted(TASK, SUBMITTER, bytes(32), 4, 1, 0, posted or posting()),
+        e.TaskOpened(TASK, bytes(32), 100, 300, 1000),
+    ]
 
 
-def drawn() -> list[PlacedLog]:
+def drawn() -> list[e.Event]:
     return [
-        log("Market", "Taken", taskId=TASK, solver=SOLVER, price=150, stake=9, deadline=5000),
-        log("Market", "Registered", taskId=TASK, solver=SOLVER, checkpointRoot=b"c" * 32, finalRoot=b"f" * 32,
-            locations="proof"),
-        log("Verification", "DrawDue", taskId=TASK, share=0, attempt=0, drawBlock=3, snapshot=1),
-        log("Verification", "Drawn", taskId=TASK, share=0, verifier=VERIFIER, roundId=ROUND, attempt=0, drawSeed=9,
-            segments=(2, 0), deadline=6000),
-    ]  # fmt: skip
+        e.TaskTaken(TASK, SOLVER, 150, 9, 5000),
+        e.ProofRegistered(TASK, SOLVER, b"c" * 32, b"f" * 32, "proof"),
+        e.DrawDue(TASK, 0, 0, 3, 1),
+        e.Drawn(TASK, 0, VERIFIER, ROUND, 0, 9, (2, 0), 6000),
+    ]
+
+
+def deposited(account: str) -> e.Event:
+    return e.CoinEntered(Class.FREE, int(account, 16), 1)

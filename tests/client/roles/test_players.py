@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
 import pytest
-from role_world import ROUND, SOLVER, SUBMITTER, TASK, VERIFIER, WITNESS, drawn, log, opened
+from role_world import ROUND, SOLVER, SUBMITTER, TASK, VERIFIER, WITNESS, deposited, drawn, opened, posting, view_of
 
 from assay.chain.rpc import Chain
 from assay.commitments.execution import ReplayLeaf, claim_root
+from assay.market import events as e
 from assay.market.connection import Market
 from assay.market.deployment import HELPERS, MODULES, Deployment
 from assay.market.parameters import LOCAL, LOCAL_COURT
-from assay.market.types import RoundState
+from assay.market.types import Hidden, Shown
+from assay.market.types import ReplayLeaf as ShownLeaf
 from assay.market.verification import hidden_of, is_forced
 from assay.roles.bench import Workbench
 from assay.roles.common import replay_key
 from assay.roles.context import Context, Purse, Send, Work
-from assay.roles.fold import PlacedLog, fold
-from assay.roles.records import Moment
 from assay.roles.solver import Solver, SolverOptions
 from assay.roles.verifier import Verifier, derivation, hidden_claims
 from assay.roles.whistleblower import Whistleblower, payout_threshold
@@ -60,32 +59,26 @@ def secret(name: str) -> bytes:
     return sha256(name.encode()).digest()
 
 
-def context(me: str, logs: list[PlacedLog], known: Known | None = None, **changes: Any) -> Context:
-    base = Context(MARKET, me, fold(logs), Moment(10, 1100), RICH, known or Known(), OpenedBench(), secret)
-    return replace(base, **changes)
+def context(
+    me: str, events: list[e.Event], known: Known | None = None, block: int = 10, time: int = 1100, **changes: Any
+) -> Context:
+    view = view_of(events, block, time)
+    return replace(Context(MARKET, me, view, RICH, known or Known(), OpenedBench(), secret), **changes)
 
 
 def keys(actions: Any) -> list[str]:
     return [action.key.partition(":")[0] for action in actions]
 
 
-def with_header(work: int) -> Callable[[], list[PlacedLog]]:
+def with_work(work: int) -> list[e.Event]:
     """The task opened, with a program of so much work a step."""
-
-    def logs() -> list[PlacedLog]:
-        first, second = opened()
-        header = bytes([0, 1, 0, 1]) + (1).to_bytes(4, "big") + (1).to_bytes(4, "big") + bytes(32) + bytes(4)
-        header += (
-            bytes(32) + b"\x01" + b"\x00" + (1).to_bytes(4, "big") + bytes(32) + work.to_bytes(16, "big") + bytes(32)
-        )
-        task = replace(first.log.arguments["posting"], header=header)
-        return [PlacedLog(1, replace(first.log, arguments={**first.log.arguments, "posting": task})), second]
-
-    return logs
+    header = bytes([0, 1, 0, 1]) + (1).to_bytes(4, "big") + (1).to_bytes(4, "big") + bytes(32) + bytes(4)
+    header += bytes(32) + b"\x01" + b"\x00" + (1).to_bytes(4, "big") + bytes(32) + work.to_bytes(16, "big") + bytes(32)
+    return opened(replace(posting(), header=header))
 
 
 def test_a_solver_inspects_before_it_takes_and_takes_once_the_stake_is_there() -> None:
-    logs = with_header(1000)()
+    logs = with_work(1000)
     assert keys(Solver().plan(context(SOLVER, logs))) == ["inspect"]
     known = Known({f"inspect:{TASK:x}": "fits"})
     assert keys(Solver().plan(context(SOLVER, logs, known))) == ["take"]
@@ -93,9 +86,9 @@ def test_a_solver_inspects_before_it_takes_and_takes_once_the_stake_is_there() -
 
 
 def test_a_solver_refuses_by_price_work_time_and_owner() -> None:
-    logs = with_header(10**9)()
+    logs = with_work(10**9)
     here = context(SOLVER, logs)
-    task = here.market.tasks[TASK]
+    task = here.view.task(TASK)
     assert Solver().refusal(here, task) is None
     assert "price" in (Solver(SolverOptions(price_per_terawork=10**18)).refusal(here, task) or "")
     assert "limit" in (Solver(SolverOptions(work_limit=10)).refusal(here, task) or "")
@@ -105,22 +98,21 @@ def test_a_solver_refuses_by_price_work_time_and_owner() -> None:
 
 def test_a_solver_whose_inspection_failed_three_times_leaves_the_task() -> None:
     known = Known(failed={f"inspect:{TASK:x}": 3})
-    assert Solver().plan(context(SOLVER, with_header(1000)(), known)) == []
+    assert Solver().plan(context(SOLVER, with_work(1000), known)) == []
 
 
 def test_deposits_are_named_by_their_number_on_chain() -> None:
     known = Known({f"inspect:{TASK:x}": "fits"})
-    logs = with_header(1000)()
+    logs = with_work(1000)
     (first,) = Solver().plan(context(SOLVER, logs, known, purse=Purse()))
-    entered = log("Stakes", "Entered", **{"class": 0, "id": int(SOLVER, 16), "amount": 1})
-    (second,) = Solver().plan(context(SOLVER, [*logs, entered], known, purse=Purse()))
+    (second,) = Solver().plan(context(SOLVER, [*logs, deposited(SOLVER)], known, purse=Purse()))
     assert (first.key, second.key) == ("deposit:0", "deposit:1")
 
 
 def test_a_drawn_verifier_replays_then_commits_to_a_secret_that_stays_the_same() -> None:
     logs = opened() + drawn()
     assert keys(Verifier().plan(context(VERIFIER, logs))) == ["replay"]
-    found = fold(logs).rounds[ROUND]
+    found = view_of(logs).rounds[ROUND]
     known = Known({replay_key(found): LEAVES})
     (first,) = Verifier().plan(context(VERIFIER, logs, known))
     (again,) = Verifier().plan(context(VERIFIER, logs, known))
@@ -131,33 +123,32 @@ def test_a_drawn_verifier_replays_then_commits_to_a_secret_that_stays_the_same()
 
 def test_a_verifier_that_cannot_fetch_steps_back() -> None:
     logs = opened() + drawn()
-    known = Known(failed={replay_key(fold(logs).rounds[ROUND]): 8})
+    known = Known(failed={replay_key(view_of(logs).rounds[ROUND]): 8})
     assert keys(Verifier().plan(context(VERIFIER, logs, known))) == ["step-back"]
 
 
-def committed_round() -> tuple[list[PlacedLog], Known]:
+def committed_round() -> tuple[list[e.Event], Known]:
     logs = opened() + drawn()
-    found = fold(logs).rounds[ROUND]
+    found = view_of(logs).rounds[ROUND]
     claims = hidden_claims(secret(f"round:{ROUND:x}:{found.draw_seed:x}"), LEAVES, found)
     hidden = hidden_of(claims.secret, claims.order, VERIFIER, ROUND, claim_root(claims.true), claim_root(claims.false))
-    event = log("Verification", "Committed", roundId=ROUND, verifier=VERIFIER, hidden=hidden, lotteryBlock=20,
-                showUntilBlock=200)  # fmt: skip
+    event = e.RoundCommitted(ROUND, VERIFIER, hidden, 20, 200)
     return [*logs, event], Known({replay_key(found): LEAVES})
 
 
 def test_a_verifier_shows_only_once_the_lottery_is_known() -> None:
     logs, known = committed_round()
     assert Verifier().plan(context(VERIFIER, logs, known)) == []
-    seen = context(VERIFIER, logs, known, moment=Moment(21, 1200), seeds={ROUND: b"x" * 32})
+    seen = context(VERIFIER, logs, known, block=21, time=1200, seeds={ROUND: b"x" * 32})
     assert keys(Verifier().plan(seen)) == ["show"]
-    late = context(VERIFIER, logs, known, moment=Moment(201, 1200), seeds={ROUND: b"x" * 32})
+    late = context(VERIFIER, logs, known, block=201, time=1200, seeds={ROUND: b"x" * 32})
     assert keys(Verifier().plan(late)) == []
 
 
 @pytest.mark.parametrize("forced", [False, True])
 def test_what_is_shown_is_what_the_lottery_demands(forced: bool) -> None:
     logs, _ = committed_round()
-    found = fold(logs).rounds[ROUND]
+    found = view_of(logs).rounds[ROUND]
     claims = hidden_claims(secret("any"), LEAVES, found)
     seed = next(bytes([n]) * 32 for n in range(256) if is_forced(claims.secret, bytes([n]) * 32, 100_000) == forced)
     assert is_forced(claims.secret, seed, 100_000) == forced
@@ -167,7 +158,7 @@ def test_what_is_shown_is_what_the_lottery_demands(forced: bool) -> None:
 
 
 def test_the_derivation_leads_from_the_false_claim_to_the_true_one() -> None:
-    found = fold(committed_round()[0]).rounds[ROUND]
+    found = view_of(committed_round()[0]).rounds[ROUND]
     claims = hidden_claims(secret("derive"), LEAVES, found)
     given = derivation(claims, found)
     from assay.commitments.tree import root_from
@@ -181,10 +172,10 @@ def test_the_derivation_leads_from_the_false_claim_to_the_true_one() -> None:
 def test_a_whistleblower_joins_before_the_lottery_only() -> None:
     logs, _ = committed_round()
     player = Whistleblower()
-    paid = log("Stakes", "Entered", **{"class": 0, "id": int(WITNESS, 16), "amount": 1})
+    paid = deposited(WITNESS)
     early = player.plan(context(WITNESS, [*logs, paid]))
     assert "join" in keys(early)
-    late = player.plan(context(WITNESS, [*logs, paid], moment=Moment(19, 1100)))
+    late = player.plan(context(WITNESS, [*logs, paid], block=19))
     assert "join" not in keys(late)
     poor = player.plan(context(WITNESS, [*logs, paid], purse=Purse()))
     assert "join" not in keys(poor)
@@ -193,18 +184,17 @@ def test_a_whistleblower_joins_before_the_lottery_only() -> None:
 
 def test_a_whistleblower_disputes_a_disclosed_claim_that_is_not_its_own() -> None:
     logs, known = committed_round()
-    theirs = (LEAVES[0], replace(LEAVES[1], end_root=b"z" * 32))
-    entered = log("Claims", "Entered", line=ROUND, claimant=VERIFIER, root=claim_root(theirs), passes=False, until=5000)
-    market = [*logs, entered]
     for agrees in (True, False):
-        here = context(WITNESS, market, known)
-        found = here.market.rounds[ROUND]
-        found.state = RoundState.DISCLOSED
-        line = here.market.lines[ROUND]
-        line.leaves[line.root] = ()
-        if agrees:
-            line.root = claim_root(LEAVES)
-        actions = Whistleblower().plan(here)
+        theirs = LEAVES if agrees else (LEAVES[0], replace(LEAVES[1], end_root=b"z" * 32))
+        root = claim_root(theirs)
+        leaves = tuple(ShownLeaf(leaf.end_root, leaf.distance_bits, leaf.trace_root) for leaf in theirs)
+        shown = Shown(Hidden(b"", b"", b""), b"", 0, root, bytes(32), agrees)
+        disclosed = [
+            e.ReplayShown(ROUND, VERIFIER, shown, leaves, 1, 2, 3),
+            e.ClaimEntered(ROUND, VERIFIER, root, agrees, 5000),
+            e.RoundDisclosed(ROUND, VERIFIER, False, root, agrees, b"", b"", 5000),
+        ]
+        actions = Whistleblower().plan(context(WITNESS, [*logs, *disclosed], known))
         assert ("publish" in keys(actions)) != agrees
 
 
@@ -216,7 +206,7 @@ def test_the_payout_threshold_falls_with_the_cost() -> None:
 
 
 def test_work_is_named_by_what_it_depends_on() -> None:
-    first = fold(opened() + drawn()).rounds[ROUND]
+    first = view_of(opened() + drawn()).rounds[ROUND]
     other = replace(first, draw_seed=first.draw_seed + 1)
     assert replay_key(first) != replay_key(other)
     assert isinstance(Verifier().plan(context(VERIFIER, opened() + drawn()))[0], Work)
