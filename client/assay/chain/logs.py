@@ -64,10 +64,14 @@ class LogReader:
         eth = self.chain.web3.eth
         if not cursor.hashes:
             self.first = cursor.block if self.first is None else min(self.first, cursor.block)
+        newest = self.chain.ask("asking for the newest block", lambda: eth.block_number)
+        if newest < cursor.block:
+            # An endpoint that lags behind what was read is no reorganisation: a chain that others have left is longer.
+            return Batch((), cursor)
         rolled_back = self._common_block(cursor)
         start = cursor.block if rolled_back is None else rolled_back
         hashes = tuple(each for each in cursor.hashes if each[0] <= start)
-        head = self.chain.ask("asking for the newest block", lambda: eth.block_number) - self.confirmations
+        head = newest - self.confirmations
         if head <= start:
             return Batch((), Cursor(start, hashes), rolled_back)
         end = min(head, start + self.page)

@@ -18,9 +18,10 @@ from typing import Any
 
 from eth_account.signers.local import LocalAccount
 from web3.exceptions import TransactionNotFound, Web3Exception
-from web3.types import TxParams, TxReceipt, Wei
+from web3.types import BlockIdentifier, TxParams, TxReceipt, Wei
 
 from assay.chain.errors import ChainError, FeeCapError
+from assay.chain.identity import identify
 from assay.chain.rpc import TRANSIENT, Chain
 from assay.state import StateFolder
 
@@ -70,6 +71,7 @@ class Sent:
     block: int | None
     gas_used: int | None
     contract: str | None
+    fee: int | None = None  # wei paid for the gas
 
     @property
     def hash(self) -> str:
@@ -99,16 +101,19 @@ class Sender:
         self.confirmations = confirmations
         self.clock = clock
         self._lock = RLock()
-        self.chain_id = int(chain.ask("asking for the chain id", lambda: chain.web3.eth.chain_id))
-        self._scope = f"{self.chain_id}:{account.address}"
+        # Another chain with the same number, as every local one has, has nonces of its own.
+        self.identity = identify(chain)
+        self.chain_id = self.identity.chain_id
+        self._scope = f"{self.identity.name}:{account.address}"
         with state.transaction() as database:
             database.execute(
                 "CREATE TABLE IF NOT EXISTS outbox (scope TEXT, key TEXT, nonce INTEGER NOT NULL, recipient TEXT, "
                 "data BLOB NOT NULL, value TEXT NOT NULL, gas INTEGER NOT NULL, max_fee INTEGER NOT NULL, "
                 "tip INTEGER NOT NULL, hashes TEXT NOT NULL, raw TEXT NOT NULL, sent_at REAL NOT NULL, "
                 "outcome TEXT NOT NULL, block INTEGER, "
-                "gas_used INTEGER, contract TEXT, PRIMARY KEY (scope, key), UNIQUE (scope, nonce)) STRICT"
+                "gas_used INTEGER, contract TEXT, fee TEXT, PRIMARY KEY (scope, key), UNIQUE (scope, nonce)) STRICT"
             )
+        self._reopen_missing()
 
     @property
     def address(self) -> str:
@@ -136,15 +141,10 @@ class Sender:
                 gas = estimate * GAS_MARGIN_PERCENT // 100
             max_fee, tip = self._fees()
             with self.state.transaction() as database:
-                row = database.execute("SELECT max(nonce) FROM outbox WHERE scope = ?", (self._scope,)).fetchone()
-                used = -1 if row[0] is None else int(row[0])
-                counted = self.chain.ask(
-                    "asking for the nonce", lambda: eth.get_transaction_count(self.account.address, "pending")
-                )
-                nonce = max(used + 1, counted)
+                nonce = self._next_nonce()
                 digest, raw = self._sign(call.to, call.data, call.value, gas, nonce, max_fee, tip)
                 database.execute(
-                    "INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL)",
+                    "INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL, NULL)",
                     (
                         self._scope, key, nonce, call.to, call.data, str(call.value), gas, max_fee, tip,
                         json.dumps([digest]), raw, self.clock(), Outcome.PENDING.value,
@@ -153,6 +153,18 @@ class Sender:
             self._broadcast(raw)
             logger.info("sent", extra={"key": key, "transaction": digest, "nonce": nonce, "gas_limit": gas})
             return self._required(key)
+
+    def _next_nonce(self) -> int:
+        """The first nonce that neither the journal nor the chain knows. Inside a transaction of the journal."""
+        with self.state.transaction() as database:
+            row = database.execute("SELECT max(nonce) FROM outbox WHERE scope = ?", (self._scope,)).fetchone()
+        used = -1 if row[0] is None else int(row[0])
+        return max(used + 1, self._count("pending"))
+
+    def _count(self, block: BlockIdentifier) -> int:
+        """How many transactions of the account the chain has at a block."""
+        eth = self.chain.web3.eth
+        return self.chain.ask("asking for the nonce", lambda: eth.get_transaction_count(self.account.address, block))
 
     def _fees(self, floor_fee: int = 0, floor_tip: int = 0) -> tuple[int, int]:
         eth = self.chain.web3.eth
@@ -225,10 +237,11 @@ class Sender:
             outcome = Outcome.SUCCEEDED if receipt["status"] == 1 else Outcome.FAILED
             with self.state.transaction() as database:
                 database.execute(
-                    "UPDATE outbox SET outcome = ?, block = ?, gas_used = ?, contract = ? WHERE scope = ? AND key = ?",
+                    "UPDATE outbox SET outcome = ?, block = ?, gas_used = ?, contract = ?, fee = ? WHERE scope = ? AND "
+                    "key = ?",
                     (
                         outcome.value, receipt["blockNumber"], receipt["gasUsed"], receipt.get("contractAddress"),
-                        self._scope, key,
+                        str(receipt["gasUsed"] * receipt.get("effectiveGasPrice", 0)), self._scope, key,
                     ),
                 )  # fmt: skip
             logger.info(
@@ -257,7 +270,19 @@ class Sender:
         return []
 
     def _replace(self, row: dict[str, Any]) -> None:
-        """Sign the same call with the same nonce and higher fees, and send it beside the old one."""
+        """Sign the same call with the same nonce and higher fees, and send it beside the old one.
+
+        With another nonce where this one was used by a transaction that is not in the journal: somebody else signs for
+        the account, and the call would wait for ever.
+        """
+        eth = self.chain.web3.eth
+        head = self.chain.ask("asking for the newest block", lambda: eth.block_number)
+        if (
+            self._count(max(0, head - self.confirmations)) > row["nonce"]
+            and self._receipt(json.loads(row["hashes"])) is None
+        ):
+            self._send_anew(row)
+            return
         raise_by = REPLACEMENT_PERCENT
         try:
             max_fee, tip = self._fees(-(-row["max_fee"] * raise_by // 100), -(-row["tip"] * raise_by // 100))
@@ -276,6 +301,27 @@ class Sender:
             )
         self._broadcast(raw)
         logger.info("replaced", extra={"key": row["key"], "transaction": digest, "max_fee": max_fee})
+
+    def _send_anew(self, row: dict[str, Any]) -> None:
+        """Sign the same call with the next nonce."""
+        max_fee, tip = self._fees()
+        with self.state.transaction() as database:
+            nonce = self._next_nonce()
+            digest, raw = self._sign(row["recipient"], row["data"], int(row["value"]), row["gas"], nonce, max_fee, tip)
+            database.execute(
+                "UPDATE outbox SET nonce = ?, hashes = ?, raw = ?, max_fee = ?, tip = ?, sent_at = ? WHERE scope = ? "
+                "AND key = ?",
+                (
+                    nonce, json.dumps([*json.loads(row["hashes"]), digest]), raw, max_fee, tip, self.clock(),
+                    self._scope, row["key"],
+                ),
+            )  # fmt: skip
+        self._broadcast(raw)
+        logger.warning(
+            "nonce %d of this account was used by another program; the call is sent with nonce %d. Let one program use "
+            "an account",
+            row["nonce"], nonce, extra={"key": row["key"], "transaction": digest},
+        )  # fmt: skip
 
     def _receipt(self, hashes: Sequence[str]) -> TxReceipt | None:
         def question() -> TxReceipt | None:
@@ -298,6 +344,20 @@ class Sender:
                 "UPDATE outbox SET outcome = ?, block = NULL, sent_at = ? WHERE scope = ? AND block > ?",
                 (Outcome.PENDING.value, self.clock(), self._scope, block),
             )
+
+    def _reopen_missing(self) -> None:
+        """Watch again what the journal has as final and the chain no longer has: it was reorganised in the meantime.
+
+        Later transactions would wait for the missing nonces for ever.
+        """
+        with self._lock, self.state.transaction() as database:
+            database.execute(
+                "UPDATE outbox SET outcome = ?, block = NULL, sent_at = ? WHERE scope = ? AND nonce >= ? AND "
+                "outcome != ?",
+                (
+                    Outcome.PENDING.value, self.clock(), self._scope, self._count("latest"), Outcome.PENDING.value,
+                ),
+            )  # fmt: skip
 
     def wait(self, key: str, timeout: float = 300.0, pause: float = 0.2) -> Sent:
         """Follow a transaction until it is final.
@@ -363,4 +423,5 @@ def _sent(row: dict[str, Any]) -> Sent:
         row["block"],
         row["gas_used"],
         row["contract"],
+        None if row["fee"] is None else int(row["fee"]),
     )

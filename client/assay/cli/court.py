@@ -22,7 +22,7 @@ def court() -> None:
 @json_option
 def list_cases(show_all: bool, settings: Settings, as_json: bool) -> None:
     """List open cases: task, parties, moves, and how much clock is left."""
-    from assay.cli.session import open_market, open_reader
+    from assay.roles.session import open_market, open_reader
 
     market = open_market(settings)
     reader = open_reader(settings, market)
@@ -62,9 +62,9 @@ def list_cases(show_all: bool, settings: Settings, as_json: bool) -> None:
 @json_option
 def show(case: str, settings: Settings, as_json: bool) -> None:
     """Draw the descent of CASE (its number, or the beginning of it) with what each side said."""
-    from assay.cli.session import open_market, open_reader
     from assay.roles.case_report import report_case
     from assay.roles.descent import descent, draw
+    from assay.roles.session import open_market, open_reader
 
     market = open_market(settings)
     reader = open_reader(settings, market)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from assay.cli.options import json_option, settings_options
-from assay.cli.session import note, open_chain_sender
+from assay.cli.options import json_option, note, settings_options
 from assay.errors import UsageError
+from assay.roles.session import open_chain_sender
 from assay.settings import Settings
 
 

@@ -1,4 +1,4 @@
-"""Flags that many commands share, spelled once."""
+"""What many commands share: flags, spelled once, and how they talk."""
 
 from __future__ import annotations
 
@@ -47,3 +47,9 @@ def settings_from(config_file: Path | None, assignments: tuple[str, ...], named:
         flags[name] = value
     flags.update({name: value for name, value in named.items() if value is not None})
     return load_settings(flags, config_file)
+
+
+def note(sentence: str, as_json: bool) -> None:
+    """Tell a person what is going on, on standard error; silent under --json."""
+    if not as_json:
+        click.echo(sentence, err=True)

@@ -23,6 +23,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "solver": CommandEntry("assay.cli.solver", "solver", "Take tasks, train them, register proofs of learning."),
     "verifier": CommandEntry("assay.cli.verifier", "verifier", "Replay drawn segments and claim the result."),
     "whistleblower": CommandEntry("assay.cli.whistleblower", "whistleblower", "Check verifiers' claims."),
+    "node": CommandEntry("assay.cli.node", "node", "Run several roles with one account."),
     "court": CommandEntry("assay.cli.court", "court", "Open, follow and play disputes."),
     "status": CommandEntry("assay.cli.status", "status", "Show what the chain and this node are doing."),
     "account": CommandEntry("assay.cli.account", "account", "Make and inspect keystores, balances and stakes."),

@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from assay.cli.options import settings_options
+from assay.cli.running import COINS, Command, metrics_option, run_json_option, run_players
 from assay.settings import Settings
 
-COIN = 10**18
+if TYPE_CHECKING:
+    from assay.roles.solver import Solver
+
+
+def solver_options(command: Command) -> Command:
+    """What a solver accepts; `make_solver` takes them."""
+    for option in (
+        click.option("--stake-limit", type=COINS, default="10", show_default=True,
+                     help="Most stake put in for one task, in coins."),
+        click.option("--speed", type=click.FloatRange(min=1), default=1e9, show_default=True,
+                     help="Units of work a second of this machine."),
+        click.option("--work-limit", type=click.IntRange(1), default=1 << 62, help="Most units of work of a task."),
+        click.option("--price", type=COINS, default="0", show_default=True,
+                     help="Least price, in coins for 10^12 units of work."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def make_solver(settings: Settings, price: int, work_limit: int, speed: float, stake_limit: int) -> Solver:
+    """The player of these options."""
+    from assay.roles.solver import Solver, SolverOptions
+
+    return Solver(SolverOptions(price, work_limit, settings.whole("compute.memory_mib") << 20, speed, stake_limit))
 
 
 @click.group()
@@ -18,25 +42,10 @@ def solver() -> None:
 
 
 @solver.command()
-@click.option("--price", default="0", show_default=True, help="Least price, in coins for 10^12 units of work.")
-@click.option("--work-limit", type=int, default=1 << 62, help="Most units of work of a task.")
-@click.option("--speed", type=float, default=1e9, show_default=True, help="Units of work a second of this machine.")
-@click.option("--stake-limit", default="10", show_default=True, help="Most stake put in for one task, in coins.")
-@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Serve figures for Prometheus on this port.")
+@solver_options
+@metrics_option
 @settings_options
-def run(
-    price: str, work_limit: int, speed: float, stake_limit: str, metrics_port: int | None, settings: Settings
-) -> None:
-    """Run until Ctrl-C."""
-    from assay.roles.solver import Solver, SolverOptions
-    from assay.roles.start import open_node
-
-    options = SolverOptions(
-        price_per_terawork=int(Decimal(price) * COIN),
-        work_limit=work_limit,
-        memory_limit=settings.whole("compute.memory_mib") << 20,
-        speed=speed,
-        stake_limit=int(Decimal(stake_limit) * COIN),
-    )
-    with open_node(settings, [Solver(options)], metrics_port) as node:
-        node.run()
+@run_json_option
+def run(metrics_port: int | None, settings: Settings, as_json: bool, **options: Any) -> None:
+    """Take tasks, train them, register and defend their proofs, withdraw earnings, until Ctrl-C."""
+    run_players(settings, [make_solver(settings, **options)], metrics_port, as_json)

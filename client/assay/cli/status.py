@@ -17,9 +17,9 @@ from assay.settings import Settings
 @json_option
 def status(account: str | None, settings: Settings, as_json: bool) -> None:
     """Show tasks by state, open cases, the jackpot pool, and what an account has in the market."""
-    from assay.cli.session import keystore_path, open_market, open_reader
     from assay.market.types import Class
     from assay.roles.common import own_cases
+    from assay.roles.session import keystore_path, open_market, open_reader
 
     market = open_market(settings)
     reader = open_reader(settings, market)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from assay.cli.options import json_option, settings_options
-from assay.cli.session import deployment_of, note, open_market, open_reader, open_sender
+from assay.cli.options import json_option, note, settings_options
+from assay.cli.task_demand import demand
 from assay.cli.task_files import audit, fetch
 from assay.cli.task_view import explain, list_tasks, show, watch
+from assay.roles.session import deployment_of, open_market, open_reader, open_sender
 from assay.settings import Settings
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def task() -> None:
     """Trace, submit, inspect and cancel training tasks."""
 
 
-for command in (list_tasks, show, watch, explain, fetch, audit):
+for command in (list_tasks, show, watch, explain, fetch, audit, demand):
     task.add_command(command)
 
 TASK_FILE = click.argument("file", type=click.Path(dir_okay=False, path_type=Path), default=Path("task.toml"))

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from assay.cli.options import json_option, settings_options
-from assay.cli.session import note, open_market, open_reader
+from assay.cli.options import json_option, note, settings_options
+from assay.roles.session import open_market, open_reader
 from assay.settings import Settings
 
 if TYPE_CHECKING:

@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from assay.cli.options import settings_options
+from assay.cli.running import Command, metrics_option, run_json_option, run_players
 from assay.settings import Settings
+
+if TYPE_CHECKING:
+    from assay.roles.verifier import Verifier
+
+
+def verifier_options(command: Command) -> Command:
+    """What a verifier offers; `make_verifier` takes them."""
+    for option in (
+        click.option("--limit", type=click.IntRange(1, 79), default=50, show_default=True,
+                     help="Verify shares of up to 2^LIMIT units of work."),
+        click.option("--seats", type=click.IntRange(1, 1000), default=1, show_default=True,
+                     help="Seats on the verifiers' roll; each is a stake and a chance to be drawn."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def make_verifier(seats: int, limit: int) -> Verifier:
+    """The player of these options."""
+    from assay.roles.verifier import Verifier, VerifierOptions
+
+    return Verifier(VerifierOptions(seats=seats, limit=limit))
 
 
 @click.group()
@@ -14,16 +39,10 @@ def verifier() -> None:
 
 
 @verifier.command()
-@click.option("--seats", type=click.IntRange(1, 1000), default=1, show_default=True, help="Seats on the roll.")
-@click.option(
-    "--limit", type=click.IntRange(1, 79), default=50, show_default=True, help="Shares of up to 2^LIMIT work."
-)
-@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Serve figures for Prometheus on this port.")
+@verifier_options
+@metrics_option
 @settings_options
-def run(seats: int, limit: int, metrics_port: int | None, settings: Settings) -> None:
-    """Run until Ctrl-C."""
-    from assay.roles.start import open_node
-    from assay.roles.verifier import Verifier, VerifierOptions
-
-    with open_node(settings, [Verifier(VerifierOptions(seats=seats, limit=limit))], metrics_port) as node:
-        node.run()
+@run_json_option
+def run(metrics_port: int | None, settings: Settings, as_json: bool, **options: Any) -> None:
+    """Take seats, serve when drawn (replay, commit, show, disclose), defend claims in court, until Ctrl-C."""
+    run_players(settings, [make_verifier(**options)], metrics_port, as_json)

@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from assay.cli.leak import leak
 from assay.cli.options import settings_options
+from assay.cli.running import COINS, Command, metrics_option, run_json_option, run_players
 from assay.settings import Settings
 
-COIN = 10**18
+if TYPE_CHECKING:
+    from assay.roles.whistleblower import Whistleblower
+
+
+def whistleblower_options(command: Command) -> Command:
+    """What a whistleblower does; `make_whistleblower` takes them."""
+    for option in (
+        click.option("--audits", type=click.IntRange(0, 8), default=1, show_default=True,
+                     help="Segments of every task that are checked though nobody was drawn for them."),
+        click.option("--cost", type=COINS, default="0", show_default=True,
+                     help="What one answer costs you, in coins; 0: always join."),
+        click.option("--stake", type=COINS, default="1", show_default=True,
+                     help="Stake to bring for bonds of answers, in coins."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def make_whistleblower(stake: int, cost: int, audits: int) -> Whistleblower:
+    """The player of these options."""
+    from assay.roles.whistleblower import Whistleblower, WhistleblowerOptions
+
+    return Whistleblower(WhistleblowerOptions(stake=stake, cost=cost, audits=audits))
 
 
 @click.group()
@@ -17,19 +41,14 @@ def whistleblower() -> None:
     """Earn by checking verifiers."""
 
 
-@whistleblower.command()
-@click.option("--stake", default="1", show_default=True, help="Stake to bring, in coins.")
-@click.option("--cost", default="0", show_default=True, help="What one answer costs you, in coins; 0: always join.")
-@click.option(
-    "--audits", type=click.IntRange(0, 8), default=1, show_default=True, help="Extra segments checked a task."
-)
-@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Serve figures for Prometheus on this port.")
-@settings_options
-def run(stake: str, cost: str, audits: int, metrics_port: int | None, settings: Settings) -> None:
-    """Run until Ctrl-C."""
-    from assay.roles.start import open_node
-    from assay.roles.whistleblower import Whistleblower, WhistleblowerOptions
+whistleblower.add_command(leak)
 
-    options = WhistleblowerOptions(stake=int(Decimal(stake) * COIN), cost=int(Decimal(cost) * COIN), audits=audits)
-    with open_node(settings, [Whistleblower(options)], metrics_port) as node:
-        node.run()
+
+@whistleblower.command()
+@whistleblower_options
+@metrics_option
+@settings_options
+@run_json_option
+def run(metrics_port: int | None, settings: Settings, as_json: bool, **options: Any) -> None:
+    """Join claims, replay, answer, dispute and accuse what is wrong, until Ctrl-C."""
+    run_players(settings, [make_whistleblower(**options)], metrics_port, as_json)

@@ -149,6 +149,20 @@ class Interface:
         typed = tuple(_typed(item, value, self.own_types) for item, value in zip(outputs, values, strict=True))
         return typed[0] if len(typed) == 1 else typed
 
+    def decode_call(self, calldata: bytes) -> tuple[str, Mapping[str, Any]] | None:
+        """The function that calldata calls, with its arguments by their names; None if it is no call of this one."""
+        for name, function in self._functions.items():
+            if function.selector == calldata[:4]:
+                try:
+                    values = decode(function.types, calldata[4:])
+                except DecodingError:
+                    return None
+                return name, {
+                    item["name"]: _typed(item, value, self.own_types)
+                    for item, value in zip(function.inputs, values, strict=True)
+                }
+        return None
+
     def event(self, topics: Sequence[bytes], data: bytes) -> DecodedLog | None:
         """The event that a log is, or None if it is none of this contract's."""
         found = self._events.get(bytes(topics[0])) if topics else None

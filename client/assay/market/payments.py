@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from assay.market import events as e
@@ -40,8 +40,7 @@ def payments(task: TaskRecord, history: Sequence[e.Logged]) -> list[Payment]:
             )
         elif isinstance(event, e.CoinMoved):
             rule = _rule(event, task, by_transaction[logged.transaction])
-            owned = event.to in (Class.FREE, Class.LOCKED, Class.LEAVING, Class.CREDIT)
-            account = f"0x{event.to_id:040x}" if owned else ""
+            account = f"0x{event.to_id:040x}" if event.to in OWNED else ""
             found.append(
                 Payment(
                     logged.block,
@@ -54,6 +53,52 @@ def payments(task: TaskRecord, history: Sequence[e.Logged]) -> list[Payment]:
                 )
             )
     return found
+
+
+OWNED = (Class.FREE, Class.LOCKED, Class.LEAVING, Class.CREDIT)
+"""Buckets that belong to an account."""
+
+
+def credited(account: str, history: Iterable[e.Logged]) -> int:
+    """What others' buckets have paid into an account's credit, in wei."""
+    number = int(account, 16)
+    return sum(
+        logged.event.amount
+        for logged in history
+        if isinstance(logged.event, e.CoinMoved)
+        and (logged.event.to, logged.event.to_id) == (Class.CREDIT, number)
+        and not (logged.event.from_ in OWNED and logged.event.from_id == number)
+    )
+
+
+def balance_of(account: str, history: Sequence[e.Logged]) -> int:
+    """What an account has gained (or lost, if negative) by some events, in wei: what came into its buckets of the
+    ledger less what left them, and less the bonds and prices it paid in. Deposits and withdrawals are not counted.
+
+    Bonds that are still held count as paid.
+    """
+    number, sum_ = int(account, 16), 0
+    events = [logged.event for logged in history]
+    paid = {(event.class_, event.id): event.amount for event in events if isinstance(event, e.CoinEntered)}
+    for event in events:
+        if isinstance(event, e.CoinMoved):
+            sum_ += event.amount * (event.to in OWNED and event.to_id == number)
+            sum_ -= event.amount * (event.from_ in OWNED and event.from_id == number)
+        else:
+            sum_ -= sum(paid.get(bucket, 0) for bucket in _paid_by(account, event))
+    return sum_
+
+
+def _paid_by(account: str, event: e.Event) -> Iterator[tuple[Class, int]]:
+    """The buckets that an account has filled from its wallet, as an event tells."""
+    if isinstance(event, e.CaseOpened) and event.challenger == account:
+        yield Class.CASE, event.case_id
+    elif isinstance(event, e.Accused) and event.accuser == account:
+        yield Class.CASE, event.line
+    elif isinstance(event, e.ChunkDemanded) and event.asker == account:
+        yield Class.DEMAND, event.demand_id
+    elif isinstance(event, e.TaskSubmitted) and event.submitter == account:
+        yield Class.ESCROW, event.task_id
 
 
 def _rule(move: e.CoinMoved, task: TaskRecord, beside: Sequence[e.Event]) -> str:

@@ -6,8 +6,9 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import time
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from typing import Any
 from assay.commitments import tree
 from assay.commitments.execution import ReplayLeaf as CommittedLeaf
 from assay.dispute.execution import LocalExecution
-from assay.errors import AssayError
 from assay.market.records import TaskRecord
 from assay.market.types import Checkpoint, ProfileLeaf, ReplayLeaf
+from assay.program.encoding import decode_header
 from assay.program.operator import Array
 from assay.program.reference import StepContext
 from assay.state import StateFolder
@@ -62,13 +63,18 @@ def committed(leaves: Sequence[ReplayLeaf | ProfileLeaf], segments: Sequence[int
 class Workbench:
     """Files, training, replays and executions of the tasks a role works on."""
 
+    replay_speed = 0.0
+    """Units of work a second of the last segment replayed."""
+
     def __init__(self, folder: Path, stores: Sequence[Store], state: StateFolder) -> None:
         self.folder, self.stores, self.state = folder, stores, state
         self._bundles: dict[int, Bundle] = {}
         self._manifests: dict[tuple[int, bytes], ProofManifest] = {}
         self._replayers: dict[int, Replayer] = {}
         self._executions: dict[tuple[int, int, int], LocalExecution] = {}
-        self._lock = threading.RLock()
+        # Work of several kinds goes on at once: one fetches a task's files, one replays it.
+        self._fetching: defaultdict[int, threading.RLock] = defaultdict(threading.RLock)
+        self._replaying: defaultdict[int, threading.RLock] = defaultdict(threading.RLock)
 
     def place(self, task_id: int) -> Path:
         """The folder of a task."""
@@ -78,7 +84,9 @@ class Workbench:
 
     def bundle(self, task: TaskRecord) -> Bundle:
         """A task's files, fetched, lowered here, and compared with the chain."""
-        with self._lock:
+        if task.id in self._bundles:
+            return self._bundles[task.id]
+        with self._fetching[task.id]:
             if task.id not in self._bundles:
                 bundle = fetch_bundle(self.stores, task.posting.locations, self.place(task.id) / "bundle")
                 check_posting(bundle, task.posting)
@@ -88,18 +96,22 @@ class Workbench:
     def manifest(self, task: TaskRecord) -> ProofManifest:
         """The manifest of the proof registered for a task."""
         key = (task.id, task.checkpoint_root)
-        if key not in self._manifests:
-            folder = self.place(task.id) / "proof"
-            self._manifests[key] = fetch_proof_manifest(
-                self.stores, task.proof_locations, folder, task.checkpoint_root, task.segments
-            )
-        return self._manifests[key]
+        if key in self._manifests:
+            return self._manifests[key]
+        with self._fetching[task.id]:
+            if key not in self._manifests:
+                folder = self.place(task.id) / "proof"
+                self._manifests[key] = fetch_proof_manifest(
+                    self.stores, task.proof_locations, folder, task.checkpoint_root, task.segments
+                )
+            return self._manifests[key]
 
     def checkpoint(self, task: TaskRecord, index: int) -> list[Array]:
         """A checkpoint of the registered proof, compared with its root."""
         program = self.bundle(task).task.program
         folder = self.place(task.id) / "proof"
-        return fetch_checkpoint(self.stores, self.manifest(task), index, program, folder)
+        with self._fetching[task.id]:
+            return fetch_checkpoint(self.stores, self.manifest(task), index, program, folder)
 
     def checkpoint_openings(self, task: TaskRecord, segments: Sequence[int]) -> tuple[Checkpoint, ...]:
         """The solver's checkpoints after some segments, opened (exact mode); empty in tolerant mode."""
@@ -148,10 +160,14 @@ class Workbench:
     def replay_segment(self, task: TaskRecord, segment: int, draw_seed: int) -> CommittedLeaf:
         """Replay one segment."""
         bundle = self.bundle(task)
-        if task.id not in self._replayers:
-            self._replayers[task.id] = Replayer(bundle.task)
         start = self.checkpoint(task, segment)
-        leaf = self._replayers[task.id].replay(segment, start, draw_seed).leaf
+        with self._replaying[task.id]:
+            if task.id not in self._replayers:
+                self._replayers[task.id] = Replayer(bundle.task)
+            begin = time.monotonic()
+            leaf = self._replayers[task.id].replay(segment, start, draw_seed).leaf
+        work = decode_header(task.posting.header).sections[0].work * bundle.task.segment_steps(segment)
+        self.replay_speed = work / max(1e-9, time.monotonic() - begin)
         logger.info("replayed", extra={"task": f"{task.id:#x}", "segment": segment, "end": leaf.end_root.hex()})
         return leaf
 
@@ -177,44 +193,3 @@ class Workbench:
 
 def _decode_leaf(raw: bytes) -> CommittedLeaf:
     return CommittedLeaf(int.from_bytes(raw[:4], "big"), raw[4:36], int.from_bytes(raw[36:40], "big"), raw[40:72])
-
-
-class Jobs:
-    """Work done on a thread of its own, each piece once, with its result or failure kept until it is asked for."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="work")
-        self._futures: dict[str, Future[Any]] = {}
-        self._failures: dict[str, int] = {}
-
-    def start(self, key: str, work: Callable[[], Any]) -> None:
-        """Begin a piece of work unless it was begun before."""
-        if key not in self._futures:
-            self._futures[key] = self._pool.submit(work)
-
-    def result(self, key: str) -> Any | None:
-        """The result, or None while there is none. A failed piece can be started again."""
-        future = self._futures.get(key)
-        if future is None or not future.done():
-            return None
-        error = future.exception()
-        if error is None:
-            return future.result()
-        del self._futures[key]
-        self._failures[key] = self._failures.get(key, 0) + 1
-        if not isinstance(error, AssayError):
-            raise error
-        logger.warning("%s failed: %s", key, error, extra={"code": error.code, "failures": self._failures[key]})
-        return None
-
-    def failures(self, key: str) -> int:
-        """How often a piece of work has failed."""
-        return self._failures.get(key, 0)
-
-    @property
-    def running(self) -> int:
-        """Pieces not finished."""
-        return sum(not future.done() for future in self._futures.values())
-
-    def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)

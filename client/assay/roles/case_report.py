@@ -120,8 +120,8 @@ def report_case(market: Market, case_id: int) -> CaseReport:
 
 def function_of(calldata: bytes) -> str:
     """Name of the court's function that calldata calls."""
-    functions = interface_of("Court")._functions
-    return next((name for name, each in functions.items() if each.selector == calldata[:4]), "unknown")
+    called = interface_of("Court").decode_call(calldata)
+    return "unknown" if called is None else called[0]
 
 
 def _operation(market: Market, case_id: int, calldata: bytes, proven: Any) -> Operation:

@@ -51,10 +51,20 @@ def _short(value: object) -> str:
     return text if len(text) <= 24 else f"{text[:12]}..{text[-6:]}"
 
 
-def set_up_logs(role: str, form: str, level: str, stream: TextIO | None = None) -> None:
-    """Send the logs of this package to `stream` (standard error), as `text` or `json`."""
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonFormatter(role) if form == "json" else TextFormatter())
+class LastingHandler(logging.StreamHandler[TextIO]):
+    """Writes logs while they can be written: a full disk or a reader that has left ends no role."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the library's name)
+        """A line that cannot be written is lost; anything else is a mistake in this program."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
+def set_up_logs(role: str, form: str, level: str, as_json: bool = False) -> None:
+    """Send the logs of this package to standard error, as `text` or `json`; under `as_json` to standard output, as JSON
+    lines."""
+    handler = LastingHandler(sys.stdout if as_json else sys.stderr)
+    handler.setFormatter(JsonFormatter(role) if as_json or form == "json" else TextFormatter())
     root = logging.getLogger("assay")
     root.handlers = [handler]
     root.setLevel(level.upper())

@@ -6,24 +6,31 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from hexbytes import HexBytes
 from web3.exceptions import TransactionNotFound
 
-from assay.chain.errors import ChainError, FeeCapError, RevertedError
+from assay.chain.errors import FeeCapError, RevertedError
 from assay.chain.sender import Outcome, Sender, Sent
+from assay.errors import AssayError
 from assay.market.connection import Market
+from assay.market.payments import balance_of, credited
 from assay.market.reader import MarketReader
 from assay.market.types import RoundState
-from assay.roles.bench import Jobs, Workbench
+from assay.roles.bench import Workbench
 from assay.roles.cases import case_view
 from assay.roles.common import own_cases
-from assay.roles.context import Context, Player, Purse, Send, Work
-from assay.roles.metrics import Metrics
-from assay.state import StateFolder
+from assay.roles.context import Action, Context, Player, Purse, Send, Work
+from assay.roles.jobs import Jobs
+from assay.roles.metrics import COIN, Metrics
+from assay.roles.summary import Summary
+from assay.state import DiskError, StateError, StateFolder
 
 logger = logging.getLogger(__name__)
 
+LONGEST_PAUSE = 30.0
+"""Seconds between two looks at the chain at most, while something fails."""
 RETRIES = 3
 """How often a transaction that was mined and reverted is sent again."""
 
@@ -45,7 +52,11 @@ class Node:
         self.players, self.metrics, self.pause = players, metrics, pause
         self.reader = MarketReader(market)
         self.jobs = Jobs()
+        self.summary = Summary(sender.address, [player.name for player in players])
         self._refused: dict[str, str] = {}
+        self._troubles: dict[str, str] = {}
+        self._reopen: list[int] = []  # blocks after which the journal is to be looked through again
+        self._earned = 0
         self._running = 0
 
     def secret(self, name: str) -> bytes:
@@ -53,23 +64,63 @@ class Node:
         return bytes.fromhex(self.state.put_once(f"secret:{name}", secrets.token_hex(32)))
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> None:
-        """Work until `stop()`. An endpoint that fails is waited for."""
+        """Work until `stop()`. An endpoint that fails, a full disk and whatever else goes wrong is waited for: stakes
+        depend on this process."""
         logger.info(
             "started",
-            extra={"account": self.sender.address, "roles": ",".join(player.name for player in self.players)},
+            extra={"account": self.sender.address, "roles": self.summary.roles, "state": str(self.state.folder)},
         )
-        dirty = True
+        dirty, failed = True, 0
         try:
             while not stop():
-                try:
-                    dirty = self.turn(dirty)
-                except ChainError as error:
-                    logger.warning("%s", error, extra={"code": error.code})
-                    dirty = True
-                    time.sleep(max(1.0, self.pause))
-                time.sleep(self.pause)
+                done = self.step(dirty)
+                dirty, failed = done is not False, 0 if done is not None else failed + 1
+                time.sleep(self.pause if not failed else min(LONGEST_PAUSE, max(1.0, self.pause) * 2.0 ** (failed - 1)))
         finally:
             self.jobs.close()
+
+    def step(self, dirty: bool = True) -> bool | None:
+        """`turn`, and None where it fails: whatever was to be done is done by a later one."""
+        try:
+            acted = self.turn(dirty)
+        except Exception as error:
+            # The journal may be damaged or another program's: going on could lose a secret.
+            if isinstance(error, StateError) and not isinstance(error, DiskError):
+                raise
+            self._trouble("turn", error)
+            return None
+        self._recover("turn")
+        return acted
+
+    def _trouble(self, where: str, error: Exception) -> None:
+        """Tell of an error, once while it stays the same."""
+        code = error.code if isinstance(error, AssayError) else type(error).__name__
+        self.metrics.trouble(code)
+        if self._troubles.get(where) == f"{code} {error}":
+            return
+        self._troubles[where] = f"{code} {error}"
+        details = {"where": where, "code": code}
+        if isinstance(error, (AssayError, OSError)):
+            logger.warning("%s; this is waited for", error, extra=details)
+        else:
+            logger.error(
+                "an error nobody foresaw: %r. It is tried again, everything else goes on. Run `assay doctor`, and "
+                "report the trace below",
+                error, extra=details, exc_info=error,
+            )  # fmt: skip
+
+    def _recover(self, where: str) -> None:
+        if self._troubles.pop(where, None) is not None:
+            logger.info("works again", extra={"where": where})
+
+    def closing_summary(self) -> dict[str, Any]:
+        """What was done since the start, as JSON; earnings are those of the tasks concerned, from their beginnings."""
+        me, view = self.sender.address, self.reader.view
+        tasks = {task.id for task in view.tasks.values() if task.solver == me}
+        tasks |= {each.task_id for each in view.rounds.values() if each.verifier == me or me in each.answers}
+        tasks |= {case.task_id for case in view.cases.values() if me in (case.challenger, case.claimant)}
+        tasks = (tasks | set(self.summary.by_task)) & set(view.tasks)
+        return self.summary.as_json({task: balance_of(me, self.reader.history(task)) for task in tasks})
 
     def turn(self, dirty: bool = True) -> bool:
         """One look at the chain. True if the next look must decide again even if the chain has not moved."""
@@ -77,17 +128,26 @@ class Node:
         for sent in finished:
             self._note(sent)
         before = self.reader.view.block
-        events = self.reader.poll()
-        changed = bool(events) or self.reader.view.block != before or self.reader.rolled_back_to is not None
-        if self.reader.rolled_back_to is not None:
-            logger.warning("the chain was reorganised", extra={"block": self.reader.rolled_back_to})
-            self.sender.reopen_after(self.reader.rolled_back_to)
+        try:
+            events = self.reader.poll()
+        finally:
+            if self.reader.rolled_back_to is not None:
+                self._reopen.append(self.reader.rolled_back_to)
+        changed = bool(events) or self.reader.view.block != before or bool(self._reopen)
+        if self._reopen:
+            logger.warning("the chain was reorganised", extra={"block": min(self._reopen)})
+            self.sender.reopen_after(min(self._reopen))
+            self._reopen.clear()
+            events = list(self.reader.events("Stakes"))
+            self._earned = 0
+        self._earned += credited(self.sender.address, events)
+        self.jobs.sweep()
         running = self.jobs.running
         if not (changed or dirty or finished or running != self._running):
             return False
         self._running = running
         acted = self._decide()
-        self._measure(acted)
+        self._measure()
         if not acted and not self.jobs.running and not self.sender.pending():
             logger.debug("waiting", extra={"block": self.reader.view.block})
             return False
@@ -119,19 +179,28 @@ class Node:
         )  # fmt: skip
 
     def _decide(self) -> bool:
-        """Carry out what the players decide. True if anything was begun or sent."""
+        """Carry out what the players decide. True if anything was begun or sent, or waits to be tried again."""
         context = self.context()
         acted = False
         for player in self.players:
-            for action in player.plan(context):
+            for action in self._planned(player, context):
                 if isinstance(action, Work):
-                    if self.jobs.failures(action.key) * 1.0 <= RETRIES * 4:
-                        self.jobs.start(action.key, action.run)
-                        acted = True
+                    begun = self.jobs.start(action.key, action.run)
+                    acted = acted or begun or self.jobs.is_waiting(action.key)
                 else:
                     acted = self._send(action) or acted
         self._purse = context.purse
         return acted
+
+    def _planned(self, player: Player, context: Context) -> Sequence[Action]:
+        """What a player decides; nothing where it fails, so that the other roles go on."""
+        try:
+            actions = player.plan(context)
+        except Exception as error:
+            self._trouble(player.name, error)
+            return ()
+        self._recover(player.name)
+        return actions
 
     def _send(self, action: Send) -> bool:
         key = action.key
@@ -162,6 +231,7 @@ class Node:
                 "key": key,
             },
         )
+        self.summary.sent(key, action.task)
         for final in self.sender.advance():
             self._note(final)
         return True
@@ -185,11 +255,18 @@ class Node:
 
     def _note(self, sent: Sent) -> None:
         self.metrics.count(sent.outcome.value, sent.gas_used or 0)
+        self.summary.finished(sent)
 
-    def _measure(self, acted: bool) -> None:
-        purse = self._purse
-        self.metrics.credit.set(purse.credit / 1e18)
-        self.metrics.free.set(purse.free / 1e18)
-        self.metrics.locked.set(purse.locked / 1e18)
-        self.metrics.block.set(self.reader.view.block)
-        self.metrics.queue.set(self.jobs.running + len(self.sender.pending()))
+    def _measure(self) -> None:
+        purse, me, view, parameters = self._purse, self.sender.address, self.reader.view, self.market.parameters
+        answers = sum(me in found.answers for found in view.rounds_holding(me))
+        cases = sum(case.challenger == me for case in own_cases(view, me))
+        figures = self.metrics
+        figures.credit.set(purse.credit / COIN)
+        figures.earned.set(self._earned / COIN)
+        figures.free.set(purse.free / COIN)
+        figures.locked.set(purse.locked / COIN)
+        figures.bonds.set((answers * parameters.answer_bond + cases * parameters.case_bond) / COIN)
+        figures.block.set(view.block)
+        figures.replay_speed.set(self.bench.replay_speed)
+        figures.queue.set(self.jobs.running + len(self.sender.pending()))

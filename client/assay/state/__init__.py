@@ -1,5 +1,5 @@
 """What a role must remember to survive being killed: one folder, one lock, one database."""
 
-from assay.state.folder import StateError, StateFolder
+from assay.state.folder import DiskError, StateError, StateFolder
 
-__all__ = ["StateError", "StateFolder"]
+__all__ = ["DiskError", "StateError", "StateFolder"]

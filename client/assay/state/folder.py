@@ -29,6 +29,12 @@ class StateError(AssayError):
     code = "state"
 
 
+class DiskError(StateError):
+    """The disk takes no more, or fails: what was to be written was not, and can be tried again."""
+
+    code = "state-disk"
+
+
 class StateFolder:
     """Owns `folder` until closed. Safe to use from several threads of the process.
 
@@ -52,7 +58,7 @@ class StateFolder:
             owner = self._lock_file.read().strip() or "another process"
             self._lock_file.close()
             raise StateError(
-                f"{folder} is in use by process {owner}: stop it, or give another folder with --state"
+                f"{folder} is in use by process {owner}: stop it, or give another folder with --set state.folder=PATH"
             ) from error
         with contextlib.suppress(OSError):  # only told to others; a full disk is noticed where it matters
             os.truncate(self._lock_file.fileno(), 0)
@@ -93,8 +99,8 @@ class StateFolder:
                 yield self._database
                 self._database.execute("COMMIT")
             except sqlite3.OperationalError as error:
-                raise StateError(
-                    f"cannot write {self.folder / DATABASE} ({error}): free disk space and start again"
+                raise DiskError(
+                    f"cannot write {self.folder / DATABASE} ({error}): free disk space; nothing was lost"
                 ) from error
             finally:
                 self._roll_back()
@@ -106,9 +112,15 @@ class StateFolder:
 
     def get(self, key: str) -> str | None:
         """A remembered fact, or None."""
-        with self._mutex:
-            row = self._database.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
-        return None if row is None else str(row[0])
+        rows = self._read("SELECT value FROM facts WHERE key = ?", key)
+        return str(rows[0][0]) if rows else None
+
+    def _read(self, question: str, *values: object) -> list[tuple[object, ...]]:
+        try:
+            with self._mutex:
+                return self._database.execute(question, values).fetchall()
+        except sqlite3.OperationalError as error:
+            raise DiskError(f"cannot read {self.folder / DATABASE} ({error}): check the disk") from error
 
     def put(self, key: str, value: str) -> None:
         """Remember a fact, durably."""
@@ -125,10 +137,7 @@ class StateFolder:
 
     def keys(self, prefix: str) -> list[str]:
         """Keys of facts that begin with `prefix`, sorted."""
-        with self._mutex:
-            rows = self._database.execute(
-                "SELECT key FROM facts WHERE substr(key, 1, ?) = ? ORDER BY key", (len(prefix), prefix)
-            ).fetchall()
+        rows = self._read("SELECT key FROM facts WHERE substr(key, 1, ?) = ? ORDER BY key", len(prefix), prefix)
         return [str(row[0]) for row in rows]
 
     def close(self) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from eth_account import Account
+from faulty_rpc import Proxy
 
 from assay.chain.errors import ChainError
 from assay.chain.local import LocalChain, start_local_chain
@@ -22,72 +19,6 @@ from assay.state import StateFolder
 
 # Logs its calldata's first word under topic 7.
 LOGGER = bytes.fromhex("600e600c600039600e6000f3") + bytes.fromhex("600035600052600760206000a100")
-
-
-class Proxy:
-    """Passes calls on, except that `plan` may name a fault for the next call of a method."""
-
-    def __init__(self, target: str) -> None:
-        self.plan: dict[str, list[str]] = {}
-        self.calls: list[str] = []
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *words: object) -> None:
-                pass
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                method = json.loads(body)["method"]
-                outer.calls.append(method)
-                faults = outer.plan.get(method, outer.plan.get("*", []))
-                fault = faults.pop(0) if faults else ""
-                if fault == "drop":
-                    self.close_connection = True
-                    return
-                if fault in ("429", "503"):
-                    self.answer(b"slow down", int(fault))
-                    return
-                if fault == "rate":
-                    error = {"code": -32005, "message": "rate limit exceeded"}
-                    self.answer(json.dumps({"jsonrpc": "2.0", "id": 1, "error": error}).encode(), 200)
-                    return
-                request = urllib.request.Request(target, body, {"Content-Type": "application/json"})
-                with urllib.request.urlopen(request, timeout=10) as found:
-                    answer = found.read()
-                if fault == "lost":  # the node took the call, its answer never arrives
-                    self.close_connection = True
-                elif fault == "slow":
-                    time.sleep(1.5)
-                    self.close_connection = True
-                elif fault == "cut":
-                    self.answer(answer[: len(answer) // 2], 200)
-                elif fault == "page":
-                    self.answer(b"<html>\xff gateway</html>", 200)
-                elif fault == "list":
-                    self.answer(b"[]", 200)
-                else:
-                    self.answer(answer, 200)
-
-            def answer(self, body: bytes, status: int) -> None:
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.server.handle_error = lambda *words: None  # type: ignore[method-assign]
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,))
-        self.thread.start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What commands open from the settings: the market, the account's sender, stores, and the logs read so far."""
+"""What the settings name, opened: the market, the account's journal and sender, and the logs read so far."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
-
-from assay.accounts import open_keystore, read_password
+from assay.accounts import AccountLock, open_keystore, read_password
+from assay.chain.identity import ChainIdentity, block_hash, identify
 from assay.chain.rpc import Chain
 from assay.chain.sender import FeePolicy, Sender
 from assay.market.connection import Market, connect, open_chain
 from assay.market.deployment import Deployment, read_deployment
 from assay.market.reader import MarketReader
 from assay.settings import Settings, SettingsError
-from assay.state import StateFolder
+from assay.state import StateError, StateFolder
 
 GWEI = 10**9
 
@@ -64,33 +63,45 @@ def fee_policy(settings: Settings) -> FeePolicy:
     )
 
 
-@contextlib.contextmanager
-def open_sender(settings: Settings, market: Market) -> Iterator[Sender]:
-    """The account's sender on a market's chain.
-
-    Its journal lies in `state.folder`, which one process at a time owns: a role that runs for the same account would
-    use the same nonces.
-    """
-    with _sender(settings, market.chain) as sender:
-        yield sender
+def open_sender(settings: Settings, market: Market) -> contextlib.AbstractContextManager[Sender]:
+    """The account's sender on a market's chain; its journal and secrets are `Sender.state`."""
+    return _account(settings, market.chain, market.deployment)
 
 
-@contextlib.contextmanager
-def open_chain_sender(settings: Settings) -> Iterator[Sender]:
+def open_chain_sender(settings: Settings) -> contextlib.AbstractContextManager[Sender]:
     """The account's sender on the settings' chain, before there is any deployment."""
-    with _sender(settings, open_chain(settings.text("chain.url"))) as sender:
-        yield sender
+    return _account(settings, open_chain(settings.text("chain.url")), None)
 
 
 @contextlib.contextmanager
-def _sender(settings: Settings, chain: Chain) -> Iterator[Sender]:
+def _account(settings: Settings, chain: Chain, deployment: Deployment | None) -> Iterator[Sender]:
     path = keystore_path(settings)
     account = open_keystore(path, read_password(f"password of {path}: ", settings.text("account.password_file")))
-    with StateFolder(Path(settings.text("state.folder"))) as state:
+    identity = identify(chain)
+    place = state_path(Path(settings.text("state.folder")), identity, deployment, str(account.address))
+    with AccountLock(str(account.address), f"{identity.name}-{identity.first[2:10]}"), StateFolder(place) as state:
+        if deployment is not None:
+            bind(state, chain, identity, deployment)
         yield Sender(chain, account, state, fee_policy(settings), settings.whole("chain.confirmations"))
 
 
-def note(sentence: str, as_json: bool) -> None:
-    """Tell a person what is going on, on standard error; silent under --json."""
-    if not as_json:
-        click.echo(sentence, err=True)
+def state_path(base: Path, identity: ChainIdentity, deployment: Deployment | None, address: str) -> Path:
+    """Where an account's journal and secrets for one deployment on one chain lie: another chain has others."""
+    market = "" if deployment is None else f"-{deployment.addresses['Market'][2:10].lower()}"
+    return base / f"{identity.name}{market}" / address.lower()
+
+
+def bind(state: StateFolder, chain: Chain, identity: ChainIdentity, deployment: Deployment) -> None:
+    """Tie a state folder to the market it is used with. Raises `StateError` where it belongs to another one.
+
+    A private chain that was made anew from the same genesis block has everything in common with the old one but its
+    later blocks: the deployment's tells.
+    """
+    digest = block_hash(chain, deployment.block)
+    here = f"{identity}, market {deployment.addresses['Market']} deployed in block {deployment.block} ({digest[:18]}..)"
+    known = state.put_once("market", here)
+    if known != here:
+        raise StateError(
+            f"{state.folder} belongs to {known}; {chain.url} serves {here}. Correct chain.url and chain.deployment, or "
+            "give another folder with --set state.folder=PATH"
+        )
