@@ -22,8 +22,8 @@ from torch._C._distributed_c10d import TCPStore
 
 from assay.group.cluster_file import read_cluster_file
 from assay.group.errors import MemberFailedError
+from assay.group.generation import DONE, SLOW
 from assay.group.plan import GroupPlan, read_plan, render_plan, replan
-from assay.group.trainer import DONE, SLOW
 
 POLL_SECONDS = 0.1
 
@@ -32,8 +32,9 @@ POLL_SECONDS = 0.1
 class SessionOrders:
     """What one member needs to take part. `cluster`, `plan` and `directory` are paths that all members can read.
 
-    `factory` ("module:function") and `arguments` build the workload. `keys`: task, private_key and the members'
-    addresses, to sign and check what is sent. `deadline_seconds`: give up after so long.
+    `trainer` is the module that trains for one generation, with its own `settings`; `factory` ("module:function") and
+    `arguments` build the workload. `keys`: task, private_key and the members' addresses, to sign and check what is
+    sent. `deadline_seconds`: give up after so long.
     """
 
     name: str
@@ -46,6 +47,7 @@ class SessionOrders:
     checkpoint_interval: int
     factory: str
     arguments: dict[str, Any]
+    trainer: str = "assay.group.trainer"
     interface: str = "lo"
     grace_seconds: float = 10.0
     timeout_seconds: float = 60.0
@@ -53,6 +55,7 @@ class SessionOrders:
     slow_factor: float = 0.0
     threads: int = 1
     keys: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     fault: dict[str, Any] = field(default_factory=dict)
 
 
@@ -160,7 +163,7 @@ def _run_generation(
     environment = {**os.environ, "OMP_NUM_THREADS": str(orders.threads)}
     with (folder / f"log-{generation}.txt").open("w", encoding="utf-8") as log:
         trainer = subprocess.Popen(
-            [sys.executable, "-m", "assay.group.trainer", str(order_path), str(report)],
+            [sys.executable, "-m", orders.trainer, str(order_path), str(report)],
             stdout=log, stderr=subprocess.STDOUT, env=environment,
         )  # fmt: skip
     try:

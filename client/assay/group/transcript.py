@@ -9,6 +9,7 @@ with the messages that its neighbours signed, it must produce the messages that 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -42,6 +43,23 @@ class Statement:
         parts = (STATEMENT_DOMAIN, head, self.sender.encode(), self.receiver.encode(), self.root)
         # Lengths before the parts: no two statements share an encoding.
         return hashlib.sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).digest()
+
+    def to_json(self) -> str:
+        """The statement as it travels."""
+        return json.dumps({**self.__dict__, "root": self.root.hex(), "signature": self.signature.hex()})
+
+    @staticmethod
+    def from_json(text: str, sender: str) -> Statement:
+        """Parse a statement received from `sender`. Raises GroupMessageError naming it where it is not one."""
+        try:
+            fields = json.loads(text)
+            return Statement(
+                int(fields["task"]), str(fields["sender"]), str(fields["receiver"]), int(fields["first_step"]),
+                int(fields["last_step"]), int(fields["messages"]), bytes.fromhex(fields["root"]),
+                bytes.fromhex(fields["signature"]),
+            )  # fmt: skip
+        except (ValueError, KeyError, TypeError) as error:
+            raise GroupMessageError(f"{sender!r} sent something that is no statement ({error}); exclude it") from error
 
 
 class Transcript:

@@ -1,0 +1,145 @@
+"""Deal a program's families to stages: contiguous in order of first use, balanced by work, within memory, cut where
+little crosses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+
+import numpy as np
+
+from assay.group.errors import PlacementError
+from assay.group.execution.families import Families, operands_of
+from assay.program.operator import Program, Role, Source
+
+BALANCE_SLACK = 0.15
+"""How much longer the busiest stage may work than in the best balance, if fewer bytes cross for it."""
+
+_BISECTIONS = 60
+
+
+def deal_families(
+    program: Program, families: Families, shares: Sequence[float], memory_bytes: Sequence[float] = ()
+) -> tuple[int, ...]:
+    """The stage of every family, in order. `shares`: how much of the work each stage should get (any unit).
+
+    `memory_bytes`: limit of each stage, 0 for none; counted are the state twice and every intermediate value once.
+    Raises PlacementError where there are more stages than families, or where they do not fit.
+    """
+    count, stages = len(families.families), len(shares)
+    if stages < 1 or min(shares) <= 0:
+        raise PlacementError(f"the shares of the stages are {list(shares)}; each must be positive")
+    if count < stages:
+        raise PlacementError(
+            f"the program has {count} groups of state tensors, too few for {stages} members; plan with fewer members"
+        )
+    limits = [float(limit) or float("inf") for limit in memory_bytes] or [float("inf")] * stages
+    work, memory, crossing = _estimates(program, families)
+    work_before = np.array([0, *accumulate(work)], np.float64)
+    memory_before = np.array([0, *accumulate(memory)], np.float64)
+
+    def fits(first: int, end: int, stage: int, time: float) -> bool:
+        enough = work_before[end] - work_before[first] <= time * shares[stage]
+        return bool(enough and memory_before[end] - memory_before[first] <= limits[stage])
+
+    def feasible(time: float) -> bool:
+        first = 0
+        for stage in range(stages):
+            end, most = first, count - (stages - 1 - stage)
+            while end < most and fits(first, end + 1, stage, time):
+                end += 1
+            if end == first:
+                return False
+            first = end
+        return first == count
+
+    longest = 2 * work_before[-1] / min(shares) + 1
+    if not feasible(longest):
+        raise PlacementError(
+            f"{memory_before[-1]:.3g} bytes of state and intermediate values do not fit the members' memory "
+            f"({', '.join(f'{limit:.3g}' for limit in limits)}); use more members"
+        )
+    low, high = 0.0, longest
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if feasible(middle) else (middle, high)
+    cuts = _cheapest_cuts(count, stages, high * (1 + BALANCE_SLACK), fits, crossing)
+    return tuple(sum(cut <= family for cut in cuts) for family in range(count))
+
+
+def _cheapest_cuts(
+    count: int, stages: int, time: float, fits: Callable[[int, int, int, float], bool], crossing: Sequence[int]
+) -> list[int]:
+    """First families of stages 1, 2, ... such that every stage fits and the fewest bytes cross; first found on ties."""
+    best: list[dict[int, tuple[int, int]]] = [{0: (0, -1)}]  # by end of the stage: (bytes, end of the stage before)
+    for stage in range(stages):
+        row: dict[int, tuple[int, int]] = {}
+        for first, (cost, _) in best[-1].items():
+            for end in range(first + 1, count - (stages - 1 - stage) + 1):
+                if not fits(first, end, stage, time):
+                    break
+                total = cost + (crossing[end] if end < count else 0)
+                if end not in row or total < row[end][0]:
+                    row[end] = (total, first)
+        best.append(row)
+    cuts, end = [], count
+    for stage in range(stages, 1, -1):
+        end = best[stage][end][1]
+        cuts.append(end)
+    return cuts[::-1]
+
+
+def _estimates(program: Program, families: Families) -> tuple[list[int], list[int], list[int]]:
+    """Work and memory of every family, and the bytes that cross when the families are cut before each."""
+    operators = program.section(Role.STEP).operators
+    count = len(families.families)
+    family_of = {state: number for number, group in enumerate(families.families) for state in group}
+    position = _positions(program, families, family_of)
+    work, memory, change = [0] * count, [0] * count, [0] * (count + 1)
+    for number, group in enumerate(families.families):
+        memory[number] += sum(8 * program.state[state].count for state in group)
+    readers: dict[int, set[int]] = {}
+    for number, place in position.items():
+        work[place] += operators[number].work
+        memory[place] += 4 * operators[number].elements
+        for other in operands_of(operators[number], Source.OPERATOR):
+            if other in position:
+                readers.setdefault(other, set()).add(place)
+    for number, places in readers.items():
+        size, own = 4 * operators[number].elements, position[number]
+        for first, end in ((own, max(places)), (min(places), own)):
+            if first < end:  # crosses every cut before family first + 1, ..., end
+                change[first + 1] += size
+                if end + 1 <= count:
+                    change[end + 1] -= size
+    return work, memory, list(accumulate(change))
+
+
+def _positions(program: Program, families: Families, family_of: dict[int, int]) -> dict[int, int]:
+    """The family beside which each operator that is not free would best run: that of the state it reads, of all its
+    readers, or the latest of what it reads."""
+    section = program.section(Role.STEP)
+    operators = section.operators
+    placed: dict[int, int] = {}
+    counted = [number for number in range(len(operators)) if number in families.live and number not in families.free]
+    for number in counted:
+        own = [family_of[state] for state in operands_of(operators[number], Source.STATE) if state in family_of]
+        if own:
+            placed[number] = max(own)
+    readers: dict[int, set[int | None]] = {}
+    for state, entry in enumerate(section.next_state):
+        if entry.operator is not None and state in family_of:
+            readers.setdefault(entry.operator, set()).add(family_of[state])
+    for number in reversed(counted):
+        places = readers.get(number, set())
+        if number not in placed and len(places) == 1 and None not in places:
+            (only,) = places
+            assert only is not None
+            placed[number] = only
+        for other in operands_of(operators[number], Source.OPERATOR):
+            readers.setdefault(other, set()).add(placed.get(number))
+    for number in counted:
+        if number not in placed:
+            read = [placed[other] for other in operands_of(operators[number], Source.OPERATOR) if other in placed]
+            placed[number] = max(read, default=0)
+    return placed

@@ -1,0 +1,129 @@
+"""Messages between stages over torch.distributed. A thread waits for arrivals while the stage computes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from threading import Event, Thread
+
+import torch
+import torch.distributed as dist
+
+from assay.group.errors import MemberFailedError
+from assay.group.execution.schedule import Message, StageSchedule
+from assay.group.execution.stage import Words
+from assay.group.transcript import Transcript
+
+_FIRST_TAG = 2
+"""Messages of depth -1 have tag 1; tag 0 is torch's own."""
+
+
+class _Arrival:
+    """A message on its way: its buffer, used again every step, and whether it is full."""
+
+    def __init__(self, message: Message) -> None:
+        self.message = message
+        self.buffer = torch.empty(message.bytes, dtype=torch.uint8)
+        self.words: Words = self.buffer.numpy().view("<u4")
+        self.done = Event()
+        self.problem: BaseException | None = None
+
+
+class GroupChannel:
+    """The channel of one stage of a group; rank and stage number are the same. See `stage.Channel`.
+
+    All receives of a step are posted before it begins: over gloo a send starts only when the peer has announced its
+    receive. `transcript`, if given, sees every message under the direction `link(sender, receiver)`.
+    """
+
+    def __init__(
+        self, schedule: StageSchedule, members: Sequence[str], transcript: Transcript | None = None,
+        distort: Callable[[Words], None] | None = None,
+    ) -> None:  # fmt: skip
+        self.members, self.transcript, self._distort = members, transcript, distort
+        self.sent_bytes, self.waited_seconds = 0, 0.0
+        self._arrivals = {message: _Arrival(message) for message in schedule.receives}
+        self._sends: list[dist.Work] = []
+        self._queue: SimpleQueue[tuple[_Arrival, dist.Work] | None] = SimpleQueue()
+        self._thread = Thread(target=self._wait_for_arrivals, name="arrivals", daemon=True)
+        self._thread.start()
+
+    def begin(self, step: int) -> None:
+        """Wait until the step before has left, and post this one's receives, in the order they are needed."""
+        for sent in self._sends:
+            sent.wait()
+        self._sends.clear()
+        if self.transcript is not None:
+            self.transcript.step = step
+        for arrival in self._arrivals.values():
+            arrival.done.clear()
+            work = dist.irecv(arrival.buffer, src=arrival.message.sender, tag=_FIRST_TAG + arrival.message.depth)
+            if work is None:
+                raise MemberFailedError("this process is not in the group; start it from the plan")
+            self._queue.put((arrival, work))
+
+    def send(self, message: Message, payload: Words) -> None:
+        """Start sending; the payload must not change before `begin` of the next step."""
+        if self._distort is not None:
+            self._distort(payload)
+        data = torch.from_numpy(payload.view("u1"))
+        self._observe(message, "sent", data)
+        work = dist.isend(data, dst=message.receiver, tag=_FIRST_TAG + message.depth)
+        if work is not None:
+            self._sends.append(work)
+        self.sent_bytes += data.numel()
+
+    def arrived(self, message: Message) -> bool:
+        """Whether `receive` would return at once."""
+        return self._arrivals[message].done.is_set()
+
+    def receive(self, message: Message) -> Words:
+        """Wait for a message. Raises MemberFailedError naming the sender where contact is lost."""
+        arrival, started = self._arrivals[message], time.monotonic()
+        arrival.done.wait()
+        self.waited_seconds += time.monotonic() - started
+        if arrival.problem is not None:
+            raise MemberFailedError(
+                f"lost contact with {self.members[message.sender]!r} while waiting for its values: {arrival.problem}"
+            ) from arrival.problem
+        self._observe(message, "received", arrival.buffer)
+        return arrival.words
+
+    def close(self) -> None:
+        """Wait until everything has left, and end the thread."""
+        for sent in self._sends:
+            sent.wait()
+        self._sends.clear()
+        self._queue.put(None)
+        self._thread.join()
+
+    def _observe(self, message: Message, way: str, data: torch.Tensor) -> None:
+        if self.transcript is not None:
+            direction = link(self.members[message.sender], self.members[message.receiver])
+            self.transcript.observe(direction, message.depth, way, data)
+
+    def _wait_for_arrivals(self) -> None:
+        while True:
+            item = self._queue.get()
+            if item is None:
+                return
+            arrival, work = item
+            try:
+                work.wait()
+            except Exception as error:  # whatever gloo raises is the receiver's to report
+                arrival.problem = error
+            arrival.done.set()
+
+
+def link(sender: str, receiver: str) -> str:
+    """The direction under which a transcript keeps what one member sends another."""
+    return f"{sender}>{receiver}"
+
+
+def links(schedule: StageSchedule, members: Sequence[str]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """(direction, other member) of all that a stage sends to, and of all it receives from."""
+    own = members[schedule.stage]
+    to = sorted({members[message.receiver] for message in schedule.sends})
+    of = sorted({members[message.sender] for message in schedule.receives})
+    return [(link(own, name), name) for name in to], [(link(name, own), name) for name in of]

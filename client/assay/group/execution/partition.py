@@ -1,0 +1,249 @@
+"""Who computes what: a program's operators on a plan's stages, and the values that cross between them.
+
+A pure function of program and shares, so every member derives the same partition for itself. State is dealt out by
+`dealing`. An operator that reads trained state runs where that state lies: parameters never travel, except to an
+operator that reads several members'. Free operators run wherever they are needed. All others are placed so that the
+fewest bytes cross: exactly by a minimum cut for two stages, and by repeated minimum cuts between two stages at a time
+for more.
+
+In exact mode a fold is strictly sequential, so replicas cannot share a batch and add up their sums. The replicas of a
+stage divide its layers instead: every working member of the plan is a stage of its own here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from assay.group.execution.dealing import deal_families
+from assay.group.execution.families import Families, find_families, operands_of
+from assay.group.execution.min_cut import UNBOUNDED, FlowNetwork
+from assay.group.plan import GroupPlan
+from assay.program.operator import Operator, Program, Role, Source
+
+MAX_ROUNDS = 4
+
+Value = tuple[Source, int]
+"""What can cross: (Source.OPERATOR, number) or (Source.STATE, number)."""
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """A value that `sender` (a stage) computes or holds and `receiver` reads; `elements` of 4 bytes."""
+
+    value: Value
+    sender: int
+    receiver: int
+    elements: int
+
+
+@dataclass(frozen=True)
+class StagePart:
+    """What one stage does. `state`: the tensors it holds and answers for; `copies`: replicated ones it needs too;
+    `operators`: in program order, its own and the free ones it needs."""
+
+    state: tuple[int, ...]
+    copies: tuple[int, ...]
+    operators: tuple[int, ...]
+    work: int
+
+
+@dataclass(frozen=True)
+class Partition:
+    """`home[i]` is the stage that computes operator i; free and dead operators have none."""
+
+    parts: tuple[StagePart, ...]
+    crossings: tuple[Crossing, ...]
+    home: dict[int, int]
+    owner: tuple[int, ...]  # the stage that answers for each state tensor
+
+    @cached_property
+    def bytes_per_step(self) -> int:
+        """Predicted bytes of values between members in one step."""
+        return sum(4 * crossing.elements for crossing in self.crossings)
+
+
+def member_order(plan: GroupPlan) -> tuple[str, ...]:
+    """The members in the order of execution stages: stage by stage, each stage's replicas side by side."""
+    return tuple(name for stage in range(plan.stages) for name in plan.stage_members(stage))
+
+
+def member_shares(plan: GroupPlan) -> tuple[float, ...]:
+    """How much of the work each member of `member_order` should get: the plan's uneven split of layers."""
+    return tuple(plan.layers[stage] / plan.replicas for stage in range(plan.stages) for _ in range(plan.replicas))
+
+
+def partition(program: Program, shares: Sequence[float], memory_bytes: Sequence[float] = ()) -> Partition:
+    """Divide the step section among `len(shares)` stages. Raises PlacementError where that many cannot be filled."""
+    families = find_families(program)
+    stage_of = deal_families(program, families, shares, memory_bytes)
+    owner = [0] * len(program.state)  # replicated state: the first stage answers for it
+    for group, stage in zip(families.families, stage_of, strict=True):
+        for state in group:
+            owner[state] = stage
+    placement = _Placement(program, families, owner, len(shares))
+    placement.improve()
+    return placement.result()
+
+
+class _Placement:
+    """Stages of operators, improved until no cut between two stages saves bytes."""
+
+    def __init__(self, program: Program, families: Families, owner: Sequence[int], stages: int) -> None:
+        self.program, self.families, self.owner, self.stages = program, families, owner, stages
+        self.operators = program.section(Role.STEP).operators
+        self.next_state = program.section(Role.STEP).next_state
+        self.placed = [i for i in range(len(self.operators)) if i in families.live and i not in families.free]
+        self.pinned: dict[int, int] = {}
+        # Readers of each value among placed operators; `demands`: stages that need it whatever is placed where.
+        self.readers: dict[Value, list[int]] = {}
+        self.demands: dict[Value, set[int]] = {}
+        for number in self.placed:
+            self._connect(number)
+        for state, entry in enumerate(self.next_state):
+            operator = entry.operator
+            # What is replicated or free is computed where it is needed.
+            if operator is not None and state not in families.replicated and operator not in families.free:
+                self.demands.setdefault((Source.OPERATOR, operator), set()).add(owner[state])
+        self.home = dict(self.pinned)
+        self._place_the_rest()
+
+    def _connect(self, number: int) -> None:
+        operator = self.operators[number]
+        states = [state for state in operands_of(operator, Source.STATE) if state not in self.families.replicated]
+        if states:
+            self.pinned[number] = self.owner[max(states, key=lambda state: (self.program.state[state].count, -state))]
+        for state in states:
+            if self.owner[state] != self.pinned[number]:
+                self.demands.setdefault((Source.STATE, state), set()).add(self.pinned[number])
+        for other in set(operands_of(operator, Source.OPERATOR)) - self.families.free:
+            self.readers.setdefault((Source.OPERATOR, other), []).append(number)
+
+    def _place_the_rest(self) -> None:
+        """Start: each operator where most of what it reads lies."""
+        for number in self.placed:
+            if number in self.home:
+                continue
+            weight: dict[int, int] = {}
+            for other in set(operands_of(self.operators[number], Source.OPERATOR)):
+                if other in self.home:
+                    stage = self.home[other]
+                    weight[stage] = weight.get(stage, 0) + self.operators[other].elements
+            # Nothing placed before it: computed from the data, so where the model begins.
+            self.home[number] = max(weight, key=lambda stage: (weight[stage], stage), default=0)
+
+    def improve(self) -> None:
+        """Minimum cuts between every two stages, neighbours first, while they save bytes."""
+        pairs = sorted(
+            ((a, b) for a in range(self.stages) for b in range(a + 1, self.stages)), key=lambda p: (p[1] - p[0], p)
+        )
+        best = self.cost()
+        for _ in range(MAX_ROUNDS):
+            before = best
+            for a, b in pairs:
+                moved = self._cut(a, b)
+                if not moved:
+                    continue
+                old = {number: self.home[number] for number in moved}
+                self.home.update(moved)
+                cost = self.cost()
+                if cost < best:
+                    best = cost
+                else:
+                    self.home.update(old)
+            if best == before:
+                return
+
+    def cost(self) -> int:
+        """Elements that cross."""
+        return sum(self._size(value) * len(self._needed(value)) for value in self._values())
+
+    def _values(self) -> list[Value]:
+        return sorted({*self.readers, *self.demands})
+
+    def _size(self, value: Value) -> int:
+        source, index = value
+        return self.program.state[index].count if source == Source.STATE else self.operators[index].elements
+
+    def _maker(self, value: Value) -> int:
+        source, index = value
+        return self.owner[index] if source == Source.STATE else self.home[index]
+
+    def _needed(self, value: Value) -> set[int]:
+        """Stages other than its own that need a value."""
+        stages = {self.home[reader] for reader in self.readers.get(value, ())} | self.demands.get(value, set())
+        return stages - {self._maker(value)}
+
+    def _cut(self, a: int, b: int) -> dict[int, int]:
+        """New stages for the unpinned operators now on `a` or `b`, as a minimum cut places them."""
+        free = [n for n in self.placed if n not in self.pinned and self.home[n] in (a, b)]
+        if not free:
+            return {}
+        node = {number: place + 2 for place, number in enumerate(free)}
+        network = FlowNetwork(len(free) + 2)
+        source, sink = 0, 1
+
+        def node_of(stage: int) -> int | None:
+            return source if stage == a else sink if stage == b else None
+
+        for value in self._values():
+            readers = self.readers.get(value, [])
+            maker = node.get(value[1]) if value[0] == Source.OPERATOR else None
+            if maker is None and not any(reader in node for reader in readers):
+                continue
+            ends = [node[r] if r in node else node_of(self.home[r]) for r in readers]
+            ends += [node_of(stage) for stage in sorted(self.demands.get(value, set()))]
+            inside = sorted({end for end in ends if end is not None})
+            made = maker if maker is not None else node_of(self._maker(value))
+            size = self._size(value)
+            # Paid once if any reader is on b while the maker is not, and likewise for a. A maker elsewhere pays both.
+            if inside and made != sink:
+                any_b = network.add_node()
+                network.add_edge(source if made is None else made, any_b, size)
+                for end in inside:
+                    network.add_edge(any_b, end, UNBOUNDED)
+            if inside and made != source:
+                any_a = network.add_node()
+                network.add_edge(any_a, sink if made is None else made, size)
+                for end in inside:
+                    network.add_edge(end, any_a, UNBOUNDED)
+        side = network.source_side(source, sink)
+        return {number: a if place in side else b for number, place in node.items()}
+
+    def result(self) -> Partition:
+        """The finished partition."""
+        crossings = [
+            Crossing(value, self._maker(value), stage, self._size(value))
+            for value in self._values()
+            for stage in sorted(self._needed(value))
+        ]
+        parts = tuple(self._part(stage) for stage in range(self.stages))
+        return Partition(parts, tuple(crossings), dict(self.home), tuple(self.owner))
+
+    def _part(self, stage: int) -> StagePart:
+        own = {number for number in self.placed if self.home[number] == stage}
+        state = tuple(number for number, owner in enumerate(self.owner) if owner == stage)
+        copies = {number for number in state if number in self.families.replicated}
+        needed = set(own)
+        for number in state:
+            entry = self.next_state[number].operator
+            if entry is not None and entry in self.families.free:
+                needed.add(entry)
+        if self.program.loss in self.families.free and stage == self.stages - 1:
+            needed.add(self.program.loss)
+        # Free operators that are read here, and replicated state that they read, with what computes its next value.
+        waiting = sorted(needed)
+        while waiting:
+            operator: Operator = self.operators[waiting.pop()]
+            found = {other for other in operands_of(operator, Source.OPERATOR) if other in self.families.free}
+            for number in operands_of(operator, Source.STATE):
+                if number in self.families.replicated and number not in copies:
+                    copies.add(number)
+                    entry = self.next_state[number].operator
+                    assert entry is not None
+                    found.add(entry)
+            waiting.extend(sorted(found - needed))
+            needed |= found
+        work = sum(self.operators[number].work for number in needed)
+        return StagePart(state, tuple(sorted(copies - set(state))), tuple(sorted(needed)), work)

@@ -1,0 +1,90 @@
+"""Train a market task with a group: what a solver's process calls on every member."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from assay.group.errors import MemberFailedError
+from assay.group.execution.task_files import write_task
+from assay.group.plan import GroupPlan, write_plan
+from assay.group.session import SessionOrders, run_session
+from assay.training.errors import TaskError
+from assay.training.task import Mode, TrainingTask
+from assay.training.train import Proof
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A member's place in a group, and how it reaches the others.
+
+    `cluster`: path of the cluster.toml that the plan was made from, to plan anew when members are lost. `store_host`,
+    `store_port`: where the group meets (`rendezvous`). `private_key` and `addresses` (by member) sign what is sent;
+    without them nothing is signed. `task_id` is what the statements are about.
+    """
+
+    name: str
+    cluster: Path
+    store_host: str
+    store_port: int
+    private_key: str = ""
+    addresses: dict[str, str] = field(default_factory=dict)
+    task_id: int = 0
+    interface: str = "lo"
+    threads: int = 1
+    grace_seconds: float = 30.0
+    timeout_seconds: float = 120.0
+    deadline_seconds: float = 86400.0
+    slow_factor: float = 0.0
+    keepers: int = 2
+    fault: dict[str, Any] = field(default_factory=dict)  # for tests: a misbehaviour to show
+
+
+@dataclass(frozen=True)
+class GroupRun:
+    """How a group's training ended for one member.
+
+    `proof` is None on members that do not keep the checkpoints; `leader` is the one who registers: the first keeper.
+    """
+
+    roots: tuple[bytes, ...]
+    proof: Proof | None
+    leader: bool
+    members: tuple[str, ...]
+    generations: int
+    failures: Sequence[str]
+    report: dict[str, Any]
+
+
+def run_group_training(task: TrainingTask, plan: GroupPlan, seat: Seat, folder: Path) -> GroupRun:
+    """Train `task` with the group of `plan`, or finish what was begun in `folder`; every member calls this.
+
+    Exact mode only: the proof is bit-equal to one machine's. Raises `TaskError` for a tolerant task, MemberFailedError
+    when this member was left behind or the deadline passed.
+    """
+    if task.mode is not Mode.EXACT:
+        raise TaskError("a group trains tasks in exact mode; train a tolerant one on one machine")
+    write_task(task, folder / "task")
+    write_plan(plan, folder / "plan.toml")
+    keys: dict[str, Any] = {}
+    if seat.private_key:
+        keys = {"task": seat.task_id, "private_key": seat.private_key, "addresses": seat.addresses}
+    orders = SessionOrders(
+        name=seat.name, cluster=str(seat.cluster), plan=str(folder / "plan.toml"), directory=str(folder),
+        store_host=seat.store_host, store_port=seat.store_port, steps=task.steps, checkpoint_interval=task.interval,
+        factory="", arguments={"task": str(folder / "task")}, trainer="assay.group.execution.member",
+        settings={"keepers": seat.keepers}, interface=seat.interface, grace_seconds=seat.grace_seconds,
+        timeout_seconds=seat.timeout_seconds, deadline_seconds=seat.deadline_seconds, slow_factor=seat.slow_factor,
+        threads=seat.threads, keys=keys, fault=seat.fault,
+    )  # fmt: skip
+    result = run_session(orders)
+    report = result.report
+    if not report:
+        raise MemberFailedError(f"{seat.name!r} was a spare to the end: nothing was trained here")
+    roots = tuple(bytes.fromhex(root) for root in report["roots"])
+    proof = Proof(Path(report["proof"]), roots) if report["keeper"] else None
+    return GroupRun(
+        roots, proof, report["stage"] == 0, result.plan.members, result.generations, result.failures, report
+    )

@@ -1,0 +1,186 @@
+"""One stage of a group's step, executed with the canonical engine: the bits of the whole program on one machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from assay.engine.device import Bindings, Device, Executable, contiguous
+from assay.group.errors import GroupMessageError
+from assay.group.execution.partition import Partition, Value
+from assay.group.execution.schedule import Message, Phase, StageSchedule
+from assay.program.operator import Array, ElementType, Program, Role, Source
+from assay.training.canonical import aligned
+from assay.training.errors import TaskError
+
+Words = npt.NDArray[np.uint32]
+"""A message's payload: the bits of its values one after another, every NaN as 0x7fc00000."""
+
+_CANONICAL_NAN = np.uint32(0x7FC00000)
+
+
+class Channel(Protocol):
+    """How a stage's messages travel."""
+
+    def begin(self, step: int) -> None:
+        """A step begins: receives may be posted, and payloads of the step before are no longer needed after it."""
+
+    def send(self, message: Message, payload: Words) -> None:
+        """Send; the payload is not changed before `begin` of the next step."""
+
+    def arrived(self, message: Message) -> bool:
+        """Whether `receive` would not wait."""
+
+    def receive(self, message: Message) -> Words:
+        """Wait for a message of this step. Raises MemberFailedError where the sender is lost."""
+
+
+class StageRun:
+    """The state of a stage and the step that advances it. Holds the state twice, as `CanonicalRun` does."""
+
+    def __init__(
+        self,
+        program: Program,
+        partition: Partition,
+        schedule: StageSchedule,
+        data: Sequence[Array],
+        seed: int,
+        device: Device,
+    ) -> None:
+        part = partition.parts[schedule.stage]
+        self.program, self.schedule, self.seed = program, schedule, seed
+        self.owned, self.held = part.state, tuple(sorted({*part.state, *part.copies}))
+        self._entries = {number: program.section(Role.STEP).next_state[number].operator for number in self.held}
+        self._data = [contiguous(part) for part in data]
+        self._phases = [(phase, device.compile(phase.program, Role.STEP, _local(phase))) for phase in schedule.phases]
+        self._values: dict[int, Array] = {}
+        for phase, executable in self._phases:
+            for number in phase.kept:
+                self._values[number] = executable.value(phase.local(number))
+        self._state = {number: aligned(program.state[number]) for number in self.held}
+        self._spare = {
+            number: self._state[number] if entry is None else aligned(program.state[number])
+            for number, entry in self._entries.items()
+        }
+        # The first tensor that an operator's value goes to directly; others get copies at the step's end.
+        self._target: dict[int, int] = {}
+        for number, entry in self._entries.items():
+            if entry is not None and entry in self._values:
+                self._target.setdefault(entry, number)
+        self._payloads = {message: np.empty(message.bytes // 4, np.uint32) for message in schedule.sends}
+        self._received: dict[Value, Array] = {}
+        self._loaded = False
+
+    @property
+    def state(self) -> Mapping[int, Array]:
+        """The tensors that this stage answers for, by number; valid until the next step."""
+        return {number: self._state[number] for number in self.owned}
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of intermediate values, without the state."""
+        return sum(executable.memory_bytes for _, executable in self._phases)
+
+    def load(self, tensors: Mapping[int, Array]) -> None:
+        """Copy the held tensors in; `tensors` may hold more."""
+        for number in self.held:
+            given, mine = tensors[number], self._state[number]
+            if mine.shape != given.shape or mine.dtype != given.dtype:
+                raise TaskError(
+                    f"state tensor {number} is {given.dtype}{given.shape}, the program's is {mine.dtype}{mine.shape}"
+                )
+            np.copyto(mine, given)
+        self._loaded = True
+
+    def step(self, number: int, channel: Channel) -> None:
+        """Execute this stage's part of global step `number`."""
+        if not self._loaded:
+            raise TaskError("the stage has no state yet: load the initial state or a checkpoint first")
+        channel.begin(number)
+        waiting = list(self._phases)
+        self._send(-1, channel)
+        for depth in range(self.schedule.depth + 1):
+            for message in self.schedule.receives:
+                if message.depth == depth - 1:
+                    self._receive(message, channel, waiting, number)
+            for pair in [pair for pair in waiting if pair[0].due <= depth]:
+                waiting.remove(pair)
+                self._run(*pair, number)
+            self._send(depth, channel)
+        for phase, executable in waiting:
+            self._run(phase, executable, number)
+        for place, entry in self._entries.items():
+            if entry is not None and self._target.get(entry) != place:
+                value = self._value((Source.OPERATOR, entry))
+                np.copyto(self._spare[place], value.reshape(self._spare[place].shape))
+        self._state, self._spare = self._spare, self._state
+
+    def loss(self) -> float | None:
+        """The loss of the step just executed, on the stage that computes it."""
+        if self.program.loss is None or self.program.loss not in self._values:
+            return None
+        place = self._target.get(self.program.loss)
+        value = self._values[self.program.loss] if place is None else self._state[place]
+        return float(value.reshape(-1)[0])
+
+    def _receive(self, message: Message, channel: Channel, waiting: list[tuple[Phase, Executable]], step: int) -> None:
+        """Wait for a message, and meanwhile run what can already run."""
+        while not channel.arrived(message):
+            # Phases are in an order in which they can run: what the first one reads is there.
+            ready = next((pair for pair in waiting if pair[0].depth <= message.depth), None)
+            if ready is None:
+                break
+            waiting.remove(ready)
+            self._run(*ready, step)
+        words = channel.receive(message)
+        if words.shape != (message.bytes // 4,):
+            raise GroupMessageError(
+                f"the message of stage {message.sender} at depth {message.depth} has {words.size} elements, the "
+                f"program makes {message.bytes // 4}; exclude the member"
+            )
+        place = 0
+        for value, kind, size in zip(message.values, message.types, message.sizes, strict=True):
+            part = words[place : place + size]
+            self._received[value] = part.view(np.float32) if kind is ElementType.FLOAT else part.view(np.int32)
+            place += size
+
+    def _run(self, phase: Phase, executable: Executable, step: int) -> None:
+        bindings = Bindings({}, self.seed).bind(Source.DATA, [self._value(value) for value in phase.inputs])
+        outputs = {
+            phase.local(number): self._spare[self._target[number]] for number in phase.kept if number in self._target
+        }
+        executable.run(bindings, step, outputs)
+
+    def _value(self, value: Value) -> Array:
+        source, index = value
+        if source == Source.DATA:
+            return self._data[index]
+        if value in self._received:
+            return self._received[value]
+        if source == Source.STATE:
+            return self._state[index]
+        if index in self._target:
+            return self._spare[self._target[index]]
+        return self._values[index]
+
+    def _send(self, depth: int, channel: Channel) -> None:
+        for message in self.schedule.sends:
+            if message.depth != depth:
+                continue
+            payload, place = self._payloads[message], 0
+            for value, kind, size in zip(message.values, message.types, message.sizes, strict=True):
+                words = self._value(value).reshape(-1).view(np.uint32)
+                part = payload[place : place + size]
+                np.copyto(part, words)
+                if kind is ElementType.FLOAT:
+                    # Processors differ in the bits of a NaN; what is hashed and compared must not.
+                    part[(part & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)] = _CANONICAL_NAN
+                place += size
+            channel.send(message, payload)
+
+
+def _local(phase: Phase) -> list[int]:
+    return [phase.local(number) for number in phase.kept]

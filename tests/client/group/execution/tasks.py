@@ -1,0 +1,138 @@
+"""Small tasks of three kinds, and stages that talk through queues instead of a network."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from functools import cache
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+from assay.engine.cpu.device import CpuDevice
+from assay.group.execution.partition import Partition
+from assay.group.execution.schedule import Message, StageSchedule, make_schedules
+from assay.group.execution.stage import StageRun, Words
+from assay.program.lowering import lower_step
+from assay.program.operator import Array
+from assay.program.optimizer import SGD, AdamW, WarmupCosine
+from assay.program.trace import trace
+from assay.training.task import TrainingTask
+
+BATCH, SAMPLES, SEED = 8, 40, 7
+
+
+class Gpt(nn.Module):
+    """One transformer block with tied embeddings and dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.places = nn.Embedding(13, 12), nn.Embedding(6, 12)
+        self.norm1, self.norm2, self.norm3 = nn.LayerNorm(12), nn.LayerNorm(12), nn.LayerNorm(12)
+        self.mix, self.out = nn.Linear(12, 36), nn.Linear(12, 12)
+        self.up, self.down = nn.Linear(12, 24), nn.Linear(24, 12)
+        self.head = nn.Linear(12, 13, bias=False)
+        self.head.weight = self.tokens.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.tokens(tokens) + self.places(torch.arange(tokens.shape[1]))
+        batch, time, width = x.shape
+        parts = self.mix(self.norm1(x)).split(width, 2)
+        query, key, value = (part.view(batch, time, 2, -1).transpose(1, 2) for part in parts)
+        mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        x = x + functional.dropout(self.out(mixed.transpose(1, 2).reshape(batch, time, width)), 0.1, self.training)
+        x = x + self.down(functional.gelu(self.up(self.norm2(x)), approximate="tanh"))
+        return self.head(self.norm3(x))
+
+
+def _token_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    return functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
+
+
+@cache
+def task_of(name: str, steps: int = 100, interval: int = 25) -> TrainingTask:
+    """`mlp` (SGD with momentum), `cnn` (batch norm, pooling) or `gpt` (AdamW, clipping, tied weights, dropout)."""
+    torch.manual_seed(3)
+    labels = torch.randint(0, 5, (SAMPLES,))
+    sgd = SGD(0.05, momentum=0.9, weight_decay=1e-3)
+    if name == "mlp":
+        layers = nn.Sequential(nn.Linear(7, 33), nn.ReLU(), nn.Linear(33, 17), nn.GELU(), nn.Linear(17, 5))
+        traced = trace(layers, "cross_entropy", sgd, [torch.randn(BATCH, 7), labels[:BATCH]], SAMPLES)
+        data = (torch.randn(SAMPLES, 7), labels)
+    elif name == "cnn":
+        convolutions = [nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2)]
+        layers = nn.Sequential(*convolutions, nn.Conv2d(4, 6, 3, stride=2), nn.Tanh(), nn.Flatten(), nn.Linear(6, 5))
+        data = (torch.randn(SAMPLES, 1, 6, 6), labels)
+        traced = trace(layers, "cross_entropy", sgd, [part[:BATCH] for part in data], SAMPLES)
+    else:
+        data = (torch.randint(0, 13, (SAMPLES, 6)), torch.randint(0, 13, (SAMPLES, 6)))
+        adam = AdamW(WarmupCosine(0.01, 10, 150), weight_decay=0.05, clip_norm=1.0)
+        traced = trace(Gpt(), _token_loss, adam, [part[:BATCH] for part in data], SAMPLES)
+    arrays = tuple(
+        part.numpy().astype(np.int32) if part.dtype == torch.int64 else part.numpy() for part in data
+    )  # fmt: skip
+    return TrainingTask(lower_step(traced.graph), traced.initial_state, arrays, SEED, steps, interval)
+
+
+class QueueChannel:
+    """A channel between threads of one process."""
+
+    def __init__(self, queues: dict[Message, queue.Queue[Words]]) -> None:
+        self.queues = queues
+        self.buffers: dict[Message, Words] = {}
+        self.sent_bytes = 0
+
+    def begin(self, step: int) -> None:
+        pass
+
+    def send(self, message: Message, payload: Words) -> None:
+        self.sent_bytes += payload.nbytes
+        self.queues[message].put(payload.copy())
+
+    def arrived(self, message: Message) -> bool:
+        return not self.queues[message].empty()
+
+    def receive(self, message: Message) -> Words:
+        payload = self.queues[message].get(timeout=120)
+        buffer = self.buffers.setdefault(message, payload)
+        buffer[:] = payload
+        return buffer
+
+
+def run_stages(task: TrainingTask, divided: Partition, steps: int, every: int) -> tuple[list[list[Array]], int, float]:
+    """All stages side by side in threads: the whole state after every `every` steps, bytes sent, and the last loss."""
+    schedules = make_schedules(task.program, divided)
+    queues: dict[Message, queue.Queue[Words]] = {m: queue.Queue() for s in schedules for m in s.sends}
+    states: list[dict[int, Array]] = [{} for _ in range(steps // every)]
+    losses: list[float] = []
+    channels: list[QueueChannel] = []
+    problems: list[BaseException] = []
+
+    def work(schedule: StageSchedule) -> None:
+        try:
+            run = StageRun(task.program, divided, schedule, task.data, task.seed, CpuDevice(1))
+            run.load(dict(enumerate(task.state)))
+            channel = QueueChannel(queues)
+            channels.append(channel)
+            for number in range(steps):
+                run.step(number, channel)
+                if (number + 1) % every == 0:
+                    states[number // every].update({key: array.copy() for key, array in run.state.items()})
+            loss = run.loss()
+            if loss is not None:
+                losses.append(loss)
+        except BaseException as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=work, args=(schedule,), daemon=True) for schedule in schedules]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(300)
+    if problems:
+        raise problems[0]
+    (loss,) = losses
+    whole = [[state[number] for number in range(len(task.state))] for state in states]
+    return whole, sum(channel.sent_bytes for channel in channels), loss
