@@ -84,6 +84,8 @@ contract Claims is IClaims {
     mapping(uint256 taskId => uint256 count) public pendingOf;
     /// @notice What clock extensions of the verifier have cost it in a round, in wei.
     mapping(uint256 roundId => uint256 amount) public chargeOf;
+    /// @notice The case or the accusation that failed a task; zero where none has.
+    mapping(uint256 taskId => uint256 caseOrLine) public causeOf;
 
     event Entered(uint256 indexed line, address indexed claimant, bytes32 root, bool passes, uint256 until);
     event Opened(uint256 indexed claimId, uint256 indexed line, bytes32 root, address indexed claimant, ClaimKind kind);
@@ -326,7 +328,7 @@ contract Claims is IClaims {
         _moveAll(entry.bond, Class.Credit, uint160(claimant));
         bool stands = isLive && !entry.passes;
         emit AccusationClosed(taskId, line, claimant, stands);
-        if (stands) MARKET.failed(taskId, claimant);
+        if (stands) _fail(taskId, claimant, line);
     }
 
     /* CASES */
@@ -405,7 +407,12 @@ contract Claims is IClaims {
         }
         _moveAll(caseId, Class.Credit, uint160(challenger));
         // The first to win fails the task; others have their bonds back.
-        if (state == State.Verifying) MARKET.failed(taskId, challenger);
+        if (state == State.Verifying) _fail(taskId, challenger, caseId);
+    }
+
+    function _fail(uint256 taskId, address finder, uint256 cause) private {
+        causeOf[taskId] = cause;
+        MARKET.failed(taskId, finder);
     }
 
     function _closeReplay(
