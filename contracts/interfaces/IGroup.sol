@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity 0.8.30;
 
-import {Agreement, Statement} from "../libraries/Agreements.sol";
+import {Statement} from "../libraries/Agreements.sol";
 import {ReplayLeaf} from "../libraries/Leaves.sol";
 
 /// @notice Where a group stands.

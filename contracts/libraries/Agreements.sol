@@ -67,7 +67,9 @@ library Agreements {
     bytes32 internal constant VERSION = keccak256("1");
     bytes32 internal constant MEMBER_TYPE = keccak256("Member(address account,uint96 contribution,uint32 share)");
     bytes32 internal constant AGREEMENT_TYPE = keccak256(
-        "Agreement(Member[] members,uint8[] owners,uint256 task,uint96 leastPrice,uint96 mostStake,uint40 formBy,uint40 takeBy,uint32 patience,uint32 evidenceSeconds,bytes32 plan,uint256 nonce)Member(address account,uint96 contribution,uint32 share)"
+        "Agreement(Member[] members,uint8[] owners,uint256 task,uint96 leastPrice,uint96 mostStake,uint40 formBy,"
+        "uint40 takeBy,uint32 patience,uint32 evidenceSeconds,bytes32 plan,uint256 nonce)"
+        "Member(address account,uint96 contribution,uint32 share)"
     );
     bytes32 internal constant STATEMENT_TYPE =
         keccak256("Statement(uint256 task,uint32 run,bytes32 subject,bytes32 value)");

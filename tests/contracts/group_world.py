@@ -222,7 +222,7 @@ def divided(amount: int, weights: Sequence[int]) -> list[int]:
 
 
 def after_loss(contributions: Sequence[int], at_fault: Sequence[bool], weights: Sequence[int], left: int) -> list[int]:
-    """What is left of everybody's contribution: those at fault pay first, and convicted ones (no weight) keep nothing."""
+    """What is left of everybody's contribution: those at fault pay first, convicted ones (no weight) keep nothing."""
     faulty = sum(c for c, fault in zip(contributions, at_fault, strict=True) if fault)
     others = sum(contributions) - faulty
     others_keep = min(left, others)

@@ -12,7 +12,7 @@ from assay.market.answers import AnswersContract
 from assay.market.claims import ClaimsContract
 from assay.market.court import CourtContract
 from assay.market.deploy import check_deployment
-from assay.market.deployment import HELPERS, MODULES, Deployment, read_deployment
+from assay.market.deployment import COMPANIONS, HELPERS, MODULES, Deployment, read_deployment
 from assay.market.settlement import DemandsContract, JackpotContract, SeedsContract, SettlementContract
 from assay.market.stakes import StakesContract
 from assay.market.tasks import TasksContract
@@ -78,7 +78,7 @@ class Market:
 
 def open_chain(url: str) -> Chain:
     """A connection that tells the market's custom errors in words."""
-    return Chain(url, all_errors((*MODULES, *HELPERS)))
+    return Chain(url, all_errors((*MODULES, *HELPERS, *COMPANIONS, "Group")))
 
 
 def connect(url: str, deployment_file: Path) -> Market:

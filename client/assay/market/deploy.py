@@ -1,4 +1,4 @@
-"""Deploying the market: twelve contracts that are told each other's addresses beforehand (they follow from the
+"""Deploying the market: thirteen contracts that are told each other's addresses beforehand (they follow from the
 deployer's account and nonce), so that none has an owner who could exchange another."""
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from assay.chain.rpc import Chain
 from assay.chain.sender import Call, Outcome, Sender
 from assay.contracts import load_contract
 from assay.market.abi import type_of
-from assay.market.deployment import HELPERS, MODULES, Deployment
+from assay.market.deployment import COMPANIONS, HELPERS, MODULES, Deployment
 from assay.market.errors import DeploymentError
 from assay.market.parameters import PUBLIC, PUBLIC_COURT, CourtParameters, Parameters
 
-ORDER = (*HELPERS, *MODULES)
+ORDER = (*HELPERS, *MODULES, *COMPANIONS)
 """The order of deployment, and of the deployer's nonces."""
 
 Report = Callable[[str, str], None]
@@ -47,7 +47,8 @@ def constructor_arguments(
             addresses["Claims"], addresses["Prover"], addresses["Refuter"], court.allowance, court.extension,
             court.gas_price, court.overshoot_price,
         )  # fmt: skip
-    return (parameters.values(), tuple(addresses[module] for module in MODULES))
+    modules = tuple(addresses[module] for module in MODULES)
+    return (modules,) if name in COMPANIONS else (parameters.values(), modules)
 
 
 def creation_code(name: str, arguments: Sequence[Any]) -> bytes:

@@ -30,6 +30,8 @@ MODULES = (
 """The contracts of a deployment in the order of the Solidity struct Modules."""
 HELPERS = ("Prover", "Refuter")
 """What the court executes with; they hold no state and know no other contract."""
+COMPANIONS = ("Groups",)
+"""What uses the market without any right in it: no other contract knows them."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def read_deployment(path: Path) -> Deployment:
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise DeploymentError(f"{path} is no deployment file of format {FORMAT}: deploy again with this client")
     addresses = record.get("addresses")
-    wanted = {*MODULES, *HELPERS}
+    wanted = {*HELPERS, *MODULES, *COMPANIONS}
     if not isinstance(addresses, dict) or set(addresses) != wanted:
         raise DeploymentError(f"{path} does not name exactly the contracts {', '.join(sorted(wanted))}")
     for name, address in addresses.items():

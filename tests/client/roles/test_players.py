@@ -13,7 +13,7 @@ from assay.chain.rpc import Chain
 from assay.commitments.execution import ReplayLeaf, claim_root
 from assay.market import events as e
 from assay.market.connection import Market
-from assay.market.deployment import HELPERS, MODULES, Deployment
+from assay.market.deployment import COMPANIONS, HELPERS, MODULES, Deployment
 from assay.market.parameters import LOCAL, LOCAL_COURT
 from assay.market.types import Hidden, Shown
 from assay.market.types import ReplayLeaf as ShownLeaf
@@ -25,7 +25,7 @@ from assay.roles.solver import Solver, SolverOptions
 from assay.roles.verifier import Verifier, derivation, hidden_claims
 from assay.roles.whistleblower import Whistleblower, payout_threshold
 
-ADDRESSES = {name: f"0x{n + 100:040x}" for n, name in enumerate((*MODULES, *HELPERS))}
+ADDRESSES = {name: f"0x{n + 100:040x}" for n, name in enumerate((*MODULES, *HELPERS, *COMPANIONS))}
 MARKET = Market(Chain("http://127.0.0.1:1"), Deployment(1, 0, SUBMITTER, ADDRESSES, LOCAL, LOCAL_COURT))
 LEAVES = (ReplayLeaf(2, b"a" * 32, 0, b"t" * 32), ReplayLeaf(0, b"b" * 32, 0, b"u" * 32))
 RICH = Purse(free=10**20, locked=0, credit=0, seats=1)
