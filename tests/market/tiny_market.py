@@ -66,14 +66,17 @@ auction_seconds = 60
 """
 
 
-def make_task(folder: Path) -> tuple[TaskFile, Bundle]:
-    """The tiny task's bundle."""
+TOLERANT = 'seed = 3\nmode = "tolerant"'
+
+
+def make_task(folder: Path, tolerant: bool = False) -> tuple[TaskFile, Bundle]:
+    """The tiny task's bundle, in exact or in tolerant mode."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(5)
     inputs = random.normal(size=(24, 4)).astype(np.float32)
     np.savez(folder / "data.npz", inputs=inputs, targets=inputs @ random.normal(size=(4, 3)).astype(np.float32))
     (folder / "model.py").write_text(MODEL)
-    (folder / "task.toml").write_text(TASK)
+    (folder / "task.toml").write_text(TASK.replace("seed = 3", TOLERANT) if tolerant else TASK)
     file = read_task_file(folder / "task.toml")
     return file, build_bundle(file, folder / "bundle")
 

@@ -18,7 +18,7 @@ from assay.settings import Settings
 def status(account: str | None, settings: Settings, as_json: bool) -> None:
     """Show tasks by state, open cases, the jackpot pool, and what an account has in the market."""
     from assay.market.types import Class
-    from assay.roles.common import own_cases
+    from assay.roles.disputes import own_cases
     from assay.roles.session import keystore_path, open_market, open_reader
 
     market = open_market(settings)

@@ -143,8 +143,9 @@ def audit(
     undrawn: int = next((each for each in range(record.segments) if each not in drawn), 0)
     chosen = list(range(record.segments)) if every else list(segment) or [undrawn]
     thresholds = thresholds_of(
-        bundle, record.posting.profile_segments, record.threshold_root, target, _progress("profiling", as_json)
-    )
+        bundle, record.posting.profile_segments, record.threshold_root, target, _progress("profiling", as_json),
+        manifest.thresholds,
+    )  # fmt: skip
     replayer = Replayer(bundle.task)
     results = []
     for each in chosen:

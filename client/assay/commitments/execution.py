@@ -6,8 +6,9 @@ Formats: contracts/FORMAT.md, sections 1 and 3.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
+from typing import TypeVar
 
 import numpy as np
 
@@ -98,19 +99,17 @@ class ProfileLeaf:
         return sha256(PROFILE_LEAF_DOMAIN + self.encode()).digest()
 
 
-def claim_root(leaves: Sequence[ReplayLeaf] | Sequence[ProfileLeaf]) -> bytes:
+Leaf = TypeVar("Leaf", bound=ReplayLeaf | ProfileLeaf)
+
+
+def claim_root(leaves: Sequence[ReplayLeaf | ProfileLeaf]) -> bytes:
     """Root of a claim: plain tree over its segments' leaves in the order drawn."""
     return tree.root([leaf.leaf() for leaf in leaves])
 
 
-def derived_false_claim(leaves: Sequence[ReplayLeaf], secret: bytes, task: int, round_number: int) -> list[ReplayLeaf]:
+def derived_false_claim(leaves: Sequence[Leaf], secret: bytes, task: int, round_number: int) -> list[Leaf]:
     """The one false claim a verifier with this secret may be made to show: one segment's trace root replaced by
     H(r ‖ u256 task ‖ u256 round), the segment chosen by the same hash."""
     word = sha256(secret + task.to_bytes(32, "big") + round_number.to_bytes(32, "big")).digest()
     place = int.from_bytes(word, "big") % len(leaves)
-    changed = leaves[place]
-    return [
-        *leaves[:place],
-        ReplayLeaf(changed.segment, changed.end_root, changed.distance_bits, word),
-        *leaves[place + 1 :],
-    ]
+    return [*leaves[:place], replace(leaves[place], trace_root=word), *leaves[place + 1 :]]

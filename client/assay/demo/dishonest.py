@@ -19,13 +19,15 @@ from assay.market.records import TaskRecord
 from assay.market.types import TaskState
 from assay.program.operator import Array, Role
 from assay.program.reference import StepContext
+from assay.roles.audits import accuse_training
 from assay.roles.bench import Workbench
-from assay.roles.common import court_moves, withdrawal
 from assay.roles.context import Action, Context, Player, Work
+from assay.roles.disputes import court_moves
 from assay.roles.solver import Solver
 from assay.roles.start import open_node
+from assay.roles.subjects import Subject
+from assay.roles.upkeep import withdrawal
 from assay.roles.verifier import Verifier
-from assay.roles.whistleblower import accuse_training
 from assay.settings import Settings
 from assay.training.checkpoint import CheckpointFolder
 from assay.training.train import Proof
@@ -50,7 +52,7 @@ class LyingBench(Workbench):
         return FaultyExecution(*parts, fault=fault)
 
     def replay_segment(self, task: TaskRecord, segment: int, draw_seed: int) -> ReplayLeaf:
-        run = self.execution(task, segment, draw_seed)
+        run = self.execution(Subject(task, (segment,), draw_seed), 0)
         end = root(run.state(Role.STEP, run.steps - 1))
         return ReplayLeaf(segment, end, 0, root(run.trace(Role.STEP)))
 
@@ -86,7 +88,7 @@ class FalseAccuser:
             if context.results.result(key) is None:
                 yield Work(key, lambda task=task: context.bench.manifest(task))  # type: ignore[misc]
             else:
-                yield from accuse_training(context, task, 0)
+                yield from accuse_training(context, Subject(task, (0,), 0))
         yield from court_moves(context)
         yield from withdrawal(context, 10**15)
 

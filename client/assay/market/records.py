@@ -54,6 +54,7 @@ class TaskRecord:
     relists: int = 0
     threshold_root: bytes = bytes(32)
     solver: str = ""
+    former_solvers: tuple[str, ...] = ()  # who took it and stepped down, or were late
     price: int = 0
     stake: int = 0
     deadline: int = 0

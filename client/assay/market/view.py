@@ -33,7 +33,8 @@ class MarketView:
     """Tasks, rounds, lines, claims, cases and demands by their numbers.
 
     `block` and `time` are those of the newest block read (`MarketReader` sets them). `seats` are the verifiers' roll:
-    account to (seats, limit). `deposits` and `withdrawals` count those of an account so far.
+    account to (seats, limit). `joined_at` is the block of an account's last joining, or first deposit; `leaving` is
+    when an account's leaving stake can be released; `deposits` and `withdrawals` count those of an account so far.
     """
 
     def __init__(self) -> None:
@@ -46,11 +47,14 @@ class MarketView:
         self.cases: dict[int, CaseRecord] = {}
         self.demands: dict[int, DemandRecord] = {}
         self.seats: dict[str, tuple[int, int]] = {}
+        self.joined_at: dict[str, int] = {}
+        self.leaving: dict[str, int] = {}
         self.deposits: Counter[str] = Counter()
         self.withdrawals: Counter[str] = Counter()
         # Dictionaries without values, for their order.
         self._running: dict[int, None] = {}
         self._open_cases: dict[int, None] = {}
+        self._open_accusations: dict[int, None] = {}
         self._held: dict[str, dict[int, None]] = {}
         self._training: dict[int, int] = {}
         self._entered_first: dict[int, e.ClaimEntered] = {}
@@ -123,6 +127,10 @@ class MarketView:
     def open_cases(self) -> list[CaseRecord]:
         """Cases not decided yet, oldest first."""
         return [self.cases[number] for number in self._open_cases]
+
+    def open_accusations(self) -> list[LineRecord]:
+        """Accusations not closed yet, oldest first."""
+        return [self.lines[number] for number in self._open_accusations]
 
     def cases_on(self, claim_id: int) -> list[CaseRecord]:
         """All cases on one claim."""
@@ -218,7 +226,10 @@ class MarketView:
     def _stepped_down(self, event: e.SolverSteppedDown, _logged: e.Logged) -> int:
         task = self.tasks.get(event.task_id)
         relists = 0 if task is None else task.relists + 1
-        return self._change_task(event.task_id, solver="", stake=0, deadline=0, relists=relists)
+        former = () if task is None else (*task.former_solvers, event.solver)
+        return self._change_task(
+            event.task_id, solver="", stake=0, deadline=0, relists=relists, former_solvers=former
+        )  # fmt: skip
 
     def _registered(self, event: e.ProofRegistered, _logged: e.Logged) -> int:
         return self._change_task(
@@ -307,7 +318,8 @@ class MarketView:
         roots = found.roots if root is None else {**found.roots, account: root}
         return self._change_round(round_id, answers={**found.answers, account: state}, roots=roots)
 
-    def _joined(self, event: e.Joined, _logged: e.Logged) -> int | None:
+    def _joined(self, event: e.Joined, logged: e.Logged) -> int | None:
+        self.joined_at[event.whistleblower] = logged.block
         self._hold(event.whistleblower, event.round_id)
         return self._answer(event.round_id, event.whistleblower, AnswerState.JOINED)
 
@@ -373,6 +385,7 @@ class MarketView:
             event.line, event.task_id, root, event.accuser, False, 0, event.segment, event.draw_seed,
             leaves={root: (event.leaf,)}, published=frozenset((root,)),
         )  # fmt: skip
+        self._open_accusations[event.line] = None
         if entered is not None:
             self._entered(entered, logged)
         task = self.tasks.get(event.task_id)
@@ -380,6 +393,7 @@ class MarketView:
         return self._change_task(event.task_id, accusations=(*known, event.line))
 
     def _accusation_closed(self, event: e.AccusationClosed, _logged: e.Logged) -> int | None:
+        self._open_accusations.pop(event.line, None)
         return self._change_line(event.line, is_closed=True)
 
     def _case_opened(self, event: e.CaseOpened, logged: e.Logged) -> int | None:
@@ -446,9 +460,18 @@ class MarketView:
         self._let_go(event.verifier, event.round_id)
         return event.task_id
 
-    def _coin_entered(self, event: e.CoinEntered, _logged: e.Logged) -> None:
+    def _coin_entered(self, event: e.CoinEntered, logged: e.Logged) -> None:
         if event.class_ is Class.FREE:
-            self.deposits[to_checksum_address(f"0x{event.id:040x}")] += 1
+            account = to_checksum_address(f"0x{event.id:040x}")
+            self.deposits[account] += 1
+            self.joined_at.setdefault(account, logged.block)
+
+    def _leaving(self, event: e.StakeLeaving, _logged: e.Logged) -> None:
+        self.leaving[event.account] = event.until
+
+    def _coin_moved(self, event: e.CoinMoved, _logged: e.Logged) -> None:
+        if event.from_ is Class.LEAVING and event.to is Class.CREDIT:
+            self.leaving.pop(to_checksum_address(f"0x{event.from_id:040x}"), None)
 
     def _coin_left(self, event: e.CoinLeft, _logged: e.Logged) -> None:
         self.withdrawals[event.account] += 1
@@ -503,6 +526,8 @@ _HANDLERS: dict[type[Any], Callable[[MarketView, Any, e.Logged], int | None]] = 
     e.ShareReleased: MarketView._released,
     e.CoinEntered: MarketView._coin_entered,
     e.CoinLeft: MarketView._coin_left,
+    e.CoinMoved: MarketView._coin_moved,
+    e.StakeLeaving: MarketView._leaving,
     e.Enlisted: MarketView._enlisted,
     e.Delisted: MarketView._delisted,
 }

@@ -1,5 +1,8 @@
 """The workbench of a role: everything that takes long or touches files. Results are kept, and those that a promise on
-chain depends on are in the state folder before anything else happens with them."""
+chain depends on are in the state folder before anything else happens with them.
+
+Exact and tolerant tasks, replays and profiles go through the same doors: `train`, `claim`, `execution`.
+"""
 
 from __future__ import annotations
 
@@ -13,32 +16,44 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from assay.commitments import tree
-from assay.commitments.execution import ReplayLeaf as CommittedLeaf
+from assay.commitments.execution import ProfileLeaf, ReplayLeaf
 from assay.dispute.execution import LocalExecution
+from assay.engine.cpu.device import CpuDevice
 from assay.market.records import TaskRecord
-from assay.market.types import Checkpoint, ProfileLeaf, ReplayLeaf
+from assay.market.types import Checkpoint
 from assay.program.encoding import decode_header
 from assay.program.operator import Array
 from assay.program.reference import StepContext
+from assay.roles.subjects import HashedLeaf, Subject, decode_leaf, passes
 from assay.state import StateFolder
 from assay.storage.store import Store
+from assay.tasks.audit import thresholds_of
 from assay.tasks.bundle import Bundle
 from assay.tasks.posting import check_posting
 from assay.tasks.proof import ProofManifest, fetch_checkpoint, fetch_proof_manifest, publish_proof
 from assay.tasks.publish import fetch_bundle
+from assay.training.canonical import CanonicalRun
+from assay.training.checkpoint import CheckpointFolder
+from assay.training.profile import profile
 from assay.training.replay import Replayer
-from assay.training.train import Proof, train
+from assay.training.train import CanonicalRunner, Proof, Runner, train
 
 logger = logging.getLogger(__name__)
+
+MOST_EXECUTIONS = 8
+"""Executions kept in memory: each holds the states after every step of its segment."""
 
 
 @dataclass(frozen=True)
 class TrainedProof:
-    """A finished run: what is registered."""
+    """A finished run: what is registered. `distance` is the worst of the own replays made of it (0 if none was)."""
 
     roots: tuple[bytes, ...]
     locations: str
+    distance: float = 0.0
 
     @property
     def tree(self) -> list[list[bytes]]:
@@ -46,32 +61,22 @@ class TrainedProof:
         return tree.levels(self.roots)
 
 
-def on_chain(leaf: CommittedLeaf) -> ReplayLeaf:
-    """A leaf as the contracts take it: without the segment's number, which follows from the draw."""
-    return ReplayLeaf(leaf.end_root, leaf.distance_bits, leaf.trace_root)
-
-
-def committed(leaves: Sequence[ReplayLeaf | ProfileLeaf], segments: Sequence[int]) -> list[CommittedLeaf]:
-    """The leaves of a replay claim as they are hashed, of the segments that they are about."""
-    return [
-        CommittedLeaf(segment, leaf.end, leaf.distance, leaf.trace)
-        for leaf, segment in zip(leaves, segments, strict=True)
-        if isinstance(leaf, ReplayLeaf)
-    ]
-
-
 class Workbench:
-    """Files, training, replays and executions of the tasks a role works on."""
+    """Files, training, replays and executions of the tasks a role works on.
+
+    `device` is that of native training: auto, cpu or cuda; everything canonical runs on the processor.
+    """
 
     replay_speed = 0.0
     """Units of work a second of the last segment replayed."""
 
-    def __init__(self, folder: Path, stores: Sequence[Store], state: StateFolder) -> None:
-        self.folder, self.stores, self.state = folder, stores, state
+    def __init__(self, folder: Path, stores: Sequence[Store], state: StateFolder, device: str = "auto") -> None:
+        self.folder, self.stores, self.state, self.device = folder, stores, state, device
         self._bundles: dict[int, Bundle] = {}
         self._manifests: dict[tuple[int, bytes], ProofManifest] = {}
+        self._thresholds: dict[int, Array | None] = {}
         self._replayers: dict[int, Replayer] = {}
-        self._executions: dict[tuple[int, int, int], LocalExecution] = {}
+        self._executions: dict[tuple[int, int, int, bool], LocalExecution] = {}
         # Work of several kinds goes on at once: one fetches a task's files, one replays it.
         self._fetching: defaultdict[int, threading.RLock] = defaultdict(threading.RLock)
         self._replaying: defaultdict[int, threading.RLock] = defaultdict(threading.RLock)
@@ -114,24 +119,39 @@ class Workbench:
             return fetch_checkpoint(self.stores, self.manifest(task), index, program, folder)
 
     def checkpoint_openings(self, task: TaskRecord, segments: Sequence[int]) -> tuple[Checkpoint, ...]:
-        """The solver's checkpoints after some segments, opened (exact mode); empty in tolerant mode."""
-        if not task.posting.exact:
-            return ()
+        """The solver's checkpoints after some segments, opened."""
         levels = tree.levels(self.manifest(task).roots)
         return tuple(
             Checkpoint(levels[0][segment + 1], tuple(tree.proof_of(levels, segment + 1))) for segment in segments
         )
 
-    # ---- Work -------------------------------------------------------------------------------------------------------
+    def thresholds(self, task: TaskRecord) -> Array | None:
+        """A task's threshold vector, compared with its root on chain; None in exact mode.
 
-    def train(self, task: TaskRecord) -> TrainedProof:
-        """Train (or finish training) and publish the checkpoints."""
+        The solver's proof carries it. Where it does not, or lies, the task is profiled again.
+        """
+        if task.posting.exact:
+            return None
+        with self._replaying[task.id]:
+            if task.id not in self._thresholds:
+                offered = self.manifest(task).thresholds if task.proof_locations else None
+                self._thresholds[task.id] = thresholds_of(
+                    self.bundle(task), task.posting.profile_segments, task.threshold_root, self.place(task.id),
+                    offered=offered,
+                )  # fmt: skip
+            return self._thresholds[task.id]
+
+    # ---- Training ---------------------------------------------------------------------------------------------------
+
+    def train(self, task: TaskRecord, checks: int = 0) -> TrainedProof:
+        """Train (or finish training), replay the first `checks` segments of a tolerant proof, and publish it."""
         proof = self.run_training(task)
-        locations = publish_proof(self.stores[0], proof)
-        return TrainedProof(proof.roots, locations)
+        thresholds = self.thresholds(task)
+        distance = 0.0 if task.posting.exact else self.own_distance(task, proof, checks)
+        return TrainedProof(proof.roots, publish_proof(self.stores[0], proof, thresholds=thresholds), distance)
 
     def run_training(self, task: TaskRecord) -> Proof:
-        """Train canonically; a run broken off goes on from its last checkpoint."""
+        """Train as the task's mode wants it; a run broken off goes on from its last checkpoint."""
         bundle = self.bundle(task)
 
         def report(progress: Any) -> None:
@@ -146,40 +166,97 @@ class Workbench:
             )
 
         every = max(1, task.posting.steps // 4)
-        return train(bundle.task, self.place(task.id) / "run", progress=report, report_every=every)
+        runner = self.runner(task)
+        return train(bundle.task, self.place(task.id) / "run", runner, progress=report, report_every=every)
 
-    def replay(self, task: TaskRecord, segments: Sequence[int], draw_seed: int) -> tuple[CommittedLeaf, ...]:
-        """Replay segments from the solver's checkpoints; the result is on disk when this returns."""
-        key = f"replay:{task.id:x}:{draw_seed}:{','.join(map(str, segments))}:{task.checkpoint_root.hex()}"
-        known = self.state.get(key)
-        if known is None:
-            leaves = [self.replay_segment(task, segment, draw_seed) for segment in segments]
-            known = self.state.put_once(key, json.dumps([leaf.encode().hex() for leaf in leaves]))
-        return tuple(_decode_leaf(bytes.fromhex(text)) for text in json.loads(known))
-
-    def replay_segment(self, task: TaskRecord, segment: int, draw_seed: int) -> CommittedLeaf:
-        """Replay one segment."""
+    def runner(self, task: TaskRecord) -> Runner:
+        """What trains a task: in exact mode the exact arithmetic, else PyTorch's kernels at the declared precision."""
         bundle = self.bundle(task)
+        if task.posting.exact:
+            return CanonicalRunner(bundle.task)
+        import torch
+
+        from assay.engine.native import NativeRun
+
+        device = self.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        run = bundle.task
+        return NativeRun(bundle.graph, run.data, run.seed, device, run.precision)
+
+    def own_distance(self, task: TaskRecord, proof: Proof, segments: int) -> float:
+        """The worst distance of the first segments of an own proof, as verifiers will find it; a NaN is infinite."""
+        run, thresholds = self.bundle(task).task, self.thresholds(task)
+        folder = CheckpointFolder(proof.folder, run.program.state)
+        worst = 0.0
+        for segment in range(min(segments, run.segments)):
+            start, end = folder.read(segment, proof.roots[segment]), folder.read(segment + 1, proof.roots[segment + 1])
+            with self._replaying[task.id]:
+                replay = self._replayer(task).replay(segment, start, 0, end, thresholds)
+            assert replay.distance is not None
+            bit_equal = replay.leaf.end_root == proof.roots[segment + 1]
+            found = 0.0 if bit_equal else float(np.nan_to_num(replay.distance, nan=np.inf))
+            worst = max(worst, found)
+        return worst
+
+    # ---- Claims -----------------------------------------------------------------------------------------------------
+
+    def claim(self, subject: Subject) -> tuple[HashedLeaf, ...]:
+        """The true claim about a subject; it is on disk when this returns."""
+        known = self.state.get(subject.key)
+        if known is None:
+            task, seed = subject.task, subject.draw_seed
+            leaves: Sequence[HashedLeaf]
+            if subject.is_profile:
+                leaves = self.profile_segments(task, len(subject.segments), seed)
+            else:
+                leaves = [self.replay_segment(task, segment, seed) for segment in subject.segments]
+            known = self.state.put_once(subject.key, json.dumps([leaf.encode().hex() for leaf in leaves]))
+        return tuple(decode_leaf(bytes.fromhex(text)) for text in json.loads(known))
+
+    def passes(self, subject: Subject, leaves: Sequence[HashedLeaf]) -> bool:
+        """Whether the solver's proof passes by a replay claim."""
+        roots = self.manifest(subject.task).roots
+        return passes(leaves, [roots[segment + 1] for segment in subject.segments], subject.task.posting.exact)
+
+    def replay_segment(self, task: TaskRecord, segment: int, draw_seed: int) -> ReplayLeaf:
+        """Replay one segment from the solver's checkpoint."""
         start = self.checkpoint(task, segment)
+        end = None if task.posting.exact else self.checkpoint(task, segment + 1)
+        thresholds = self.thresholds(task)
         with self._replaying[task.id]:
-            if task.id not in self._replayers:
-                self._replayers[task.id] = Replayer(bundle.task)
             begin = time.monotonic()
-            leaf = self._replayers[task.id].replay(segment, start, draw_seed).leaf
-        work = decode_header(task.posting.header).sections[0].work * bundle.task.segment_steps(segment)
+            leaf = self._replayer(task).replay(segment, start, draw_seed, end, thresholds).leaf
+        work = decode_header(task.posting.header).sections[0].work * self.bundle(task).task.segment_steps(segment)
         self.replay_speed = work / max(1e-9, time.monotonic() - begin)
         logger.info("replayed", extra={"task": f"{task.id:#x}", "segment": segment, "end": leaf.end_root.hex()})
         return leaf
 
-    def execution(self, task: TaskRecord, segment: int, draw_seed: int) -> LocalExecution:
-        """A segment's execution, for the court."""
-        key = (task.id, segment, draw_seed)
+    def _replayer(self, task: TaskRecord) -> Replayer:
+        if task.id not in self._replayers:
+            self._replayers[task.id] = Replayer(self.bundle(task).task)
+        return self._replayers[task.id]
+
+    def profile_segments(self, task: TaskRecord, segments: int, draw_seed: int) -> tuple[ProfileLeaf, ...]:
+        """Profile the first segments."""
+        leaves = profile(self.bundle(task).task, draw_seed, segments).leaves
+        logger.info("profiled", extra={"task": f"{task.id:#x}", "thresholds": leaves[-1].threshold_root.hex()})
+        return leaves
+
+    # ---- Executions, for the court ----------------------------------------------------------------------------------
+
+    def execution(self, subject: Subject, place: int) -> LocalExecution:
+        """The execution of one of a subject's segments."""
+        key = (subject.task.id, subject.segments[place], subject.draw_seed, subject.is_profile)
         if key not in self._executions:
-            self._executions[key] = self.make_execution(task, segment, draw_seed)
+            while len(self._executions) >= MOST_EXECUTIONS:
+                self._executions.pop(next(iter(self._executions)))
+            make = self.make_profile_execution if subject.is_profile else self.make_execution
+            self._executions[key] = make(subject.task, subject.segments[place], subject.draw_seed)
         return self._executions[key]
 
     def make_execution(self, task: TaskRecord, segment: int, draw_seed: int) -> LocalExecution:
-        """An honest execution from the solver's checkpoint."""
+        """An honest execution from the solver's checkpoint, with what its distance is measured by."""
         run = self.bundle(task).task
         return LocalExecution(
             run.program,
@@ -188,8 +265,27 @@ class Workbench:
             self.checkpoint(task, segment),
             run.data,
             draw_seed,
+            () if task.posting.exact else self.checkpoint(task, segment + 1),
+            self.thresholds(task),
         )
 
-
-def _decode_leaf(raw: bytes) -> CommittedLeaf:
-    return CommittedLeaf(int.from_bytes(raw[:4], "big"), raw[4:36], int.from_bytes(raw[36:40], "big"), raw[40:72])
+    def make_profile_execution(self, task: TaskRecord, segment: int, draw_seed: int) -> LocalExecution:
+        """An honest clean and noisy execution of a profiled segment, from where the clean run before it ended."""
+        run = self.bundle(task).task
+        first = run.first_step(segment)
+        clean = CanonicalRun(run.program, run.data, run.seed, CpuDevice())
+        clean.load(run.state)
+        for number in range(first):
+            clean.step(number)
+        thresholds: Array = np.zeros(len(run.program.state), np.float32)
+        if segment:
+            thresholds = profile(run, 0, segment).thresholds
+        return LocalExecution(
+            run.program,
+            StepContext(run.seed, first),
+            run.segment_steps(segment),
+            clean.copy_state(),
+            run.data,
+            draw_seed,
+            threshold=thresholds,
+        )

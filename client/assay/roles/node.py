@@ -20,8 +20,8 @@ from assay.market.reader import MarketReader
 from assay.market.types import RoundState
 from assay.roles.bench import Workbench
 from assay.roles.cases import case_view
-from assay.roles.common import own_cases
 from assay.roles.context import Action, Context, Player, Purse, Send, Work
+from assay.roles.disputes import own_cases
 from assay.roles.jobs import Jobs
 from assay.roles.metrics import COIN, Metrics
 from assay.roles.summary import Summary

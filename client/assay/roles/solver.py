@@ -5,21 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from assay.commitments import tree
 from assay.market.records import TaskRecord
 from assay.market.types import MILLION, RoundState, TaskState
 from assay.program.encoding import decode_header
-from assay.roles.common import (
-    checkpoint_proofs,
-    court_moves,
-    deposit,
-    dispute,
-    draws,
-    settling,
-    timeouts,
-    withdrawal,
-)
 from assay.roles.context import Action, Context, Send, Work
 from assay.roles.demands import serve
+from assay.roles.disputes import court_moves, dispute
+from assay.roles.subjects import subject_of_accusation, subject_of_round
+from assay.roles.upkeep import closing_accusations, deposit, releasing, upkeep_of, withdrawal
 
 
 @dataclass(frozen=True)
@@ -31,6 +25,7 @@ class SolverOptions:
     memory_limit: int = 0  # 0: no limit
     speed: float = 1e9
     stake_limit: int = 10 * 10**18  # most stake deposited for one task
+    checks: int = 1  # segments of an own tolerant proof replayed before it is registered
     least_withdrawal: int = 10**15
 
 
@@ -49,6 +44,12 @@ def stake_needed(context: Context, task: TaskRecord) -> int:
     )
 
 
+def checkpoint_proofs(roots: Sequence[bytes]) -> tuple[list[bytes], list[bytes]]:
+    """Siblings of the first and of the last checkpoint."""
+    levels = tree.levels(roots)
+    return tree.proof_of(levels, 0), tree.proof_of(levels, len(roots) - 1)
+
+
 class Solver:
     """Decisions of a solver. One task is trained at a time."""
 
@@ -62,8 +63,8 @@ class Solver:
         options, posting = self.options, task.posting
         if task.submitter == context.me:
             return "it is the own task"
-        if not posting.exact:
-            return "tolerant tasks are not taken by this solver yet"
+        if context.me in task.former_solvers:
+            return "it was given up, or late, before"
         work = training_work(task)
         if work > options.work_limit:
             return f"{work} units of work are more than the limit of {options.work_limit}"
@@ -91,6 +92,8 @@ class Solver:
                 yield from self._answer_for(context, task)
         if not any(task.state is TaskState.TAKEN for task in mine):
             yield from self._take(context, list(context.view.in_state(TaskState.OPEN)))
+        yield from closing_accusations(context, 0)
+        yield from releasing(context)
         yield from court_moves(context)
         yield from withdrawal(context, self.options.least_withdrawal)
 
@@ -128,7 +131,11 @@ class Solver:
         key = f"train:{task.id:x}:{task.relists}"
         proof = context.results.result(key)
         if proof is None:
-            yield Work(key, lambda: context.bench.train(task))
+            yield Work(key, lambda: context.bench.train(task, self.options.checks))
+            return
+        if not proof.distance <= 1:
+            # Better to lose the forfeit than the stake: verifiers would find the same.
+            yield Send(f"step-down:{task.id:x}:{task.relists}", context.market.tasks.step_down(task.id), task.id)
             return
         first, last = checkpoint_proofs(proof.roots)
         levels = proof.tree
@@ -136,18 +143,24 @@ class Solver:
         yield Send(f"register:{task.id:x}:{task.relists}", call, task.id)
 
     def _answer_for(self, context: Context, task: TaskRecord) -> Iterator[Action]:
-        yield from draws(context, task, 0)
-        yield from timeouts(context, task, 0)
+        view = context.view
+        yield from upkeep_of(context, task, 0)
         yield from serve(context, task)
         for share in task.shares:
-            found = context.view.current_round(task.id, share)
-            if found is not None and found.state is RoundState.DISCLOSED and self.must_defend(context, found.id):
-                yield from dispute(context, found, task)
-        yield from settling(context, task, 0)
+            found = view.current_round(task.id, share)
+            if found is None or found.is_profile or found.state is not RoundState.DISCLOSED:
+                continue
+            if self.must_defend(context, found.id):
+                yield from dispute(context, subject_of_round(view, found), found.id, only_if_it_passes=True)
+        for number in task.accusations:
+            if self.must_defend(context, number):
+                subject = subject_of_accusation(view, view.lines[number])
+                yield from dispute(context, subject, number, only_if_it_passes=True)
 
     def must_defend(self, context: Context, line: int) -> bool:
-        """Whether a verdict says that the own proof fails, and its window nears its end. Whistleblowers earn by such
-        cases and come first, but a case of somebody else's protects nobody: it may be lost on purpose."""
+        """Whether a verdict or an accusation says that the own proof fails, and its window nears its end.
+        Whistleblowers earn by such cases and come first, but a case of somebody else's protects nobody: it may be lost
+        on purpose."""
         verdict = context.view.lines[line]
         last_quarter = context.market.parameters.dispute_seconds // 4
         return not verdict.passes and context.view.time > verdict.until - last_quarter

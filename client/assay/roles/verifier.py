@@ -1,4 +1,5 @@
-"""The verifier: serves when drawn, hides its true claim behind a derived false one, discloses, defends."""
+"""The verifier: serves when drawn (replays, profiles), hides its true claim behind a derived false one, discloses,
+defends."""
 
 from __future__ import annotations
 
@@ -6,14 +7,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
+from assay.chain.sender import Call
 from assay.commitments import tree
-from assay.commitments.execution import ReplayLeaf, claim_root, derived_false_claim
-from assay.market.records import RoundRecord, TaskRecord
-from assay.market.types import NO_DERIVATION, Derivation, RoundState, TaskState
+from assay.commitments.execution import (
+    PROFILE_LEAF_DOMAIN,
+    REPLAY_LEAF_DOMAIN,
+    ReplayLeaf,
+    claim_root,
+    derived_false_claim,
+)
+from assay.market.records import RoundRecord, ShareRecord, TaskRecord
+from assay.market.tasks import exponent_of
+from assay.market.types import NO_DERIVATION, PROFILE, Derivation, RoundState, ShareState, TaskState
 from assay.market.verification import hidden_of, is_forced, salt_of
-from assay.roles.bench import on_chain
-from assay.roles.common import court_moves, deposit, replay_key, replay_work, upkeep, withdrawal
 from assay.roles.context import Action, Context, Send
+from assay.roles.disputes import claim_work, court_moves
+from assay.roles.subjects import HashedLeaf, profiles_on_chain, replays_on_chain, subject_of_round
+from assay.roles.upkeep import deposit, upkeep, withdrawal
 
 
 @dataclass(frozen=True)
@@ -23,6 +33,7 @@ class VerifierOptions:
     seats: int = 1
     stake: int = 0  # wei deposited at the start; 0: what the seats need
     limit: int = 50
+    volunteer: bool = True  # whether it serves shares for which nobody could be drawn
     least_withdrawal: int = 10**15
     fetch_attempts: int = 8
 
@@ -33,15 +44,15 @@ class HiddenClaims:
 
     secret: bytes
     order: int
-    true: tuple[ReplayLeaf, ...]
-    false: tuple[ReplayLeaf, ...]
+    true: tuple[HashedLeaf, ...]
+    false: tuple[HashedLeaf, ...]
 
-    def shown(self, forced: bool) -> tuple[int, tuple[ReplayLeaf, ...]]:
+    def shown(self, forced: bool) -> tuple[int, tuple[HashedLeaf, ...]]:
         """Place and leaves of the claim that the lottery demands."""
         return (1 - self.order, self.false) if forced else (self.order, self.true)
 
 
-def hidden_claims(secret: bytes, leaves: Sequence[ReplayLeaf], found: RoundRecord) -> HiddenClaims:
+def hidden_claims(secret: bytes, leaves: Sequence[HashedLeaf], found: RoundRecord) -> HiddenClaims:
     """The two claims of a round; the order is a bit of the secret's hash, which nobody else knows."""
     order = sha256(secret).digest()[0] & 1
     false = derived_false_claim(leaves, secret, found.task_id, found.id)
@@ -54,8 +65,9 @@ def derivation(claims: HiddenClaims, found: RoundRecord) -> Derivation:
     place = int.from_bytes(word, "big") % len(claims.true)
     leaf = claims.true[place]
     levels = tree.levels([each.leaf() for each in claims.true])
-    prefix = b"\x05" + leaf.encode()[:-32]
-    return Derivation(prefix, leaf.trace_root, tuple(tree.proof_of(levels, place)))
+    domain = REPLAY_LEAF_DOMAIN if isinstance(leaf, ReplayLeaf) else PROFILE_LEAF_DOMAIN
+    # The trace root is the last field of either record.
+    return Derivation(domain + leaf.encode()[:-32], leaf.trace_root, tuple(tree.proof_of(levels, place)))
 
 
 class Verifier:
@@ -71,16 +83,24 @@ class Verifier:
         return list(self._plan(context))
 
     def _plan(self, context: Context) -> Iterator[Action]:
-        yield from self._enlist(context)
-        for found in context.view.rounds_holding(context.me):
-            task = context.view.task(found.task_id)
-            if found.verifier == context.me and task.state is TaskState.VERIFYING:
-                yield from self._serve(context, found, task)
+        yield from self.enlisting(context)
+        yield from self.duties(context)
+        if self.options.volunteer:
+            yield from self._volunteer(context)
         yield from court_moves(context)
         yield from upkeep(context, 6)
         yield from withdrawal(context, self.options.least_withdrawal)
 
-    def _enlist(self, context: Context) -> Iterator[Action]:
+    def duties(self, context: Context) -> Iterator[Action]:
+        """What the rounds it was drawn for ask of it."""
+        for found in context.view.rounds_holding(context.me):
+            task = context.view.task(found.task_id)
+            live = TaskState.PROFILING if found.is_profile else TaskState.VERIFYING
+            if found.verifier == context.me and task.state is live:
+                yield from self._serve(context, found, task)
+
+    def enlisting(self, context: Context) -> Iterator[Action]:
+        """Bring the stake and take seats on the roll."""
         purse, options = context.purse, self.options
         deposits = context.view.deposits[context.me]
         needed = max(options.stake, options.seats * context.market.parameters.seat)
@@ -93,17 +113,39 @@ class Verifier:
             call = context.market.stakes.enlist(options.seats - purse.seats, options.limit)
             yield Send(f"enlist:{purse.seats}:{options.seats}:{deposits}", call)
 
+    # ---- Volunteering -----------------------------------------------------------------------------------------------
+
+    def _volunteer(self, context: Context) -> Iterator[Action]:
+        if context.purse.free < context.market.parameters.seat:
+            return
+        for task in context.view.running():
+            for share in task.shares.values():
+                if share.state is ShareState.VOLUNTEERS and self.may_volunteer(context, task, share):
+                    call = context.market.verification.volunteer(task.id, share.number)
+                    yield Send(f"volunteer:{task.id:x}:{share.number}:{share.attempt}", call, task.id)
+                    return
+
+    def may_volunteer(self, context: Context, task: TaskRecord, share: ShareRecord) -> bool:
+        """Whether a share that waits for volunteers can be served: volunteers answer to the rules of those drawn."""
+        me, view = context.me, context.view
+        is_profile = share.number == PROFILE
+        served = any(each.verifier == me and each.is_profile == is_profile for each in view.rounds_of(task.id))
+        fits = exponent_of(task.work_of(share.number)) <= self.options.limit
+        return fits and not served and me not in (task.submitter, task.solver) and view.time <= share.deadline
+
+    # ---- A round ----------------------------------------------------------------------------------------------------
+
     def _serve(self, context: Context, found: RoundRecord, task: TaskRecord) -> Iterator[Action]:
         if found.state not in (RoundState.DRAWN, RoundState.COMMITTED, RoundState.SHOWN):
             return
-        key = replay_key(found)
-        leaves = context.results.result(key)
+        subject = subject_of_round(context.view, found)
+        leaves = context.results.result(subject.key)
         if leaves is None:
-            if found.state is RoundState.DRAWN and context.results.failures(key) >= self.options.fetch_attempts:
+            if found.state is RoundState.DRAWN and context.results.failures(subject.key) >= self.options.fetch_attempts:
                 call = context.market.verification.step_back(found.id)
                 yield Send(f"step-back:{found.id:x}", call, task.id)
             else:
-                yield replay_work(context, found, task)
+                yield claim_work(context, subject)
             return
         secret = context.secret(f"round:{found.id:x}:{found.draw_seed:x}")
         claims = hidden_claims(secret, leaves, found)
@@ -128,16 +170,19 @@ class Verifier:
         if seed is None or found.hidden is None or context.view.block > found.show_until_block:
             return
         forced = is_forced(claims.secret, seed, context.market.parameters.forced_rate)
+        yield Send(f"show:{found.id:x}:{seed.hex()}", self._shown(context, found, task, claims, forced), found.task_id)
+
+    def _shown(
+        self, context: Context, found: RoundRecord, task: TaskRecord, claims: HiddenClaims, forced: bool
+    ) -> Call:
         index, leaves = claims.shown(forced)
-        call = context.market.verification.show_replay(
-            found.id,
-            found.hidden,
-            index,
-            salt_of(claims.secret, found.id, index),
-            [on_chain(leaf) for leaf in leaves],
-            context.bench.checkpoint_openings(task, found.segments),
-        )
-        yield Send(f"show:{found.id:x}:{seed.hex()}", call, found.task_id)
+        assert found.hidden is not None
+        salt = salt_of(claims.secret, found.id, index)
+        verification = context.market.verification
+        if found.is_profile:
+            return verification.show_profile(found.id, found.hidden, index, salt, profiles_on_chain(leaves))
+        openings = context.bench.checkpoint_openings(task, found.segments)
+        return verification.show_replay(found.id, found.hidden, index, salt, replays_on_chain(leaves), openings)
 
     def _disclose(self, context: Context, found: RoundRecord, claims: HiddenClaims) -> Iterator[Action]:
         shown = found.shown

@@ -61,16 +61,23 @@ def audit_segment(
 
 
 def thresholds_of(
-    bundle: Bundle, segments: int, root: bytes, folder: Path, progress: Progress | None = None
+    bundle: Bundle,
+    segments: int,
+    root: bytes,
+    folder: Path,
+    progress: Progress | None = None,
+    offered: Array | None = None,
 ) -> Array | None:
     """The task's threshold vector (a float32 a state tensor), which must have the root on chain; None in exact mode.
 
-    `segments` is how many are profiled (`Posting.profile_segments`).
-
-    The chain holds only the root; the vector is a function of the task, found by profiling again, and kept in `folder`.
+    `segments` is how many are profiled (`Posting.profile_segments`). The chain holds only the root. `offered` is
+    somebody's vector (`ProofManifest.thresholds`), taken if it has that root; otherwise the vector, a function of the
+    task, is found by profiling again, and kept in `folder`.
     """
     if bundle.task.mode is Mode.EXACT:
         return None
+    if offered is not None and offered.size == len(bundle.task.program.state) and tensor.root(offered) == root:
+        return offered
     path = folder / THRESHOLDS_NAME
     if path.exists():
         kept: Array = np.load(path, allow_pickle=False)

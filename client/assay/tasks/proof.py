@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from assay.commitments.execution import checkpoint_root, state_root
 from assay.program.operator import Array, Program
@@ -21,14 +23,20 @@ FORMAT = 1
 PROOF_NAME = "proof.json"
 MAX_CHECKPOINTS = 1 << 20
 MAX_PROOF = 1 << 29  # about 400 bytes a checkpoint
+MAX_THRESHOLDS = 1 << 20  # characters: 131 072 state tensors
 
 
 @dataclass(frozen=True)
 class ProofManifest:
-    """Roots and places of the S + 1 checkpoints, in order."""
+    """Roots and places of the S + 1 checkpoints, in order.
+
+    `thresholds` is the task's threshold vector (tolerant mode) as the solver gives it: to be compared with the root on
+    chain before use. It saves whoever replays the profiling.
+    """
 
     roots: tuple[bytes, ...]
     files: tuple[FileReference, ...]
+    thresholds: Array | None = field(default=None, compare=False)
 
     @property
     def root(self) -> bytes:
@@ -36,21 +44,24 @@ class ProofManifest:
         return checkpoint_root(self.roots)
 
 
-def publish_proof(store: Store, proof: Proof, progress: FileProgress = _silent) -> str:
+def publish_proof(store: Store, proof: Proof, progress: FileProgress = _silent, thresholds: Array | None = None) -> str:
     """Store a run's checkpoints and their manifest; returns the `locations` text to register.
 
-    Storing the same proof again is cheap and gives the same text.
+    `thresholds` is the task's vector, a float32 a state tensor, if it has one. Storing the same proof again is cheap
+    and gives the same text.
     """
     files = []
     for index in range(len(proof.roots)):
         path = CheckpointFolder(proof.folder, ()).path(index)
         files.append(put_file(store, path, progress(path.name)))
-    document = {
+    document: dict[str, object] = {
         "format": FORMAT,
         "checkpoints": [
             {"root": root.hex(), "file": file.as_json()} for root, file in zip(proof.roots, files, strict=True)
         ],
     }
+    if thresholds is not None:
+        document["thresholds"] = thresholds.astype("<f4").tobytes().hex()
     path = proof.folder / PROOF_NAME
     path.write_text(json.dumps(document, sort_keys=True) + "\n")
     return put_file(store, path).encode()
@@ -70,10 +81,20 @@ def load_proof_manifest(content: bytes) -> ProofManifest:
         return root, file
 
     entries = fields.each("checkpoints", MAX_CHECKPOINTS, entry)
+    vector = fields.text("thresholds", "", MAX_THRESHOLDS)
     fields.finish()
     if len(entries) < 2:
         raise ProofFilesError(f"the proof's manifest names {len(entries)} checkpoints: a proof has at least two")
-    return ProofManifest(tuple(root for root, _ in entries), tuple(file for _, file in entries))
+    return ProofManifest(tuple(root for root, _ in entries), tuple(file for _, file in entries), _thresholds(vector))
+
+
+def _thresholds(text: str) -> Array | None:
+    if not text:
+        return None
+    try:
+        return np.frombuffer(bytes.fromhex(text), "<f4").astype(np.float32)
+    except ValueError as error:
+        raise ProofFilesError("the proof's thresholds are not float32 values in hexadecimal") from error
 
 
 def fetch_proof_manifest(

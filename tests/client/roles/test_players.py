@@ -19,11 +19,12 @@ from assay.market.types import Hidden, Shown
 from assay.market.types import ReplayLeaf as ShownLeaf
 from assay.market.verification import hidden_of, is_forced
 from assay.roles.bench import Workbench
-from assay.roles.common import replay_key
 from assay.roles.context import Context, Purse, Send, Work
+from assay.roles.joining import payout_threshold
 from assay.roles.solver import Solver, SolverOptions
+from assay.roles.subjects import subject_of_round
 from assay.roles.verifier import Verifier, derivation, hidden_claims
-from assay.roles.whistleblower import Whistleblower, payout_threshold
+from assay.roles.whistleblower import Whistleblower
 
 ADDRESSES = {name: f"0x{n + 100:040x}" for n, name in enumerate((*MODULES, *HELPERS, *COMPANIONS))}
 MARKET = Market(Chain("http://127.0.0.1:1"), Deployment(1, 0, SUBMITTER, ADDRESSES, LOCAL, LOCAL_COURT))
@@ -53,6 +54,12 @@ class OpenedBench(Workbench):
 
     def checkpoint_openings(self, task: Any, segments: Any) -> Any:
         return ()
+
+
+def replay_key(events: list[e.Event]) -> str:
+    """Name of the work of the only round."""
+    view = view_of(events)
+    return subject_of_round(view, view.rounds[ROUND]).key
 
 
 def secret(name: str) -> bytes:
@@ -112,8 +119,7 @@ def test_deposits_are_named_by_their_number_on_chain() -> None:
 def test_a_drawn_verifier_replays_then_commits_to_a_secret_that_stays_the_same() -> None:
     logs = opened() + drawn()
     assert keys(Verifier().plan(context(VERIFIER, logs))) == ["replay"]
-    found = view_of(logs).rounds[ROUND]
-    known = Known({replay_key(found): LEAVES})
+    known = Known({replay_key(logs): LEAVES})
     (first,) = Verifier().plan(context(VERIFIER, logs, known))
     (again,) = Verifier().plan(context(VERIFIER, logs, known))
     assert isinstance(first, Send)
@@ -123,7 +129,7 @@ def test_a_drawn_verifier_replays_then_commits_to_a_secret_that_stays_the_same()
 
 def test_a_verifier_that_cannot_fetch_steps_back() -> None:
     logs = opened() + drawn()
-    known = Known(failed={replay_key(view_of(logs).rounds[ROUND]): 8})
+    known = Known(failed={replay_key(logs): 8})
     assert keys(Verifier().plan(context(VERIFIER, logs, known))) == ["step-back"]
 
 
@@ -133,7 +139,7 @@ def committed_round() -> tuple[list[e.Event], Known]:
     claims = hidden_claims(secret(f"round:{ROUND:x}:{found.draw_seed:x}"), LEAVES, found)
     hidden = hidden_of(claims.secret, claims.order, VERIFIER, ROUND, claim_root(claims.true), claim_root(claims.false))
     event = e.RoundCommitted(ROUND, VERIFIER, hidden, 20, 200)
-    return [*logs, event], Known({replay_key(found): LEAVES})
+    return [*logs, event], Known({replay_key(logs): LEAVES})
 
 
 def test_a_verifier_shows_only_once_the_lottery_is_known() -> None:
@@ -206,7 +212,8 @@ def test_the_payout_threshold_falls_with_the_cost() -> None:
 
 
 def test_work_is_named_by_what_it_depends_on() -> None:
-    first = view_of(opened() + drawn()).rounds[ROUND]
-    other = replace(first, draw_seed=first.draw_seed + 1)
-    assert replay_key(first) != replay_key(other)
+    view = view_of(opened() + drawn())
+    subject = subject_of_round(view, view.rounds[ROUND])
+    changes: list[dict[str, Any]] = [{"draw_seed": 10}, {"segments": (0, 2)}, {"is_profile": True}]
+    assert len({subject.key, *(replace(subject, **change).key for change in changes)}) == 4
     assert isinstance(Verifier().plan(context(VERIFIER, opened() + drawn()))[0], Work)

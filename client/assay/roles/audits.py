@@ -1,0 +1,110 @@
+"""Segments that nobody was drawn for: which of them to replay, and accusing those that are wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from assay.dispute.case import Part
+from assay.dispute.evidence import open_training
+from assay.dispute.hash_tree import LeafTree
+from assay.market.claims import claim_id_of, training_line_of
+from assay.market.records import TaskRecord
+from assay.roles.context import Action, Context, Send, Work
+from assay.roles.subjects import HashedLeaf, Subject, replays_on_chain
+
+MOST_RANDOM = 8
+"""One 256-bit word chooses so many segments."""
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """How many segments of a proof are replayed though nobody was drawn for them."""
+
+    random: int = 1
+    attempts: int = 3  # at fetching
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a replay of a segment came to."""
+
+    subject: Subject
+    leaves: tuple[HashedLeaf, ...]
+    is_right: bool
+
+
+def audits(context: Context, task: TaskRecord, options: AuditOptions) -> Iterator[Action]:
+    """Replay chosen segments of a registered proof, and accuse those that are wrong."""
+    eligible = auditable(context, task)
+    for segment in random_segments(context, task, eligible, options.random):
+        key = f"audit:{task.id:x}:{segment}:{task.checkpoint_root.hex()}"
+        if context.results.failures(key) >= options.attempts:
+            continue
+        finding = context.results.result(key)
+        if finding is None:
+            yield Work(key, lambda s=segment: check(context, task, s))  # type: ignore[misc]
+        elif not finding.is_right:
+            yield from (accuse_training if task.posting.exact else accuse)(context, finding.subject, finding.leaves)
+
+
+def auditable(context: Context, task: TaskRecord) -> list[int]:
+    """Segments that can be accused: all of an exact task, whose training claim is open to everyone; those not drawn of
+    a tolerant one, once every share was drawn."""
+    if task.posting.exact:
+        return list(range(task.segments))
+    rounds = [each for each in context.view.rounds_of(task.id) if not each.is_profile]
+    if len({each.share for each in rounds}) < task.posting.verifiers:
+        return []
+    drawn = {segment for each in rounds for segment in each.segments}
+    return [segment for segment in range(task.segments) if segment not in drawn]
+
+
+def random_segments(context: Context, task: TaskRecord, eligible: Sequence[int], count: int) -> list[int]:
+    """Segments chosen once, by a secret."""
+    if not eligible or not count:
+        return []
+    word = int.from_bytes(context.secret(f"audit:{task.id:x}:{task.checkpoint_root.hex()}"), "big")
+    left, chosen = list(eligible), []
+    for place in range(min(count, MOST_RANDOM, len(left))):
+        chosen.append(left.pop((word >> (32 * place)) % len(left)))
+    return chosen
+
+
+def check(context: Context, task: TaskRecord, segment: int) -> Finding:
+    """Replay a segment and compare it with the solver's next checkpoint."""
+    # An accusation's trace positions are those of the segment seed; no trace is shown in a case on a training claim.
+    seed = 0 if task.posting.exact else context.market.verification.share(task.id, 0).segment_seed
+    subject = Subject(task, (segment,), seed)
+    leaves = context.bench.claim(subject)
+    return Finding(subject, leaves, context.bench.passes(subject, leaves))
+
+
+def accuse(context: Context, subject: Subject, leaves: Sequence[HashedLeaf]) -> Iterator[Action]:
+    """Accuse an undrawn segment of a tolerant task by the own replay of it, unless somebody has."""
+    task, (segment,) = subject.task, subject.segments
+    if any(context.view.lines[line].segment == segment for line in context.view.task(task.id).accusations):
+        return
+    (opening,) = context.bench.checkpoint_openings(task, subject.segments)
+    bond = context.market.parameters.accusation_bond
+    call = context.market.claims.accuse(task.id, segment, replays_on_chain(leaves)[0], opening, bond)
+    yield Send(f"accuse:{task.id:x}:{segment}", call, task.id, segment)
+
+
+def accuse_training(context: Context, subject: Subject, _leaves: Sequence[HashedLeaf] = ()) -> Iterator[Action]:
+    """Dispute the solver's checkpoint after a segment (exact mode)."""
+    task, (segment,) = subject.task, subject.segments
+    if not task.solver:
+        return
+    claim_id = claim_id_of(training_line_of(task.id), task.checkpoint_root, task.solver)
+    if any(case.challenger == context.me for case in context.view.cases_on(claim_id)):
+        return
+    if claim_id not in context.view.claims:
+        call = context.market.claims.publish_training(task.id)
+        yield Send(f"publish-training:{task.id:x}", call, task.id)
+        return
+    checkpoints = LeafTree(context.bench.manifest(task).roots)
+    evidence = open_training(checkpoints, segment + 1, task.posting.header)
+    bond = context.market.parameters.case_bond
+    call = context.market.court.open(claim_id, segment + 1, Part.END, bytes(32), evidence.as_tuple(), bond)
+    yield Send(f"accuse:{claim_id:x}", call, task.id, segment)

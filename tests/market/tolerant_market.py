@@ -1,0 +1,124 @@
+"""Dishonest roles of tolerant tasks: each is the honest role with one thing wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from assay.commitments import tensor
+from assay.commitments.execution import ProfileLeaf, ReplayLeaf
+from assay.market.records import TaskRecord
+from assay.market.types import TaskState
+from assay.program.operator import Array
+from assay.roles.audits import AuditOptions, accuse, auditable, audits
+from assay.roles.bench import Workbench
+from assay.roles.context import Action, Context, Work
+from assay.roles.disputes import court_moves
+from assay.roles.subjects import Subject
+from assay.roles.upkeep import closing_accusations, withdrawal
+from assay.training.train import Proof, Runner
+
+TWO = 0x40000000
+"""The bits of 2.0: a distance that fails."""
+
+
+class Skipping:
+    """A runner that leaves out every second step."""
+
+    def __init__(self, honest: Runner) -> None:
+        self.honest = honest
+
+    def load(self, state: Sequence[Array]) -> None:
+        self.honest.load(state)
+
+    def advance(self, number: int) -> None:
+        if number % 2 == 0:
+            self.honest.advance(number)
+
+    def loss(self) -> float | None:
+        return self.honest.loss()
+
+    def copy_state(self) -> list[Array]:
+        return self.honest.copy_state()
+
+
+class SkippingBench(Workbench):
+    """Trains half, and does not look at what it registers."""
+
+    def runner(self, task: TaskRecord) -> Runner:
+        return Skipping(super().runner(task))
+
+    def own_distance(self, task: TaskRecord, proof: Proof, segments: int) -> float:
+        return 0.0
+
+
+class CarefulSkippingBench(SkippingBench):
+    """Trains half, and replays a segment before it registers."""
+
+    def own_distance(self, task: TaskRecord, proof: Proof, segments: int) -> float:
+        return Workbench.own_distance(self, task, proof, segments)
+
+
+class WideProfileBench(Workbench):
+    """Claims thresholds a thousand times too wide, so that everything would pass."""
+
+    def profile_segments(self, task: TaskRecord, segments: int, draw_seed: int) -> tuple[ProfileLeaf, ...]:
+        *first, last = super().profile_segments(task, segments, draw_seed)
+        vector = self.make_profile_thresholds(task, segments) * 1000
+        return (*first, replace(last, threshold_root=tensor.root(vector)))
+
+    def make_profile_thresholds(self, task: TaskRecord, segments: int) -> Array:
+        from assay.training.profile import profile
+
+        return profile(self.bundle(task).task, 0, segments).thresholds
+
+
+class BribedBench(Workbench):
+    """Says of every drawn segment that it passes, without a replay."""
+
+    def replay_segment(self, task: TaskRecord, segment: int, draw_seed: int) -> ReplayLeaf:
+        return ReplayLeaf(segment, self.manifest(task).roots[segment + 1], 0, bytes([7]) * 32)
+
+
+class Auditor:
+    """Looks at undrawn segments only."""
+
+    name = "auditor"
+
+    def plan(self, context: Context) -> Sequence[Action]:
+        return list(self._plan(context))
+
+    def _plan(self, context: Context) -> Iterator[Action]:
+        for task in context.view.in_state(TaskState.VERIFYING):
+            yield from audits(context, task, AuditOptions(random=1))
+        yield from court_moves(context)
+        yield from closing_accusations(context, 0)
+
+
+class FalseAccuser:
+    """Accuses an undrawn segment of every proof, with a distance it made up."""
+
+    name = "accuser"
+
+    def plan(self, context: Context) -> Sequence[Action]:
+        return list(self._plan(context))
+
+    def _plan(self, context: Context) -> Iterator[Action]:
+        for task in context.view.in_state(TaskState.VERIFYING):
+            for segment in auditable(context, task)[:1]:
+                key = f"lie:{task.id:x}"
+                found: Any = context.results.result(key)
+                if found is None:
+                    yield Work(key, lambda t=task, s=segment: self.lie(context, t, s))  # type: ignore[misc]
+                else:
+                    yield from accuse(context, *found)
+        yield from court_moves(context)
+        yield from withdrawal(context, 10**15)
+
+    def lie(self, context: Context, task: TaskRecord, segment: int) -> tuple[Subject, tuple[ReplayLeaf, ...]]:
+        seed = context.market.verification.share(task.id, 0).segment_seed
+        subject = Subject(task, (segment,), seed)
+        (leaf,) = context.bench.claim(subject)
+        assert isinstance(leaf, ReplayLeaf)
+        return subject, (replace(leaf, distance_bits=TWO),)
