@@ -8,10 +8,16 @@ from pathlib import Path
 
 import click
 
+from assay.cli.group_run import meet, member
+
 
 @click.group()
 def group() -> None:
     """Train one task with several machines."""
+
+
+group.add_command(meet)
+group.add_command(member)
 
 
 @group.command()

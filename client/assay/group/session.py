@@ -2,8 +2,9 @@
 
 All members meet at a key-value store (torch's TCPStore, run by whoever formed the group). A generation's failure is
 announced there; every member then stops its trainer and joins the next generation. Who has not joined within the grace
-period is out: dead, stalled, or cut off, it makes no difference. The first to claim it leads: it plans anew without the
-missing and publishes the plan. Training goes on from the newest complete checkpoint.
+period is out of it: dead, stalled, or cut off, it makes no difference. The first to claim it leads: it plans anew
+without the missing and publishes the plan. Training goes on from the newest complete checkpoint. Who comes back, or
+starts late, waits as a spare; who was caught sending garbage is out for good.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from assay.group.generation import DONE, SLOW
 from assay.group.plan import GroupPlan, read_plan, render_plan, replan
 
 POLL_SECONDS = 0.1
+PLANNING_SECONDS = 60.0
+"""What a leader may need to plan beyond its waiting, before another takes the lead."""
 
 
 @dataclass(frozen=True)
@@ -70,27 +73,26 @@ class SessionResult:
 
 
 def run_session(orders: SessionOrders) -> SessionResult:
-    """Take part until the group is done.
+    """Take part until the group is done. A member that comes late waits as a spare until the group needs it.
 
-    Raises MemberFailedError when this member was left behind (it joined too late) or the deadline passed.
+    Raises MemberFailedError when this member was found to cheat or the deadline passed.
     """
     ends = time.monotonic() + orders.deadline_seconds
     store = TCPStore(
         orders.store_host, orders.store_port, is_master=False, timeout=timedelta(seconds=orders.grace_seconds + 60)
     )
-    generation = 0
     failures: list[str] = []
     plan = read_plan(Path(orders.plan))
     everybody = [*plan.members, *plan.spares]
+    generation = 0
+    while store.check([f"failed/{generation}"]):
+        generation += 1
     while True:
+        if orders.name in _guilty(store, generation):
+            raise MemberFailedError(f"the group found that {orders.name!r} sent garbage and excluded it: see its audit")
         store.set(f"join/{generation}/{orders.name}", "here")
         if generation > 0:
             plan = _agree(store, orders, plan, everybody, generation)
-        if orders.name not in (*plan.members, *plan.spares):
-            raise MemberFailedError(
-                f"the group went on without {orders.name!r} in generation {generation}; it had not answered in "
-                f"{orders.grace_seconds:.0f} s"
-            )
         status, report = _run_generation(store, orders, plan, generation, ends)
         if status == DONE:
             return SessionResult(generation + 1, plan, report, tuple(failures))
@@ -113,24 +115,49 @@ def main() -> None:
 
 
 def _agree(store: TCPStore, orders: SessionOrders, plan: GroupPlan, everybody: list[str], generation: int) -> GroupPlan:
-    """The generation's plan: made by the first member to claim the lead, read by all others."""
+    """The generation's plan: made by the first member to claim the lead, read by all others.
+
+    A leader that does not publish in time is followed by the next to claim.
+    """
+    published, attempt = f"plan/{generation}", 0
+    while not store.check([published]):
+        if store.compare_set(f"leader/{generation}/{attempt}", "", orders.name).decode() == orders.name:
+            text = render_plan(_plan_anew(store, orders, plan, everybody, generation))
+            store.compare_set(published, "", text)
+        else:
+            waited = time.monotonic() + 2 * orders.grace_seconds + PLANNING_SECONDS
+            while time.monotonic() < waited and not store.check([published]):
+                time.sleep(POLL_SECONDS)
+            attempt += 1
     path = Path(orders.directory) / f"plan-{generation}-{orders.name}.toml"
-    if store.compare_set(f"leader/{generation}", "", orders.name).decode() == orders.name:
-        waited = time.monotonic() + orders.grace_seconds
-        while time.monotonic() < waited and not all(_joined(store, generation, name) for name in everybody):
-            time.sleep(POLL_SECONDS)
-        absent = {name for name in everybody if not _joined(store, generation, name)}
-        if store.check([f"slow/{generation - 1}"]):
-            absent |= set(json.loads(store.get(f"slow/{generation - 1}")))
-        description = read_cluster_file(Path(orders.cluster))
-        costs = description.costs(plan.stages, plan.replicas)
-        done = max((int(store.get(f"progress/{n}")) for n in everybody if store.check([f"progress/{n}"])), default=0)
-        known = {device.name for device in description.cluster.devices}
-        absent |= known - set(everybody)
-        new = replan(description.cluster, costs, plan, sorted(absent), max(1, orders.steps - done))
-        store.set(f"plan/{generation}", render_plan(new.plan))
-    path.write_bytes(store.get(f"plan/{generation}"))
+    path.write_bytes(store.get(published))
     return read_plan(path)
+
+
+def _plan_anew(
+    store: TCPStore, orders: SessionOrders, plan: GroupPlan, everybody: list[str], generation: int
+) -> GroupPlan:
+    """Wait for the members that still answer, and plan for them."""
+    waited = time.monotonic() + orders.grace_seconds
+    guilty = _guilty(store, generation)
+    expected = [name for name in everybody if name not in guilty]
+    while time.monotonic() < waited and not all(_joined(store, generation, name) for name in expected):
+        time.sleep(POLL_SECONDS)
+    absent = guilty | {name for name in expected if not _joined(store, generation, name)}
+    if store.check([f"slow/{generation - 1}"]):
+        absent |= set(json.loads(store.get(f"slow/{generation - 1}")))
+    description = read_cluster_file(Path(orders.cluster))
+    costs = description.costs(plan.stages, plan.replicas)
+    done = max((int(store.get(f"progress/{n}")) for n in everybody if store.check([f"progress/{n}"])), default=0)
+    known = {device.name for device in description.cluster.devices}
+    absent |= known - set(everybody)
+    return replan(description.cluster, costs, plan, sorted(absent), max(1, orders.steps - done)).plan
+
+
+def _guilty(store: TCPStore, generation: int) -> set[str]:
+    """Members that an audit of an earlier generation found to cheat."""
+    keys = [f"guilty/{earlier}" for earlier in range(generation)]
+    return {str(name) for key in keys if store.check([key]) for name in json.loads(store.get(key))}
 
 
 def _joined(store: TCPStore, generation: int, name: str) -> bool:
@@ -140,7 +167,7 @@ def _joined(store: TCPStore, generation: int, name: str) -> bool:
 def _run_generation(
     store: TCPStore, orders: SessionOrders, plan: GroupPlan, generation: int, ends: float
 ) -> tuple[int, dict[str, Any]]:
-    """Run the trainer, or wait as a spare, until the generation is done or has failed."""
+    """Run the trainer, or wait as a spare or latecomer, until the generation is done or has failed."""
     failed, finished = f"failed/{generation}", f"finished/{generation}"
     if orders.name not in plan.members:
         while True:

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from assay.group.errors import MemberFailedError
+from assay.group.execution.message_log import MessageLog
 from assay.group.execution.schedule import Message, StageSchedule
 from assay.group.execution.stage import Words
 from assay.group.transcript import Transcript
@@ -34,14 +35,15 @@ class GroupChannel:
     """The channel of one stage of a group; rank and stage number are the same. See `stage.Channel`.
 
     All receives of a step are posted before it begins: over gloo a send starts only when the peer has announced its
-    receive. `transcript`, if given, sees every message under the direction `link(sender, receiver)`.
+    receive. `transcript`, if given, sees every message under the direction `link(sender, receiver)`; `log` keeps what
+    was received.
     """
 
     def __init__(
         self, schedule: StageSchedule, members: Sequence[str], transcript: Transcript | None = None,
-        distort: Callable[[Words], None] | None = None,
+        log: MessageLog | None = None, distort: Callable[[Words], None] | None = None,
     ) -> None:  # fmt: skip
-        self.members, self.transcript, self._distort = members, transcript, distort
+        self.members, self.transcript, self._log, self._distort = members, transcript, log, distort
         self.sent_bytes, self.waited_seconds = 0, 0.0
         self._arrivals = {message: _Arrival(message) for message in schedule.receives}
         self._sends: list[dist.Work] = []
@@ -88,6 +90,8 @@ class GroupChannel:
                 f"lost contact with {self.members[message.sender]!r} while waiting for its values: {arrival.problem}"
             ) from arrival.problem
         self._observe(message, "received", arrival.buffer)
+        if self._log is not None:
+            self._log.append(arrival.words)
         return arrival.words
 
     def close(self) -> None:

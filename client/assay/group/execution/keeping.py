@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import Store
 
 from assay.commitments import tensor, tree
-from assay.engine.device import contiguous
 from assay.group.errors import GroupMessageError, MemberFailedError
 from assay.group.execution.partition import Partition
 from assay.program.operator import Array, Program
 from assay.training.canonical import aligned
 from assay.training.checkpoint import CheckpointFolder
+from assay.training.errors import CheckpointError
 
 _TENSOR_TAG = 1_000_000
 _RESTORE_TAG = 2_000_000
@@ -43,6 +45,8 @@ class Keeping:
         self.store, self.generation, self.members = store, generation, members
         self.program, self.partition, self.folder = program, partition, folder
         self.rank = dist.get_rank()
+        self.tensor_roots: list[bytes] = []
+        self.stated: list[dict[int, bytes]] = []
         self.keepers = tuple(range(min(copies, len(members))))
 
     @property
@@ -53,11 +57,12 @@ class Keeping:
     def begin(self, initial: Sequence[Array], held: Sequence[int]) -> tuple[list[bytes], dict[int, Array]]:
         """Agree on the newest checkpoint that a member has, bring the keepers up to it, and fetch the `held` tensors.
 
-        Returns the roots of all checkpoints up to it, and the tensors by number.
+        Returns the roots of all checkpoints up to it, and the tensors by number. Afterwards `tensor_roots` are the
+        roots of all tensors of the newest.
         """
         if self.is_keeper and not self.folder.entries():
             self.folder.write(0, initial)
-        journal = [entry.root.hex() for entry in self.folder.entries()]
+        journal = [root.hex() for root in self._journal()]
         self.store.set(f"journal/{self.generation}/{self.members[self.rank]}", json.dumps(journal))
         journals = [
             [bytes.fromhex(root) for root in json.loads(self.store.get(f"journal/{self.generation}/{name}"))]
@@ -76,38 +81,66 @@ class Keeping:
                     self._keep(missing, [state[number] for number in range(len(state))], roots[missing])
         return roots, self._restore(index, source, roots[index], initial, held)
 
-    def checkpoint(self, index: int, state: Mapping[int, Array]) -> bytes:
-        """Hash this member's tensors, collect everybody's roots, and bring the keepers the tensors.
+    def _restore(
+        self, index: int, source: int, root: bytes, initial: Sequence[Array], held: Sequence[int]
+    ) -> dict[int, Array]:
+        """The `held` tensors of a checkpoint, which the source has and sends to all others."""
+        if index == 0:
+            self.tensor_roots = [tensor.root(array) for array in initial]
+            return {number: initial[number] for number in held}
+        key = f"tensors/{self.generation}"
+        if self.rank == source:
+            state = self.folder.read(index, root)
+            self.tensor_roots = [tensor.root(array) for array in state]
+            self.store.set(key, json.dumps([each.hex() for each in self.tensor_roots]))
+            for rank, part in enumerate(self.partition.parts):
+                if rank != source:
+                    self._send_all(state, sorted({*part.state, *part.copies}), rank)
+            return {number: state[number] for number in held}
+        self.tensor_roots = [bytes.fromhex(each) for each in json.loads(self.store.get(key))]
+        tensors = self._receive(held, source)
+        if tree.root(self.tensor_roots) != root or any(
+            tensor.root(array) != self.tensor_roots[number] for number, array in tensors.items()
+        ):
+            raise GroupMessageError(
+                f"{self.members[source]!r} sent other tensors than those of checkpoint {index}; exclude it"
+            )
+        return tensors
 
-        Returns the state root, the same on every member. Raises GroupMessageError naming a member whose tensors are
-        not what it said.
+    def agree(self, index: int, state: Mapping[int, Array]) -> bytes:
+        """Hash this member's tensors and exchange roots with everybody; returns the state root.
+
+        Afterwards `stated` are the roots each member gave, by rank. Raises GroupMessageError naming a member that
+        hashed other tensors than its own.
         """
         mine = {number: tensor.root(array) for number, array in state.items()}
         prefix = f"roots/{self.generation}/{index}"
         encoded = {str(number): root.hex() for number, root in mine.items()}
         self.store.set(f"{prefix}/{self.members[self.rank]}", json.dumps(encoded))
-        roots: dict[int, bytes] = {}
+        self.stated = []
         for stage, name in enumerate(self.members):
             given = json.loads(self.store.get(f"{prefix}/{name}"))
             if sorted(map(int, given)) != list(self.partition.parts[stage].state):
                 raise GroupMessageError(f"{name!r} hashed other tensors than the plan gives it; exclude it")
-            roots.update((int(number), bytes.fromhex(root)) for number, root in given.items())
-        root = tree.root([roots[number] for number in range(len(self.program.state))])
+            self.stated.append({int(number): bytes.fromhex(root) for number, root in given.items()})
+        return tree.root(self._roots_in_order())
+
+    def collect(self, index: int, state: Mapping[int, Array], root: bytes) -> None:
+        """Bring the tensors of an agreed checkpoint to the keepers, which compare, write and journal them.
+
+        Raises GroupMessageError naming a member whose tensors are not what it hashed.
+        """
         agreed = self.store.compare_set(f"checkpoint/{index}", "", root.hex()).decode()
         if agreed != root.hex():
             raise GroupMessageError(
                 f"checkpoint {index} has root {root.hex()} here and {agreed} elsewhere in the group; audit the segment"
             )
-        self._collect(index, state, roots, root)
-        return root
-
-    def _collect(self, index: int, state: Mapping[int, Array], roots: Mapping[int, bytes], root: bytes) -> None:
-        """Bring all tensors to the keepers, which compare, write and journal them."""
+        roots = self._roots_in_order()
         works = []
         for keeper in self.keepers:
             if keeper != self.rank:
                 works += [
-                    dist.isend(_bytes_of(array), dst=keeper, tag=_TENSOR_TAG + number)
+                    dist.isend(bytes_of(array), dst=keeper, tag=_TENSOR_TAG + number)
                     for number, array in sorted(state.items())
                 ]
         if self.is_keeper:
@@ -116,25 +149,38 @@ class Keeping:
             for stage, part in enumerate(self.partition.parts):
                 for number in part.state if stage != self.rank else ():
                     whole[number] = aligned(self.program.state[number])
-                    work = dist.irecv(_bytes_of(whole[number]), src=stage, tag=_TENSOR_TAG + number)
+                    work = dist.irecv(bytes_of(whole[number]), src=stage, tag=_TENSOR_TAG + number)
                     arriving.append((stage, number, work))
-            for _, _, work in arriving:
-                if work is not None:
-                    work.wait()
+            wait_all([work for _, _, work in arriving])
             for stage, number, _ in arriving:
                 if tensor.root(whole[number]) != roots[number]:
                     raise GroupMessageError(
                         f"{self.members[stage]!r} sent another state tensor {number} than it hashed; exclude it"
                     )
             self._keep(index, [whole[number] for number in range(len(self.program.state))], root)
-        for work in works:
-            if work is not None:
-                work.wait()
+        wait_all(works)
+        self.tensor_roots = roots
+
+    def _roots_in_order(self) -> list[bytes]:
+        roots = {number: root for given in self.stated for number, root in given.items()}
+        return [roots[number] for number in range(len(self.program.state))]
 
     def _keep(self, index: int, state: Sequence[Array], root: bytes) -> None:
         written = self.folder.write(index, state)
         if written != root:
             raise MemberFailedError(f"checkpoint {index} has root {written.hex()} on disk, not {root.hex()}")
+
+    def _journal(self) -> list[bytes]:
+        """Roots of the checkpoints on this member's disk, up to the newest that can still be read."""
+        roots = [entry.root for entry in self.folder.entries()]
+        while len(roots) > 1:
+            try:
+                self.folder.read(len(roots) - 1, roots[-1])
+            except CheckpointError:
+                roots.pop()
+            else:
+                break
+        return roots
 
     def _agreed_length(self, roots: Sequence[bytes]) -> int:
         """How many checkpoints of a journal are those that the group agreed on; the rest is not trusted."""
@@ -145,37 +191,22 @@ class Keeping:
                 return index
         return len(roots)
 
-    def _restore(
-        self, index: int, source: int, root: bytes, initial: Sequence[Array], held: Sequence[int]
-    ) -> dict[int, Array]:
-        if index == 0:
-            return {number: initial[number] for number in held}
-        wanted = [set(part.state) | set(part.copies) for part in self.partition.parts]
-        if self.rank != source:
-            return self._receive(held, source)
-        state = self.folder.read(index, root)
-        for rank, numbers in enumerate(wanted):
-            if rank != source:
-                self._send_all(state, sorted(numbers), rank)
-        return {number: state[number] for number in held}
-
     def _send_all(self, state: Sequence[Array], numbers: Sequence[int], target: int) -> None:
-        works = [dist.isend(_bytes_of(state[number]), dst=target, tag=_RESTORE_TAG + number) for number in numbers]
-        for work in works:
-            if work is not None:
-                work.wait()
+        wait_all([dist.isend(bytes_of(state[n]), dst=target, tag=_RESTORE_TAG + n) for n in numbers])
 
     def _receive(self, numbers: Sequence[int], source: int) -> dict[int, Array]:
         tensors = {number: aligned(self.program.state[number]) for number in numbers}
-        works = [
-            dist.irecv(_bytes_of(array), src=source, tag=_RESTORE_TAG + number) for number, array in tensors.items()
-        ]
-        for work in works:
-            if work is not None:
-                work.wait()
+        wait_all([dist.irecv(bytes_of(array), src=source, tag=_RESTORE_TAG + n) for n, array in tensors.items()])
         return tensors
 
 
-def _bytes_of(array: Array) -> torch.Tensor:
-    """The memory of a contiguous array as bytes."""
-    return torch.from_numpy(contiguous(array).reshape(-1).view(np.uint8))
+def wait_all(works: Sequence[dist.Work | None]) -> None:
+    """Wait for messages to leave or arrive."""
+    for work in works:
+        if work is not None:
+            work.wait()
+
+
+def bytes_of(array: npt.NDArray[Any]) -> torch.Tensor:
+    """The memory of a contiguous array as bytes, to send or to receive into."""
+    return torch.from_numpy(array.reshape(-1).view(np.uint8))

@@ -6,13 +6,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch.distributed as dist
 from torch._C._distributed_c10d import Store
 
 from assay.engine.cpu.device import CpuDevice
+from assay.group.errors import MemberFailedError
+from assay.group.execution.audit import is_audited
 from assay.group.execution.exchange import GroupChannel, links
 from assay.group.execution.keeping import Keeping
+from assay.group.execution.message_log import MessageLog
 from assay.group.execution.partition import member_order, member_shares, partition
+from assay.group.execution.ring import AuditRing
 from assay.group.execution.schedule import StageSchedule, make_schedules
 from assay.group.execution.stage import StageRun, Words
 from assay.group.execution.task_files import read_task
@@ -33,9 +38,16 @@ KEEPERS = 2
 """Members that hold the whole proof unless the settings say otherwise."""
 
 
-def proof_folder(directory: Path, name: str) -> Path:
-    """Where a member keeps the checkpoints of the whole state."""
-    return directory / "members" / name / "proof"
+COMPILING_LIMITS = 5
+"""Compiling a stage and reading its data may take so many times the limit for a message."""
+
+AUDIT_RATE = 0.1
+"""Fraction of the segments that are audited unless the settings say otherwise, where messages are signed."""
+
+
+def member_folder(directory: Path, name: str) -> Path:
+    """Where a member keeps its files: `proof` (checkpoints of the whole state), `audit`, logs."""
+    return directory / "members" / name
 
 
 def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
@@ -44,39 +56,61 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
     members, generation, settings = member_order(plan), int(orders["generation"]), orders.get("settings", {})
     store = join_generation(orders, members)
     task = read_task(orders["arguments"]["task"])
+    device = CpuDevice(int(orders.get("threads", 1)))
     divided = partition(task.program, member_shares(plan))
-    schedule = make_schedules(task.program, divided)[dist.get_rank()]
-    run = StageRun(task.program, divided, schedule, task.data, task.seed, CpuDevice(int(orders.get("threads", 1))))
-    folder = CheckpointFolder(proof_folder(Path(orders["directory"]), orders["name"]), task.program.state)
+    schedules = make_schedules(task.program, divided)
+    schedule = schedules[dist.get_rank()]
+    run = StageRun(task.program, divided, schedule, task.data, task.seed, device)
+    place = member_folder(Path(orders["directory"]), orders["name"])
+    folder = CheckpointFolder(place / "proof", task.program.state)
     folder.claim(task.fingerprint.hex())
+    _wait_until_ready(store, generation, orders["name"], members, float(orders["timeout_seconds"]))
     keeping = Keeping(store, generation, members, task.program, divided, folder, int(settings.get("keepers", KEEPERS)))
     roots, tensors = keeping.begin(task.state, run.held)
     run.load(tensors)
     del tensors
-    first = task.first_step(len(roots) - 1) if len(roots) <= task.segments else task.steps
-    trainer = _SegmentTrainer(orders, task, members, schedule, run, store)
-    for segment in range(len(roots) - 1, task.segments):
+    done = len(roots) - 1
+    ring: AuditRing | None = None
+    rate = float(settings.get("audit_rate", AUDIT_RATE))
+    if orders.get("keys") and rate > 0 and len(members) > 1:
+        ring = AuditRing(store, orders, task, divided, schedules, members, place / "audit", device)
+    trainer = _SegmentTrainer(orders, task, members, schedule, run, store, ring)
+    for segment in range(done, task.segments):
         trainer.train(segment)
-        roots.append(keeping.checkpoint(segment + 1, run.state))
+        root = keeping.agree(segment + 1, run.state)
+        if ring is not None and is_audited(root, rate):
+            ring.audit(segment, trainer.segment_seconds, keeping.tensor_roots, keeping.stated)
+        keeping.collect(segment + 1, run.state, root)
+        roots.append(root)
         report_slow_members(
             store, generation, members, trainer.busy_seconds / max(1, divided.parts[schedule.stage].work),
             float(orders.get("slow_factor", 0)), bool(plan.spares) and segment + 1 < task.segments,
         )  # fmt: skip
-        trainer.busy_seconds = 0.0
-    trainer.close()
+    trainer.channel.close()
     dist.destroy_process_group()
     return {
         "stage": schedule.stage,
         "generation": generation,
-        "first_step": first,
+        "first_step": min(done * task.interval, task.steps),
         "loss": run.loss(),
         "roots": [root.hex() for root in roots],
         "keeper": keeping.is_keeper,
         "proof": str(folder.folder) if keeping.is_keeper else "",
         "sent_bytes": trainer.channel.sent_bytes,
         "predicted_bytes_per_step": divided.bytes_per_step,
-        "step_seconds": trainer.step_seconds,
+        "segment_seconds": trainer.segment_seconds,
     }
+
+
+def _wait_until_ready(store: Store, generation: int, name: str, members: tuple[str, ...], timeout: float) -> None:
+    """Wait for the slowest compiler. Who dies meanwhile is noticed by its session, who stalls only by the limit."""
+    store.set(f"ready/{generation}/{name}", "ready")
+    ends = time.monotonic() + COMPILING_LIMITS * timeout
+    for member in members:
+        while not store.check([f"ready/{generation}/{member}"]):
+            if time.monotonic() > ends:
+                raise MemberFailedError(f"{member!r} was not ready in {COMPILING_LIMITS * timeout:.0f} s")
+            time.sleep(0.1)
 
 
 class _SegmentTrainer:
@@ -84,42 +118,44 @@ class _SegmentTrainer:
 
     def __init__(
         self, orders: dict[str, Any], task: TrainingTask, members: tuple[str, ...], schedule: StageSchedule,
-        run: StageRun, store: Store,
+        run: StageRun, store: Store, ring: AuditRing | None,
     ) -> None:  # fmt: skip
-        self.orders, self.task, self.run, self.store = orders, task, run, store
+        self.orders, self.task, self.run, self.store, self.ring = orders, task, run, store, ring
         self.sent, self.received = links(schedule, members)
         self.transcript = Transcript() if orders.get("keys") else None
-        self.channel = GroupChannel(schedule, members, self.transcript, self._distort)
-        self.busy_seconds, self.step_seconds = 0.0, 0.0
+        self.log = None if ring is None else MessageLog(ring.log_path)
+        self.channel = GroupChannel(schedule, members, self.transcript, self.log, self._distort)
+        self.busy_seconds, self.segment_seconds = 0.0, 0.0
         self._garbage = False
 
     def train(self, segment: int) -> None:
         """Run the segment's steps; at its end exchange signed statements about all messages."""
         first = self.task.first_step(segment)
         end = first + self.task.segment_steps(segment)
+        if self.ring is not None and self.log is not None:
+            self.ring.begin_segment(self.run.held_state)
+            self.log.begin_segment()
+        started, waited = time.monotonic(), self.channel.waited_seconds
         for number in range(first, end):
             kind = ordered_fault(self.orders, number)
             self._garbage = kind == "garbage"
             if kind and not self._garbage:
                 inject(kind)
-            started, waited = time.monotonic(), self.channel.waited_seconds
             self.run.step(number, self.channel)
-            self.step_seconds = time.monotonic() - started
-            # Waiting for others is their time; what is left tells a slow member from a slow group.
-            self.busy_seconds += self.step_seconds - (self.channel.waited_seconds - waited)
             self.store.set(f"progress/{self.orders['name']}", str(number + 1))
+        self.segment_seconds = time.monotonic() - started
+        # Waiting for others is their time; what is left tells a slow member from a slow group.
+        self.busy_seconds = self.segment_seconds - (self.channel.waited_seconds - waited)
+        if self.log is not None:
+            self.log.flush()
         if self.transcript is not None:
             exchange_statements(self.store, self.orders, self.transcript, (first, end), self.sent, self.received)
             self.transcript.begin_segment()
 
-    def close(self) -> None:
-        """Wait until everything has left."""
-        self.channel.close()
-
     def _distort(self, payload: Words) -> None:
         """Send garbage where a test ordered it."""
         if self._garbage:
-            payload ^= 1 << 20
+            payload ^= np.uint32(1 << 20)
 
 
 if __name__ == "__main__":

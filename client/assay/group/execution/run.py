@@ -21,8 +21,9 @@ class Seat:
     """A member's place in a group, and how it reaches the others.
 
     `cluster`: path of the cluster.toml that the plan was made from, to plan anew when members are lost. `store_host`,
-    `store_port`: where the group meets (`rendezvous`). `private_key` and `addresses` (by member) sign what is sent;
-    without them nothing is signed. `task_id` is what the statements are about.
+    `store_port`: where the group meets (`assay group meet`). `private_key` and `addresses` (by member) sign what is
+    sent; without them nothing is signed or audited. `task_id` is what the statements are about. `keepers`: how many
+    members hold the whole proof. `audit_rate`: the fraction of segments in which members replay each other's stages.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Seat:
     deadline_seconds: float = 86400.0
     slow_factor: float = 0.0
     keepers: int = 2
+    audit_rate: float = 0.1
     fault: dict[str, Any] = field(default_factory=dict)  # for tests: a misbehaviour to show
 
 
@@ -72,14 +74,35 @@ def run_group_training(task: TrainingTask, plan: GroupPlan, seat: Seat, folder: 
     if seat.private_key:
         keys = {"task": seat.task_id, "private_key": seat.private_key, "addresses": seat.addresses}
     orders = SessionOrders(
-        name=seat.name, cluster=str(seat.cluster), plan=str(folder / "plan.toml"), directory=str(folder),
-        store_host=seat.store_host, store_port=seat.store_port, steps=task.steps, checkpoint_interval=task.interval,
-        factory="", arguments={"task": str(folder / "task")}, trainer="assay.group.execution.member",
-        settings={"keepers": seat.keepers}, interface=seat.interface, grace_seconds=seat.grace_seconds,
-        timeout_seconds=seat.timeout_seconds, deadline_seconds=seat.deadline_seconds, slow_factor=seat.slow_factor,
-        threads=seat.threads, keys=keys, fault=seat.fault,
-    )  # fmt: skip
-    result = run_session(orders)
+        name=seat.name,
+        cluster=str(seat.cluster),
+        plan=str(folder / "plan.toml"),
+        directory=str(folder),
+        store_host=seat.store_host,
+        store_port=seat.store_port,
+        steps=task.steps,
+        checkpoint_interval=task.interval,
+        factory="",
+        arguments={"task": str(folder / "task")},
+        trainer="assay.group.execution.member",
+        interface=seat.interface,
+        grace_seconds=seat.grace_seconds,
+        timeout_seconds=seat.timeout_seconds,
+        deadline_seconds=seat.deadline_seconds,
+        slow_factor=seat.slow_factor,
+        threads=seat.threads,
+        keys=keys,
+        settings={"keepers": seat.keepers, "audit_rate": seat.audit_rate},
+        fault=seat.fault,
+    )
+    try:
+        result = run_session(orders)
+    except RuntimeError as error:  # the store's client reports a lost connection this way
+        where = f"{seat.store_host}:{seat.store_port}"
+        raise MemberFailedError(
+            f"lost the group's meeting place {where}: {error}; start `assay group meet` there again, then every "
+            "member, to go on from the last checkpoint"
+        ) from error
     report = result.report
     if not report:
         raise MemberFailedError(f"{seat.name!r} was a spare to the end: nothing was trained here")

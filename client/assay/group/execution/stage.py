@@ -80,6 +80,11 @@ class StageRun:
         return {number: self._state[number] for number in self.owned}
 
     @property
+    def held_state(self) -> Mapping[int, Array]:
+        """The tensors of `state` and the replicated ones that this stage needs; valid until the next step."""
+        return self._state
+
+    @property
     def memory_bytes(self) -> int:
         """Memory of intermediate values, without the state."""
         return sum(executable.memory_bytes for _, executable in self._phases)

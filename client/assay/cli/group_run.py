@@ -1,0 +1,125 @@
+"""`assay group meet` and `assay group member`: the processes of a group that trains one task."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import click
+
+from assay.cli.options import json_option
+
+
+@click.command()
+@click.option("--listen", default="0.0.0.0:29400", show_default=True, metavar="HOST:PORT", help="Where to listen.")
+@json_option
+def meet(listen: str, as_json: bool) -> None:
+    """Run the place where a group's members meet, until interrupted. It sees plans and roots, no tensors."""
+    from torch._C._distributed_c10d import TCPStore
+
+    host, port = _address(listen)
+    store = TCPStore(host, port, is_master=True, wait_for_workers=False)
+    if as_json:
+        click.echo(json.dumps({"host": host, "port": store.port}))
+    else:
+        click.echo(f"members meet at {host}:{store.port}; stop with Ctrl-C when the group is done")
+    while True:
+        time.sleep(1)
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--name", required=True, help="This member's name in the plan.")
+@click.option("--plan", "plan_path", required=True, type=click.Path(dir_okay=False, path_type=Path), help="plan.toml")
+@click.option("--cluster", required=True, type=click.Path(dir_okay=False, path_type=Path), help="cluster.toml")
+@click.option("--meet", "meeting", required=True, metavar="HOST:PORT", help="Where `assay group meet` runs.")
+@click.option("--folder", required=True, type=click.Path(file_okay=False, path_type=Path), help="Own work folder.")
+@click.option("--interface", default="lo", show_default=True, help="Network interface to the other members.")
+@click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True)
+@click.option(
+    "--keystore", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Key that signs messages."
+)
+@click.option("--password-file", help="Password of the keystore [ASSAY_PASSWORD, or a prompt].")
+@click.option("--signer", "signers", multiple=True, metavar="NAME=ADDRESS", help="Who signs for a member; repeat.")
+@click.option("--task", "task_id", default=0, help="Number of the task, in what is signed.")
+@click.option("--grace", "grace_seconds", default=30.0, show_default=True, help="Seconds to wait for lost members.")
+@click.option("--patience", "timeout_seconds", default=120.0, show_default=True, help="Seconds until one is lost.")
+@click.option("--deadline", "deadline_seconds", default=86400.0, show_default=True, help="Give up after; seconds.")
+@click.option("--slow-factor", default=0.0, show_default=True, help="Replace members so many times slower; 0: never.")
+@click.option("--audit-rate", default=0.1, show_default=True, help="Fraction of segments audited, if signed.")
+@click.option("--keepers", type=click.IntRange(1), default=2, show_default=True, help="Members that keep the proof.")
+@json_option
+def member(
+    bundle: Path,
+    name: str,
+    plan_path: Path,
+    cluster: Path,
+    meeting: str,
+    folder: Path,
+    interface: str,
+    threads: int,
+    keystore: Path | None,
+    password_file: str | None,
+    signers: tuple[str, ...],
+    task_id: int,
+    grace_seconds: float,
+    timeout_seconds: float,
+    deadline_seconds: float,
+    slow_factor: float,
+    audit_rate: float,
+    keepers: int,
+    as_json: bool,
+) -> None:
+    """Train the task of BUNDLE as one member of a group; ends with the proof that one machine would have."""
+    from assay.accounts import open_keystore, read_password
+    from assay.group.errors import ClusterError
+    from assay.group.execution.run import Seat, run_group_training
+    from assay.group.plan import read_plan
+    from assay.tasks.bundle import load_bundle
+
+    host, port = _address(meeting)
+    addresses = {}
+    for signer in signers:
+        label, equals, address = signer.partition("=")
+        if not equals:
+            raise ClusterError(f"{signer!r} is not NAME=ADDRESS")
+        addresses[label] = address
+    private_key = ""
+    if keystore is not None:
+        account = open_keystore(keystore, read_password(f"password of {keystore}: ", password_file))
+        private_key = "0x" + bytes(account.key).hex()
+    seat = Seat(
+        name, cluster, host, port, private_key, addresses, task_id, interface, threads, grace_seconds, timeout_seconds,
+        deadline_seconds, slow_factor, keepers, audit_rate,
+    )  # fmt: skip
+    done = run_group_training(load_bundle(bundle).task, read_plan(plan_path), seat, folder)
+    result = {
+        "name": name,
+        "leader": done.leader,
+        "proof": str(done.proof.folder) if done.proof else None,
+        "final_root": done.roots[-1].hex(),
+        "checkpoints": len(done.roots),
+        "members": done.members,
+        "generations": done.generations,
+        "failures": list(done.failures),
+    }
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    click.echo(
+        f"trained with {', '.join(done.members)} in {done.generations} generations; final root {done.roots[-1].hex()}"
+    )
+    for failure in done.failures:
+        click.echo(f"  survived: {failure}")
+    if done.proof is not None:
+        click.echo(f"the proof lies in {done.proof.folder}" + ("; this member registers it" if done.leader else ""))
+
+
+def _address(text: str) -> tuple[str, int]:
+    from assay.group.errors import ClusterError
+
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit():
+        raise ClusterError(f"{text!r} is not host:port")
+    return host, int(port)

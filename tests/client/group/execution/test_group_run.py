@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from eth_account import Account
+from torch._C._distributed_c10d import TCPStore
+
+from assay.commitments.execution import state_root
+from assay.group.cluster_file import read_cluster_file
+from assay.group.execution.task_files import write_task
+from assay.group.plan import make_plan, write_plan
+from assay.training.checkpoint import CheckpointFolder
+from assay.training.replay import Replayer
+from assay.training.task import TrainingTask
+from assay.training.train import train
+
+from .tasks import task_of
+
+PATIENT = {"grace_seconds": 10.0, "timeout_seconds": 20.0, "deadline_seconds": 240.0}
+
+
+class Group:
+    """Members as processes that meet at a store of this one."""
+
+    def __init__(self, folder: Path, task: TrainingTask, working: int, names: Sequence[str]) -> None:
+        self.folder, self.task = folder, task
+        self.store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        program = {"stages": working, "replicas": 1, "activation_bytes": 1e6, "parameter_bytes": 1e6, "layers": 4}
+        lines = ["[program]", *(f"{key} = {value}" for key, value in program.items())]
+        lines += ["[[link]]", 'between = ["here", "here"]', "delay_ms = 1", "bandwidth_mbps = 1000"]
+        for name in names:
+            lines += ["[[device]]", f'name = "{name}"', 'region = "here"']
+        (folder / "cluster.toml").write_text("\n".join(lines))
+        description = read_cluster_file(folder / "cluster.toml")
+        self.plan = make_plan(description.cluster, description.costs(working, 1))
+        write_plan(self.plan, folder / "plan.toml")
+        write_task(task, folder / "task")
+        self.processes: dict[str, subprocess.Popen[str]] = {}
+
+    def start(self, name: str, **settings: Any) -> None:
+        script = Path(__file__).with_name("seat.py")
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+        self.processes[name] = subprocess.Popen(
+            [sys.executable, str(script), str(self.folder), name, str(self.store.port), json.dumps(PATIENT | settings)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True,
+        )  # fmt: skip
+
+    def wait_for_step(self, name: str, step: int) -> None:
+        ends = time.monotonic() + 200
+        while not (self.store.check([f"progress/{name}"]) and int(self.store.get(f"progress/{name}")) >= step):
+            assert time.monotonic() < ends, f"{name} did not reach step {step}"
+            time.sleep(0.02)
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        os.killpg(self.processes[name].pid, number)
+
+    def outcome(self, name: str) -> dict[str, Any]:
+        output, problems = self.processes[name].communicate(timeout=300)
+        assert self.processes[name].returncode == 0, problems
+        return dict(json.loads(output))
+
+
+@contextmanager
+def group(folder: Path, task: TrainingTask, working: int, names: Sequence[str]) -> Iterator[Group]:
+    formed = Group(folder, task, working, names)
+    try:
+        yield formed
+    finally:
+        for process in formed.processes.values():
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.mark.slow
+def test_a_group_that_loses_two_members_ends_with_one_machines_proof(tmp_path: Path) -> None:
+    task = task_of("mlp", 3000, 200)
+    with group(tmp_path, task, 2, ("ann", "ben", "cho", "dee")) as formed:
+        first, second = formed.plan.members
+        for name in ("ann", "ben", "cho", "dee"):
+            formed.start(name)
+        formed.wait_for_step(first, 300)
+        formed.signal(first, signal.SIGKILL)
+        (replacement,) = {"ann", "ben", "cho", "dee"} - {first, second} - _idle(formed, 1)
+        formed.wait_for_step(replacement, 1000)
+        formed.signal(replacement, signal.SIGSTOP)
+        last = {"ann", "ben", "cho", "dee"} - {first, replacement}
+        outcomes = {name: formed.outcome(name) for name in last}
+    alone = train(task, tmp_path / "alone")
+    for outcome in outcomes.values():
+        assert outcome["generations"] == 3
+        assert sorted(outcome["members"]) == sorted(last)
+        assert outcome["first_step"] >= 800
+        assert [bytes.fromhex(root) for root in outcome["roots"]] == list(alone.roots)
+    _assert_replayable(task, Path(outcomes[second]["proof"]), alone.roots)
+
+
+def _idle(formed: Group, generation: int) -> set[str]:
+    """The members that the plan of a later generation leaves out."""
+    ends = time.monotonic() + 120
+    while not formed.store.check([f"plan/{generation}"]):
+        assert time.monotonic() < ends, "no new plan was made"
+        time.sleep(0.05)
+    text = formed.store.get(f"plan/{generation}").decode()
+    working = next(line for line in text.splitlines() if line.startswith("members"))
+    return {name for name in ("ann", "ben", "cho", "dee") if f'"{name}"' not in working}
+
+
+def _assert_replayable(task: TrainingTask, folder: Path, roots: Sequence[bytes]) -> None:
+    """A verifier that knows nothing of the group reads its checkpoints and replays a segment."""
+    checkpoints = CheckpointFolder(folder, task.program.state)
+    for index, root in enumerate(roots):
+        assert state_root(checkpoints.read(index, root)) == root
+    replay = Replayer(task).replay(7, checkpoints.read(7, roots[7]), draw_seed=5)
+    assert replay.passes(roots[8])
+
+
+@pytest.mark.slow
+def test_a_member_that_sends_garbage_is_named_and_the_proof_is_still_one_machines(tmp_path: Path) -> None:
+    task = task_of("mlp", 40, 10)
+    names = ("ann", "ben", "cho")
+    keys = {name: Account.from_key(sha256(name.encode()).digest()) for name in names}
+    addresses = {name: account.address for name, account in keys.items()}
+    with group(tmp_path, task, 2, names) as formed:
+        cheat = formed.plan.members[1]
+        fault = {"member": cheat, "step": 15, "generation": 0, "kind": "garbage"}
+        for name in names:
+            key = keys[name].key.to_0x_hex()
+            formed.start(name, private_key=key, addresses=addresses, task_id=9, audit_rate=1.0, fault=fault)
+        outcomes = {name: formed.outcome(name) for name in names}
+    assert outcomes[cheat]["code"] == "member-failed"
+    assert "sent garbage" in outcomes[cheat]["error"]
+    alone = train(task, tmp_path / "alone")
+    for name in set(names) - {cheat}:
+        assert outcomes[name]["generations"] == 2
+        assert f"{cheat!r} in segment 1 sent" in outcomes[name]["failures"][0]
+        assert outcomes[name]["first_step"] == 10  # the segment with garbage was never kept
+        assert [bytes.fromhex(root) for root in outcomes[name]["roots"]] == list(alone.roots)
