@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from inspect import signature
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,7 +18,11 @@ from assay.settings import Settings
 if TYPE_CHECKING:
     from assay.roles.context import Player
 
-ROLES = ("solver", "verifier", "whistleblower")
+MAKERS: Mapping[str, Callable[..., Player]] = {
+    "solver": make_solver,
+    "verifier": make_verifier,
+    "whistleblower": make_whistleblower,
+}
 
 
 @click.group()
@@ -27,7 +32,12 @@ def node() -> None:
 
 @node.command()
 @click.option(
-    "--role", "roles", type=click.Choice(ROLES), multiple=True, required=True, help="A role to play; may be repeated."
+    "--role",
+    "roles",
+    type=click.Choice(list(MAKERS)),
+    multiple=True,
+    required=True,
+    help="A role to play; may be repeated.",
 )
 @solver_options
 @verifier_options
@@ -35,28 +45,15 @@ def node() -> None:
 @metrics_option
 @settings_options
 @run_json_option
-def run(
-    roles: tuple[str, ...],
-    price: int,
-    work_limit: int,
-    speed: float,
-    stake_limit: int,
-    seats: int,
-    limit: int,
-    stake: int,
-    cost: int,
-    audits: int,
-    metrics_port: int | None,
-    settings: Settings,
-    as_json: bool,
-) -> None:
+def run(roles: tuple[str, ...], metrics_port: int | None, settings: Settings, as_json: bool, **options: Any) -> None:
     """Play roles with one account in one process, until Ctrl-C.
 
     The options are those of `assay solver run`, `assay verifier run` and `assay whistleblower run`.
     """
-    makers: dict[str, Callable[[], Player]] = {
-        "solver": lambda: make_solver(settings, price, work_limit, speed, stake_limit),
-        "verifier": lambda: make_verifier(seats, limit),
-        "whistleblower": lambda: make_whistleblower(stake, cost, audits),
-    }
-    run_players(settings, [makers[name]() for name in ROLES if name in roles], metrics_port, as_json)
+    given = {"settings": settings, **options}
+    run_players(settings, [_made(MAKERS[name], given) for name in MAKERS if name in roles], metrics_port, as_json)
+
+
+def _made(maker: Callable[..., Player], given: Mapping[str, Any]) -> Player:
+    """A player from those of the options that are its role's."""
+    return maker(**{name: given[name] for name in signature(maker).parameters})

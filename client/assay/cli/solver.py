@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 def solver_options(command: Command) -> Command:
     """What a solver accepts; `make_solver` takes them."""
     for option in (
+        click.option("--checks", type=click.IntRange(0, 100), default=1, show_default=True,
+                     help="Segments of an own tolerant proof replayed before it is registered; where they fail, the "
+                          "solver steps down for the forfeit."),
         click.option("--stake-limit", type=COINS, default="10", show_default=True,
                      help="Most stake put in for one task, in coins."),
         click.option("--speed", type=click.FloatRange(min=1), default=1e9, show_default=True,
@@ -29,11 +32,12 @@ def solver_options(command: Command) -> Command:
     return command
 
 
-def make_solver(settings: Settings, price: int, work_limit: int, speed: float, stake_limit: int) -> Solver:
+def make_solver(settings: Settings, price: int, work_limit: int, speed: float, stake_limit: int, checks: int) -> Solver:
     """The player of these options."""
     from assay.roles.solver import Solver, SolverOptions
 
-    return Solver(SolverOptions(price, work_limit, settings.whole("compute.memory_mib") << 20, speed, stake_limit))
+    memory = settings.whole("compute.memory_mib") << 20
+    return Solver(SolverOptions(price, work_limit, memory, speed, stake_limit, checks))
 
 
 @click.group()

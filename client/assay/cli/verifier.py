@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 def verifier_options(command: Command) -> Command:
     """What a verifier offers; `make_verifier` takes them."""
     for option in (
+        click.option("--volunteer/--no-volunteer", default=True, show_default=True,
+                     help="Serve shares for which nobody could be drawn."),
         click.option("--limit", type=click.IntRange(1, 79), default=50, show_default=True,
                      help="Verify shares of up to 2^LIMIT units of work."),
         click.option("--seats", type=click.IntRange(1, 1000), default=1, show_default=True,
@@ -26,11 +28,11 @@ def verifier_options(command: Command) -> Command:
     return command
 
 
-def make_verifier(seats: int, limit: int) -> Verifier:
+def make_verifier(seats: int, limit: int, volunteer: bool) -> Verifier:
     """The player of these options."""
     from assay.roles.verifier import Verifier, VerifierOptions
 
-    return Verifier(VerifierOptions(seats=seats, limit=limit))
+    return Verifier(VerifierOptions(seats=seats, limit=limit, volunteer=volunteer))
 
 
 @click.group()

@@ -127,7 +127,7 @@ class Play:
     def task(self, task_id: int) -> TaskRecord:
         return self.stage.reader.view.tasks[task_id]
 
-    def until_over(self, task_id: int, limit: float = 150.0) -> TaskRecord:
+    def until_over(self, task_id: int, limit: float = 300.0) -> TaskRecord:
         """Play until a task has ended and nobody has anything left to do."""
         self.stage.play_until("the task's end", lambda: self.task(task_id).state.is_over, limit)
         self.stage.settle_down()
@@ -203,7 +203,7 @@ class Play:
         self.start("lying verifier")
         liar = self.address("lying verifier")
         self.stage.play_until("the liar on the roll", lambda: self.stage.market.stakes.seats(liar) > 0)
-        task = self.until_over(self.submit(verifiers=2).id, limit=240)
+        task = self.until_over(self.submit(verifiers=2).id, limit=400)
         found = self.round_of(task, "lying verifier")
         act.check("the liar was drawn", found is not None)
         cases = [] if found is None else self.cases_against(found.id)
@@ -253,7 +253,7 @@ class Play:
         self.gather()
         self.start("false accuser")
         accuser = self.address("false accuser")
-        task = self.until_over(self.submit().id, limit=240)
+        task = self.until_over(self.submit().id, limit=400)
         cases = [case for case in self.stage.reader.view.cases.values() if case.challenger == accuser]
         act.check("the proof was accused", bool(cases))
         act.check("the accuser lost", bool(cases) and all(case.challenger_won is False for case in cases))

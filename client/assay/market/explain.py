@@ -145,19 +145,25 @@ def _round(view: MarketView, record: RoundRecord) -> str:
             return f"{who}: committed; whistleblowers can join until block {record.lottery_block}."
         return f"{who}: committed; it has to show its claim until block {record.show_until_block}."
     if record.state is RoundState.SHOWN:
-        result = "passes" if record.shown is not None and record.shown.passes else "fails"
-        return f"{who}: shows a claim by which the proof {result}; {len(record.answers)} joined; {left} to disclose."
+        verdict = _verdict(record, record.shown is not None and record.shown.passes)
+        return f"{who}: shows a claim by which {verdict}; {len(record.answers)} joined; {left} to disclose."
     if record.state is RoundState.DISCLOSED:
         line = view.lines[record.id]
-        result = "passes" if line.passes else "FAILS"
         state = (
             "stands"
             if view.is_standing(record.id)
             else f"can be disputed for {duration(max(0, line.until - view.time))}"
         )
         fallen = f" ({record.verifier}'s own claim fell to {line.claimant})" if line.has_fallen else ""
-        return f"{who}: by the claim the proof {result}; it {state}{fallen}."
+        return f"{who}: by the claim {_verdict(record, line.passes)}; it {state}{fallen}."
     return f"{who}: void ({record.fault.name.lower().replace('_', ' ') if record.fault is not None else 'ended'})."
+
+
+def _verdict(record: RoundRecord, passes: bool) -> str:
+    """What a claim of a round says."""
+    if record.is_profile:
+        return "honest and dishonest training lie " + ("apart" if passes else "TOO CLOSE to be told apart")
+    return f"the proof {'passes' if passes else 'FAILS'}"
 
 
 def _over(view: MarketView, task: TaskRecord) -> Iterator[str]:
@@ -190,14 +196,13 @@ def _over(view: MarketView, task: TaskRecord) -> Iterator[str]:
         line = view.lines.get(record.id)
         if line is None:
             continue
-        found = "passes" if line.passes else "fails"
         if line.has_fallen:
             yield (
-                f"{name}: {record.verifier}'s claim fell in court to {line.claimant}; by what stands, the proof "
-                f"{found}."
+                f"{name}: {record.verifier}'s claim fell in court to {line.claimant}; by what stands, "
+                f"{_verdict(record, line.passes)}."
             )
         else:
-            yield f"{name}: by {record.verifier}'s claim, which stood, the proof {found}."
+            yield f"{name}: by {record.verifier}'s claim, which stood, {_verdict(record, line.passes)}."
     pending = [
         share_name(number) for number, share in sorted(task.shares.items()) if share.state is not ShareState.RELEASED
     ]

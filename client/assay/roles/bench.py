@@ -37,6 +37,7 @@ from assay.tasks.proof import ProofManifest, fetch_checkpoint, fetch_proof_manif
 from assay.tasks.publish import fetch_bundle
 from assay.training.canonical import CanonicalRun
 from assay.training.checkpoint import CheckpointFolder
+from assay.training.errors import TaskError
 from assay.training.profile import profile
 from assay.training.replay import Replayer
 from assay.training.train import CanonicalRunner, Proof, Runner, train
@@ -67,11 +68,13 @@ class Workbench:
     `device` is that of native training: auto, cpu or cuda; everything canonical runs on the processor.
     """
 
+    device = "auto"
+
     replay_speed = 0.0
     """Units of work a second of the last segment replayed."""
 
-    def __init__(self, folder: Path, stores: Sequence[Store], state: StateFolder, device: str = "auto") -> None:
-        self.folder, self.stores, self.state, self.device = folder, stores, state, device
+    def __init__(self, folder: Path, stores: Sequence[Store], state: StateFolder) -> None:
+        self.folder, self.stores, self.state = folder, stores, state
         self._bundles: dict[int, Bundle] = {}
         self._manifests: dict[tuple[int, bytes], ProofManifest] = {}
         self._thresholds: dict[int, Array | None] = {}
@@ -181,6 +184,8 @@ class Workbench:
         device = self.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        elif device == "cuda" and not torch.cuda.is_available():
+            raise TaskError("compute.device is cuda, and PyTorch finds no CUDA device: set it to auto, or see `doctor`")
         run = bundle.task
         return NativeRun(bundle.graph, run.data, run.seed, device, run.precision)
 

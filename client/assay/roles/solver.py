@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from assay.commitments import tree
+from assay.market.explain import solver_stake, step_work
 from assay.market.records import TaskRecord
-from assay.market.types import MILLION, RoundState, TaskState
-from assay.program.encoding import decode_header
+from assay.market.types import RoundState, TaskState
 from assay.roles.context import Action, Context, Send, Work
 from assay.roles.demands import serve
 from assay.roles.disputes import court_moves, dispute
@@ -31,17 +31,7 @@ class SolverOptions:
 
 def training_work(task: TaskRecord) -> int:
     """Units of work of the whole training."""
-    return decode_header(task.posting.header).sections[0].work * task.posting.steps
-
-
-def stake_needed(context: Context, task: TaskRecord) -> int:
-    """What taking a task locks (contracts/Market.sol, stakeOf)."""
-    parameters, posting = context.market.parameters, task.posting
-    return (
-        parameters.solver_stake_floor
-        + posting.highest_reward * parameters.solver_stake_rate // MILLION
-        + posting.verifiers * posting.verifier_fee
-    )
+    return step_work(task) * task.posting.steps
 
 
 def checkpoint_proofs(roots: Sequence[bytes]) -> tuple[list[bytes], list[bytes]]:
@@ -74,7 +64,7 @@ class Solver:
             return f"the price is {price}, {wanted} is wanted"
         if work / options.speed > posting.train_seconds:
             return f"training takes {work / options.speed:.0f} s at this speed, the task allows {posting.train_seconds}"
-        stake = stake_needed(context, task)
+        stake = solver_stake(task, context.market.parameters)
         if stake > options.stake_limit:
             return f"the stake is {stake}, the limit {options.stake_limit}"
         return None
@@ -108,7 +98,7 @@ class Solver:
             if fits is None:
                 yield Work(key, lambda task=task: self.inspect(context, task))  # type: ignore[misc]
             elif fits == "fits":
-                missing = stake_needed(context, task) - context.purse.free
+                missing = solver_stake(task, context.market.parameters) - context.purse.free
                 if missing > 0:
                     yield deposit(context, missing)
                 else:

@@ -42,4 +42,5 @@ def open_node(
         metrics.serve(metrics_port)
     with open_sender(settings, market) as sender:
         bench = make_bench(sender.state.folder / "work", stores, sender.state)
+        bench.device = settings.text("compute.device")
         yield Node(market, sender, sender.state, bench, players, metrics, settings.number("chain.poll_seconds"))
