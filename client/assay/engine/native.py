@@ -506,6 +506,11 @@ def _rate(compiler: _Compiler, node: Node) -> Callable[[Environment], Any]:
     return lambda environment: learning_rate(schedule, run._step)
 
 
+def _step_number(compiler: _Compiler, node: Node) -> Callable[[Environment], Any]:
+    run = compiler.run
+    return lambda environment: torch.tensor(run._step, dtype=torch.int64, device=run.device)
+
+
 def _clip(compiler: _Compiler, node: Node) -> Callable[[Environment], Any]:
     norm, read = node.arguments[0], compiler._reader(node.arguments[1])
     if not isinstance(norm, float):
@@ -636,6 +641,7 @@ _SPECIAL: dict[str, Callable[[_Compiler, Node], Callable[[Environment], Any]]] =
     "assay.permute": _permute,
     "assay.gather": _gather,
     "assay.bernoulli": _bernoulli,
+    "assay.step_number": _step_number,
     "assay.learning_rate": _rate,
     "assay.clip": _clip,
     "assay.sgd": _sgd,

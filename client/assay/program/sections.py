@@ -52,6 +52,12 @@ GELU and AdamW: honest binary32 runs lay 13 times beyond four times the deviatio
 5e5 times."""
 
 
+TRUNCATION_NOISE = 2.0**-6
+"""Noise, in whole units, on a number that is truncated (converted to an integer and back, as quantisation does). There
+rounding errors become jumps, of a whole code at a compressed boundary, and so rare that a profile of honest noise would
+miss those of the next segment: one conversion in 128 made to jump shows what jumps do."""
+
+
 class Precision(Enum):
     """Precision a native run declares."""
 
@@ -222,19 +228,21 @@ def noisy_section(step: Section, precision: Precision) -> Section:
 
     u is uniform, with a stream of its own for each operand of each fold. e is the half-unit of the precision for
     products and of binary32 for sums, and at least 2^-24 sqrt(K) in a fold of K terms: kernels add those in other
-    orders, which moves a sum by about that.
+    orders, which moves a sum by about that. A tensor that is truncated is x + TRUNCATION_NOISE * (2 u - 1).
     """
     operators: list[Operator] = []
     origins: list[str] = []
     numbers: list[int] = []
     stream = NOISE_STREAM
+    truncations = _truncations(step)
 
     def add(operator: Operator, origin: str) -> int:
         operators.append(operator)
         origins.append(origin)
         return len(operators) - 1
 
-    for old, origin in zip(step.operators, step.origins or ("",) * len(step.operators), strict=True):
+    origins_of = step.origins or ("",) * len(step.operators)
+    for number, (old, origin) in enumerate(zip(step.operators, origins_of, strict=True)):
         operands = [
             replace(operand, index=numbers[operand.index]) if operand.source == Source.OPERATOR else operand
             for operand in old.operands
@@ -247,6 +255,10 @@ def noisy_section(step: Section, precision: Precision) -> Section:
                     noisy = _noised(operand, amplitude, stream, add, origin)
                     operands[place] = replace(operand, source=Source.OPERATOR, index=noisy)
                     stream += 1
+        elif number in truncations and operands[0].source in _NOISED:
+            noisy = _noised(operands[0], TRUNCATION_NOISE, stream, add, origin, absolute=True)
+            operands[0] = replace(operands[0], source=Source.OPERATOR, index=noisy)
+            stream += 1
         numbers.append(add(replace(old, operands=tuple(operands)), origin))
     table = tuple(StateEntry(None if e.operator is None else numbers[e.operator]) for e in step.next_state)
     return Section(Role.NOISY_STEP, tuple(operators), table, tuple(origins))
@@ -255,8 +267,24 @@ def noisy_section(step: Section, precision: Precision) -> Section:
 _NOISED = frozenset({Source.STATE, Source.OPERATOR, Source.DATA, Source.CONSTANT})
 
 
-def _noised(operand: Operand, amplitude: float, stream: int, add: Callable[[Operator, str], int], origin: str) -> int:
-    """Number of the operator that gives an operand's whole source tensor with noise."""
+def _truncations(step: Section) -> set[int]:
+    """Operators that convert floats to integers which are only converted back."""
+    found = {n for n, operator in enumerate(step.operators) if operator.body == Body.TO_INT}
+    for operator in step.operators:
+        if operator.body != Body.TO_FLOAT:
+            found -= {o.index for o in operator.operands if o.source == Source.OPERATOR}
+    return found - {entry.operator for entry in step.next_state}
+
+
+def _noised(
+    operand: Operand,
+    amplitude: float,
+    stream: int,
+    add: Callable[[Operator, str], int],
+    origin: str,
+    absolute: bool = False,
+) -> int:
+    """Number of the operator that gives an operand's whole source tensor with noise, relative or absolute."""
     extents = (operand.count,) if operand.count > 1 else ()
     along = (1,) if extents else ()
     uniform = add(Operator(Body.UNIFORM, FLOAT, extents, (), p0=stream), origin)
@@ -266,4 +294,6 @@ def _noised(operand: Operand, amplitude: float, stream: int, add: Callable[[Oper
     noise = add(Operator(Body.FMA, FLOAT, extents, (drawn, scale, shift)), origin)
     clean = Operand(operand.source, operand.index, operand.count, along)
     factor = Operand(Source.OPERATOR, noise, operand.count, along)
+    if absolute:
+        return add(Operator(Body.ADD, FLOAT, extents, (clean, factor)), origin)
     return add(Operator(Body.FMA, FLOAT, extents, (clean, factor, clean)), origin)

@@ -5,6 +5,7 @@ The module's forward pass, the loss and their backward pass are run once on the 
 
     assay.permute(samples; batch)               which samples the step takes: int64[batch]
     assay.gather(data, indices)                 those samples
+    assay.step_number()                         the global step number, where the model reads it: int64
     assay.bernoulli(stream, probability)        1 with that probability, else 0 (dropout), through Philox
     assay.learning_rate(kind, ...)              a scalar, from the step number
     assay.clip(norm, gradients)                 gradients scaled to a global norm
@@ -44,6 +45,7 @@ from assay.program.graph import (
 )
 from assay.program.operator import Array, ElementType, TensorDescriptor
 from assay.program.optimizer import SGD, AdamW, Optimizer, WarmupCosine, schedule_of
+from assay.program.step_inputs import SAMPLE_NUMBERS, STEP_NUMBER, step_input_of
 
 Loss = Callable[[Any, Tensor], Tensor]
 
@@ -270,6 +272,7 @@ class _Builder:
         self.nodes: list[Node] = []
         self.known: dict[torch.fx.Node, Argument] = {}
         self.streams = itertools.count()
+        self.step_number: Value | None = None
         self.last_line = ""
 
     def build(self, optimizer: Optimizer) -> tuple[Graph, tuple[Array, ...]]:
@@ -335,6 +338,8 @@ class _Builder:
             while origin.op == "call_function" and _call_name(origin) in ("aten.clone.default", "aten.detach.default"):
                 origin = origin.args[0]  # type: ignore[assignment]
             if origin is not placeholders[first + offset]:
+                if step_input_of(name) is not None:
+                    raise UnsupportedError(f"the model writes to {name}, which the step sets; only read it")
                 changed[name] = (first + len(changed), node)
         return changed
 
@@ -342,18 +347,36 @@ class _Builder:
         self, placeholders: list[torch.fx.Node], changed: dict[str, tuple[int, torch.fx.Node]]
     ) -> None:
         nodes = iter(placeholders)
+        batch = self.example_batch[0].shape[0]
+        (indices,) = self._add("assay.permute", (self.samples,), [TensorMeta("int64", (batch,))])
         for name, parameter in self.parameters.items():
             self.known[next(nodes)] = self._add_state(name, _to_numpy(parameter, name))
         for name, buffer in self.buffers.items():
             if name in changed:
                 self.known[next(nodes)] = self._add_state(name, _to_numpy(buffer, name))
+            elif (step_input := step_input_of(name)) is not None:
+                self.known[next(nodes)] = self._step_input(step_input, name, buffer, indices)
             else:
                 self.known[next(nodes)] = self._constant(buffer, name)
-        batch = self.example_batch[0].shape[0]
-        (indices,) = self._add("assay.permute", (self.samples,), [TensorMeta("int64", (batch,))])
         for number, (node, tensor) in enumerate(zip(nodes, self.example_batch, strict=True)):
             meta = TensorMeta(_TYPE_NAMES[tensor.dtype], tuple(tensor.shape))
             (self.known[node],) = self._add("assay.gather", (DataInput(number), indices), [meta])
+
+    def _step_input(self, kind: str, name: str, buffer: Tensor, indices: Value) -> Value:
+        """The value of a buffer that stands for the step's number or its samples."""
+        shapes = {STEP_NUMBER: (), SAMPLE_NUMBERS: (self.example_batch[0].shape[0],)}
+        if buffer.dtype != torch.int64 or tuple(buffer.shape) != shapes[kind]:
+            raise UnsupportedError(
+                f"{name} is {buffer.dtype} of shape {tuple(buffer.shape)}: the step gives torch.int64 of shape "
+                f"{shapes[kind]}; register it with assay.program.step_inputs.register_step_inputs(module, batch)"
+            )
+        return indices if kind == SAMPLE_NUMBERS else self._step_number()
+
+    def _step_number(self) -> Value:
+        """The global step number; one node, however often it is read."""
+        if self.step_number is None:
+            (self.step_number,) = self._add("assay.step_number", (), [TensorMeta("int64", ())])
+        return self.step_number
 
     def _constant(self, tensor: Tensor, name: str) -> ConstantInput:
         _element_type(tensor, name)

@@ -10,6 +10,9 @@ import numpy as np
 import torch
 
 from assay.commitments.execution import data_root, state_root
+from assay.group.compression.choice import parse_compression
+from assay.group.compression.crossing import compress_boundaries
+from assay.group.errors import CompressionError
 from assay.program.encoding import program_root
 from assay.program.file import dump_program
 from assay.program.graph import dump_graph, graph_hash
@@ -22,7 +25,7 @@ from assay.tasks.errors import TaskFileError
 from assay.tasks.manifest import FILE_NAMES, MANIFEST_NAME, FileEntry, Manifest, dump_manifest
 from assay.tasks.samples import read_samples
 from assay.tasks.sources import load_function, make_model
-from assay.tasks.task_file import FunctionSource, TaskFile
+from assay.tasks.task_file import FunctionSource, GroupTerms, TaskFile
 from assay.training.checkpoint import read_tensors, write_tensors
 from assay.training.task import TrainingTask
 
@@ -42,11 +45,12 @@ def build_bundle(file: TaskFile, folder: Path, data_limit: int = DATA_LIMIT, rep
     samples = read_samples(file.data, data_limit)
     say("making the model")
     model = make_model(file.model, file.seed)
+    batch = _example_batch(samples, file.batch_size)
+    if file.group is not None:
+        say(_compress(model, file.group, batch, len(samples[0]), file.steps))
     loss: Any = load_function(file.loss) if isinstance(file.loss, FunctionSource) else file.loss
     say("tracing one step")
-    traced = trace(
-        model, loss, file.optimizer, _example_batch(samples, file.batch_size), len(samples[0]), file.data.tensors
-    )
+    traced = trace(model, loss, file.optimizer, batch, len(samples[0]), file.data.tensors)
     say("lowering it to operators")
     program = lower(traced.graph, file.mode, file.precision)
     state = traced.initial_state
@@ -81,6 +85,16 @@ def build_bundle(file: TaskFile, folder: Path, data_limit: int = DATA_LIMIT, rep
     )
     (folder / MANIFEST_NAME).write_bytes(dump_manifest(manifest))
     return Bundle(folder, manifest, traced.graph, task)
+
+
+def _compress(
+    model: torch.nn.Module, group: GroupTerms, batch: Sequence[torch.Tensor], samples: int, steps: int
+) -> str:
+    try:
+        choice = parse_compression(group.compression)
+        return compress_boundaries(model, group.boundaries, choice, batch[:-1], samples, steps)
+    except CompressionError as error:
+        raise TaskFileError(f"[group]: {error}") from error
 
 
 def _entry(path: Path) -> FileEntry:

@@ -138,6 +138,11 @@ class Fields:
         """A table within this one; empty if it may be absent and is."""
         return Fields(self._take(key, REQUIRED if required else {}), self.place(key), self.error)
 
+    @property
+    def empty(self) -> bool:
+        """Whether no key is left: a table that may be absent and is."""
+        return not self._values
+
     def rest(self) -> dict[str, Any]:
         """All keys nobody has taken."""
         values, self._values = self._values, {}

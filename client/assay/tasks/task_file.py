@@ -33,6 +33,10 @@ name = "warmup_cosine"
 warmup = 20
 # total = steps, final = 0
 
+[group]                               # optional: for training by a group over slow links
+boundaries = ["blocks.1"]             # submodules whose outputs cross from one member to the next
+compression = "aqsgd-4-8"             # or tile-4-8, direct-4-8: bits forward and backward, part of the program
+
 [market]
 lowest_reward = 0.5                   # in whole coins
 highest_reward = 2
@@ -97,6 +101,14 @@ class DataSource:
 
 
 @dataclass(frozen=True)
+class GroupTerms:
+    """What the program compresses, so that a group of solvers can send it over slow links."""
+
+    boundaries: tuple[str, ...]
+    compression: str
+
+
+@dataclass(frozen=True)
 class MarketTerms:
     """What a task pays, in wei, and how long it waits, in seconds. None: what the contracts make the least."""
 
@@ -129,6 +141,7 @@ class TaskFile:
     precision: Precision
     seed: int
     market: MarketTerms
+    group: GroupTerms | None = None
 
 
 def read_task_file(path: Path) -> TaskFile:
@@ -163,12 +176,13 @@ def read_task_file(path: Path) -> TaskFile:
     except UnsupportedError as error:
         raise TaskFileError(f"[optimizer] or [schedule]: {error}") from error
     market = _market(fields.table("market"), mode, -(-steps // interval))
+    group = _group(fields.table("group", required=False))
     fields.finish()
     if (market.base_task != 0) != (model.base_state is not None):
         raise TaskFileError("market.base_task and model.base_state belong together: give both or none")
     return TaskFile(
         path, title, model, data, _loss(loss, folder), optimizer, steps, batch_size, interval, mode, precision, seed,
-        market,
+        market, group,
     )  # fmt: skip
 
 
@@ -228,6 +242,17 @@ def _loss(text: str, folder: Path) -> str | FunctionSource:
             "file.py:function"
         )
     return _function(text, folder, "training.loss")
+
+
+def _group(fields: Fields) -> GroupTerms | None:
+    if fields.empty:
+        return None
+    boundaries = fields.texts("boundaries", 64)
+    compression = fields.text("compression", "aqsgd-4-8")
+    fields.finish()
+    if len(set(boundaries)) != len(boundaries):
+        raise TaskFileError(f"group.boundaries is {list(boundaries)}: name each submodule once")
+    return GroupTerms(boundaries, compression)
 
 
 def _optimizer(fields: Fields, schedule_fields: Fields, steps: int) -> Optimizer:

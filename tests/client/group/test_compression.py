@@ -26,15 +26,16 @@ from assay.group.compression.quantise import (
 from assay.group.errors import CompressionError
 from assay.group.pipeline.model import Workload, character_gpt, token_loss
 from assay.group.pipeline.text import character_data
+from assay.program.quantised import quantised, quantised_tiles
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def bfloat16_up(value: np.float32) -> np.float32:
-    bits = int(np.float32(value).view(np.uint32))
-    return np.uint32((bits + 0xFFFF) >> 16 << 16).view(np.float32)
+def short_scale(value: np.float32) -> np.float32:
+    """The bfloat16 nearest to value * (1 + 2^-8): never below the value."""
+    return torch.tensor(float(value) * (1 + 2.0**-8)).to(torch.bfloat16).to(torch.float32).numpy()[()]
 
 
 def reference_decode(message: np.ndarray, length: int, bits: int) -> np.ndarray:
@@ -63,7 +64,7 @@ def test_a_quantised_value_is_within_half_a_step(bits: int, length: int) -> None
     for row in range(3):
         for start in range(0, length, 128):
             group = values[row, start : start + 128]
-            step = bfloat16_up(np.float32(group.abs().max() * 2 / (2**bits - 1)))
+            step = short_scale(np.float32(group.abs().max() * 2 / (2**bits - 1)))
             assert (decoded[row, start : start + 128] - group).abs().max() <= step * 0.5001
 
 
@@ -100,13 +101,26 @@ def test_extreme_constants_survive(value: float) -> None:
     assert (decoded - value).abs().max() <= abs(value) * 0.2 + 1e-38 or abs(value) > 1e38
 
 
-def test_infinities_stay_visible_and_nan_does_not_spread() -> None:
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_what_is_not_finite_makes_its_group_not_a_number(value: float) -> None:
     values = normal(1, 256)
-    values[0, 5] = float("inf")
-    values[0, 200] = float("nan")
-    decoded = decode_rows(encode_rows(values, 8), 256, 8)
-    assert not torch.isfinite(decoded[0, :128]).any()
-    assert torch.isfinite(decoded[0, 128:]).all()
+    values[0, 5] = value
+    for decoded in (decode_rows(encode_rows(values, 8), 256, 8), decode_tiles(encode_tiles(values, 8), 256, 8)):
+        assert decoded[0, :128].isnan().all()
+        assert torch.isfinite(decoded[0, 128:]).all()
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_the_wire_computes_the_bits_of_the_program(bits: int) -> None:
+    values = normal(40, 300) * torch.exp(20 * normal(40, 1, seed=1))
+    values[:5] = torch.tensor([0.0, -0.0, 1e-38, 3e38, -5.0]).unsqueeze(1)
+    values[5, 7], values[6, 7] = float("inf"), float("nan")
+    for program, wire in (
+        (quantised(values, bits), decode_rows(encode_rows(values, bits), 300, bits)),
+        (quantised_tiles(values, bits), decode_tiles(encode_tiles(values, bits), 300, bits)),
+    ):
+        same = program.view(torch.int32) == wire.view(torch.int32)
+        assert (same | (program.isnan() & wire.isnan())).all()
 
 
 def test_a_message_of_another_size_is_refused() -> None:

@@ -83,6 +83,17 @@ def test_a_tolerant_task_carries_all_sections(tmp_path: Path) -> None:
     assert bundle.manifest.precision.name == "TF32"
 
 
+def test_declared_compression_is_part_of_the_program_and_its_memory_of_the_state(built: Bundle, tmp_path: Path) -> None:
+    group = '[group]\nboundaries = ["1"]\ncompression = "aqsgd-4-8"\n'
+    said: list[str] = []
+    file = read_task_file(write_task(tmp_path / "source", TASK + group))
+    bundle = build_bundle(file, tmp_path / "bundle", report=said.append)
+    memory = [(d.name, d.shape) for d in bundle.task.program.state if d.name.endswith("boundary_memory")]
+    assert memory == [("1.boundary_memory", (20, 5))]
+    assert any("compressed by aqsgd-4-8" in sentence for sentence in said)
+    assert load_bundle(bundle.folder).manifest.program_root != built.manifest.program_root
+
+
 def test_a_published_bundle_comes_back(built: Bundle, copied: Path, store: DirectoryStore, tmp_path: Path) -> None:
     bundle = load_bundle(copied)
     locations = publish_bundle(store, bundle)

@@ -16,7 +16,7 @@ from assay.program.sections import Precision
 from assay.tasks.errors import TaskFileError
 from assay.tasks.samples import read_samples
 from assay.tasks.sources import load_function, make_model
-from assay.tasks.task_file import DataSource, FunctionSource, ModelSource, read_task_file, wei_of
+from assay.tasks.task_file import DataSource, FunctionSource, GroupTerms, ModelSource, read_task_file, wei_of
 from assay.training.task import Mode
 
 from .example import TASK, write_task
@@ -45,6 +45,14 @@ def test_reads_schedule_precision_and_loss_function(tmp_path: Path) -> None:
     assert task.precision is Precision.BF16
     assert isinstance(task.loss, FunctionSource)
     assert task.market.profile_segments == 2
+
+
+def test_reads_what_a_group_compresses(tmp_path: Path) -> None:
+    assert read_task_file(write_task(tmp_path / "plain")).group is None
+    text = TASK + '[group]\nboundaries = ["0", "1"]\n'
+    assert read_task_file(write_task(tmp_path / "group", text)).group == GroupTerms(("0", "1"), "aqsgd-4-8")
+    with pytest.raises(TaskFileError, match="name each submodule once"):
+        read_task_file(write_task(tmp_path / "twice", text.replace('"1"', '"0"')))
 
 
 def test_amounts_are_exact() -> None:

@@ -1,13 +1,11 @@
 """Uniform quantisation to 2 to 8 bits, packed: what both ends of a link compute, bit for bit.
 
-Values are cut into groups of 128. A group's scale is max |x| * 2 / (2^b - 1), rounded up to bfloat16 (the upper half
-of a float32, so its range never overflows); a code k in [0, 2^b) stands for (k - (2^b - 1) / 2) * scale, computed as
-one float32 subtraction (exact) and one float32 product. The tile scheme gives each group its own minimum as well
-(bfloat16, rounded down): k stands for minimum + k * scale, a product and a sum, each rounded.
+The arithmetic is that of `assay.program.quantised`, where it is defined, so that what crosses a link between two
+members is what a compressed task's program computes and a verifier replays. Rows are cut into groups of 128; each has
+a scale, and in the tile scheme a minimum, of 8 significant bits (a bfloat16, the upper half of a float32).
 
 Codes are a little-endian bit stream, each group starting on a byte (128 codes of any width fill whole bytes); the last
-group is padded with zero codes to a multiple of 8. Not-a-number is sent as the middle code; an infinity makes the
-scale infinite and with it every value of the group, so a diverged run stays visibly diverged.
+group is padded with zero codes to a multiple of 8.
 """
 
 from __future__ import annotations
@@ -146,6 +144,13 @@ def _message(message: torch.Tensor, expected: int, bits: int) -> ByteArray:
     return np.ascontiguousarray(message.cpu().numpy())
 
 
+@njit(cache=True)
+def _short(value: np.float32) -> np.float32:
+    """Rounded to 8 significant bits; not-a-number beyond 2^100 or so."""
+    spread = value * np.float32(65537.0)
+    return spread - (spread - value)
+
+
 @njit(cache=True, nogil=True)
 def _encode(rows: Float32Array, bits: int, out: ByteArray, tiled: bool) -> None:
     # Written in passes over a group of 128 that vectorise: lanes of minima and maxima, codes, then packing.
@@ -153,8 +158,8 @@ def _encode(rows: Float32Array, bits: int, out: ByteArray, tiled: bool) -> None:
     groups = (length + 127) // 128
     top = np.float32((1 << bits) - 1)
     middle = top * np.float32(0.5)
-    half = np.float32(0.5)
-    zero = np.float32(0)
+    half, one, zero = np.float32(0.5), np.float32(1), np.float32(0)
+    away, smallest = np.float32(2.0**-8), np.float32(2.0**-100)
     word = np.empty(1, np.float32)
     word_bits = word.view(np.uint32)
     lows, highs = np.empty(16, np.float32), np.empty(16, np.float32)
@@ -170,49 +175,39 @@ def _encode(rows: Float32Array, bits: int, out: ByteArray, tiled: bool) -> None:
                 block[i] = rows[row, start + i]
             for i in range(size, 128):
                 block[i] = block[0]
-            lows[:] = np.float32(np.inf)
-            highs[:] = np.float32(-np.inf)
-            for part in range(0, 128, 16):
+            lows[:] = block[:16]
+            highs[:] = block[:16]
+            for part in range(16, 128, 16):
                 for lane in range(16):
+                    # Once not a number, always not a number: both comparisons fail.
                     value = block[part + lane]
-                    lows[lane] = value if value < lows[lane] else lows[lane]
-                    highs[lane] = value if value > highs[lane] else highs[lane]
+                    lows[lane] = lows[lane] if value >= lows[lane] or lows[lane] != lows[lane] else value
+                    highs[lane] = highs[lane] if value <= highs[lane] or highs[lane] != highs[lane] else value
             low, high = lows[0], highs[0]
             for lane in range(1, 16):
-                low = lows[lane] if lows[lane] < low else low
-                high = highs[lane] if highs[lane] > high else high
-            if low > high:  # nothing but not-a-number
-                low = high = zero
+                low = low if lows[lane] >= low or low != low else lows[lane]
+                high = high if highs[lane] <= high or high != high else highs[lane]
+            base = zero
             if tiled:
-                # bfloat16 towards minus infinity: the minimum must not exceed any value.
-                word[0] = low
+                if not abs(low) < smallest:
+                    base = _short(low - abs(low) * away)
+                word[0] = base
                 upper = np.int64(word_bits[0]) >> 16
-                if np.int64(word_bits[0]) & 0xFFFF and low < 0:
-                    upper += 1
                 out[row, 2 * groups + 2 * group] = upper & 255
                 out[row, 2 * groups + 2 * group + 1] = upper >> 8
-                word_bits[0] = np.uint32(upper << 16)
-                base = word[0]
-                word[0] = (high - base) / top
+                scale = (high - base) / top
             else:
-                base = zero
-                word[0] = max(-low, high) * np.float32(2) / top
-            # bfloat16 towards plus infinity; a scale is never negative.
-            upper = (np.int64(word_bits[0]) + 0xFFFF) >> 16
+                scale = (-low if -low > high or low != low else high) * np.float32(2) / top
+            scale = zero if scale < smallest else _short(scale * (one + away))
+            word[0] = scale
+            upper = np.int64(word_bits[0]) >> 16
             out[row, 2 * group] = upper & 255
             out[row, 2 * group + 1] = upper >> 8
-            word_bits[0] = np.uint32(upper << 16)
-            scale = word[0]
-            inverse = zero
-            if scale > 0:
-                inverse = np.float32(1) / scale
-            if inverse > np.float32(3e38):
-                inverse = np.float32(3e38)  # of a subnormal scale; infinity times zero would not be a number
+            inverse = zero if scale == zero else one / scale
             shift = half if tiled else middle + half
             for i in range(128):
                 level = (block[i] - base) * inverse + shift
-                level = level if level == level else middle + half
-                level = level if level > zero else zero
+                level = level if level > zero else zero  # not a number becomes 0
                 level = level if level < top else top
                 codes[i] = np.uint8(np.int32(level))
             padded = (size + 7) // 8 * 8

@@ -18,6 +18,11 @@ def step_number() -> View:
     return View(INT, (), Operand(Source.STEP, 0, 0, ()))
 
 
+@lowers("assay.step_number")
+def step_number_call(b: Builder) -> View:
+    return step_number()
+
+
 @lowers("assay.learning_rate")
 def learning_rate(b: Builder, kind: str, *values: float) -> View:
     if kind == "constant":
