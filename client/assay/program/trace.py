@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import itertools
 import linecache
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,19 +31,16 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from assay.program.errors import UnsupportedError
 from assay.program.graph import (
     Argument,
-    Constant,
-    ConstantInput,
     DataInput,
     Graph,
     Input,
-    Node,
     StateInput,
     TensorMeta,
-    TypeName,
     Value,
 )
 from assay.program.operator import Array, ElementType, TensorDescriptor
 from assay.program.optimizer import SGD, AdamW, Optimizer, WarmupCosine, schedule_of
+from assay.program.record import TORCH_FOLDER, TYPE_NAMES, Recorder, call_name, element_type, to_numpy
 from assay.program.step_inputs import SAMPLE_NUMBERS, STEP_NUMBER, step_input_of
 
 Loss = Callable[[Any, Tensor], Tensor]
@@ -54,14 +50,6 @@ LOSSES: dict[str, Loss] = {
     "mse": nn.functional.mse_loss,
     "bce_with_logits": nn.functional.binary_cross_entropy_with_logits,
 }
-
-_TYPE_NAMES = {torch.float32: "float32", torch.int64: "int64", torch.int32: "int32", torch.bool: "bool"}
-# Arguments that say where and how a tensor is stored, not what is in it.
-_STORAGE_KEYWORDS = frozenset({"device", "layout", "pin_memory", "memory_format", "non_blocking", "generator"})
-_DROPPED_CALLS = frozenset({"aten.detach", "aten.alias", "aten.lift_fresh_copy", "aten.lift_fresh"})
-_RANDOM_CALLS = frozenset({"aten.bernoulli.p", "aten.bernoulli.default"})
-_TORCH_FOLDER = str(Path(torch.__file__).parent)
-_FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +88,7 @@ def trace(
     if not any(p.requires_grad for p in parameters.values()):
         raise UnsupportedError("the module has no parameters to train: set requires_grad on those it should learn")
     for name, tensor in itertools.chain(parameters.items(), buffers.items()):
-        _element_type(tensor, f"{name} of the module")
+        element_type(tensor, f"{name} of the module")
     recorded = _record(module, loss, parameters, buffers, list(example_batch))
     builder = _Builder(recorded, parameters, buffers, list(example_batch), samples, data_names)
     graph, initial_state = builder.build(optimizer)
@@ -118,19 +106,8 @@ def _check_batch(example_batch: Sequence[Tensor], samples: int) -> int:
     if not 1 <= samples < 2**31:
         raise UnsupportedError(f"{samples} samples of data: from 1 to 2^31 - 1 can be addressed")
     for number, tensor in enumerate(example_batch):
-        _element_type(tensor, f"data tensor {number}")
+        element_type(tensor, f"data tensor {number}")
     return batch
-
-
-def _element_type(tensor: Tensor, what: str) -> ElementType:
-    if tensor.dtype == torch.float32:
-        return ElementType.FLOAT
-    if tensor.dtype in (torch.int64, torch.int32, torch.bool):
-        return ElementType.INT
-    raise UnsupportedError(
-        f"{what} is {tensor.dtype}: the arithmetic has float32 and int32; convert with .float() "
-        "(a native run may still use tf32 or bf16 through its precision setting)"
-    )
 
 
 # --- recording -------------------------------------------------------------------------------------------------------
@@ -222,29 +199,17 @@ def _user_line_of(error: BaseException) -> str:
     own = str(Path(__file__).parent)
     while trace_back is not None:
         name = trace_back.tb_frame.f_code.co_filename
-        if not name.startswith((_TORCH_FOLDER, own, "<")):
+        if not name.startswith((TORCH_FOLDER, own, "<")):
             text = linecache.getline(name, trace_back.tb_lineno).strip()
             found = f"{Path(name).name}:{trace_back.tb_lineno} `{text}`"
         trace_back = trace_back.tb_next
     return found or "in the model"
 
 
-def _user_line(stack: str | None) -> str:
-    """The innermost line outside PyTorch, from a node's recorded stack."""
-    found = ""
-    lines = (stack or "").splitlines()
-    for number, line in enumerate(lines):
-        match = _FRAME.search(line)
-        if match and not match[1].startswith((_TORCH_FOLDER, "<")):
-            text = lines[number + 1].strip() if number + 1 < len(lines) else ""
-            found = f"{Path(match[1]).name}:{match[2]} `{text}`"
-    return found
-
-
 # --- from fx to our graph --------------------------------------------------------------------------------------------
 
 
-class _Builder:
+class _Builder(Recorder):
     """Collects state, data, constants and nodes of the graph from the recorded pass."""
 
     def __init__(
@@ -256,24 +221,19 @@ class _Builder:
         samples: int,
         data_names: Sequence[str] | None,
     ) -> None:
+        super().__init__()
         self.recorded, self.parameters, self.buffers = recorded, parameters, buffers
         self.example_batch, self.samples = example_batch, samples
         names = list(data_names or [f"data.{number}" for number in range(len(example_batch))])
         if len(names) != len(example_batch):
             raise UnsupportedError(f"{len(names)} data names for {len(example_batch)} data tensors")
         self.data = [
-            TensorDescriptor(name, _element_type(t, name), (samples, *t.shape[1:]))
+            TensorDescriptor(name, element_type(t, name), (samples, *t.shape[1:]))
             for name, t in zip(names, example_batch, strict=True)
         ]
         self.state: list[TensorDescriptor] = []
         self.initial: list[Array] = []
         self.next_state: list[Input] = []
-        self.constants: list[Constant] = []
-        self.nodes: list[Node] = []
-        self.known: dict[torch.fx.Node, Argument] = {}
-        self.streams = itertools.count()
-        self.step_number: Value | None = None
-        self.last_line = ""
 
     def build(self, optimizer: Optimizer) -> tuple[Graph, tuple[Array, ...]]:
         """The graph and the initial state."""
@@ -285,22 +245,17 @@ class _Builder:
         buffer_nodes = results[1 + trained_count :]
         changed = self._changed_buffers(placeholders, buffer_nodes)
         self._bind_placeholders(placeholders, changed)
-        for node in fx_nodes:
-            if node.op == "get_attr":
-                tensor = _attribute(self.recorded.module, str(node.target))
-                self.known[node] = self._constant(tensor, f"tensor {node.target}")
-            elif node.op == "call_function":
-                self._call(node)
+        self.record(self.recorded.module)
         for index, node in changed.values():
-            self.next_state[index] = self._input(node)
+            self.next_state[index] = self.input(node)
         trained_names = [name for name, p in self.parameters.items() if p.requires_grad]
         gradients = {
-            name: self._input(node)
+            name: self.input(node)
             for name, node in zip(trained_names, gradient_nodes, strict=True)
             if name in self.recorded.trained and node is not None
         }
         self._optimize(optimizer, gradients)
-        loss = self._input(loss_node)
+        loss = self.input(loss_node)
         if not isinstance(loss, Value):
             raise UnsupportedError("the loss does not depend on the step: return the model's loss")
         graph = Graph(
@@ -315,18 +270,6 @@ class _Builder:
         self.next_state.append(StateInput(index))
         return StateInput(index)
 
-    def _add(
-        self,
-        call: str,
-        arguments: Sequence[Argument],
-        outputs: Sequence[TensorMeta | None],
-        keywords: dict[str, Argument] | None = None,
-        where: str = "",
-    ) -> list[Value]:
-        number = len(self.nodes)
-        self.nodes.append(Node(call, tuple(arguments), tuple(sorted((keywords or {}).items())), tuple(outputs), where))
-        return [Value(number, output) for output in range(len(outputs))]
-
     def _changed_buffers(
         self, placeholders: list[torch.fx.Node], after: Sequence[torch.fx.Node]
     ) -> dict[str, tuple[int, torch.fx.Node]]:
@@ -335,7 +278,7 @@ class _Builder:
         first = len(self.parameters)
         for offset, (name, node) in enumerate(zip(self.buffers, after, strict=True)):
             origin = node
-            while origin.op == "call_function" and _call_name(origin) in ("aten.clone.default", "aten.detach.default"):
+            while origin.op == "call_function" and call_name(origin) in ("aten.clone.default", "aten.detach.default"):
                 origin = origin.args[0]  # type: ignore[assignment]
             if origin is not placeholders[first + offset]:
                 if step_input_of(name) is not None:
@@ -348,19 +291,19 @@ class _Builder:
     ) -> None:
         nodes = iter(placeholders)
         batch = self.example_batch[0].shape[0]
-        (indices,) = self._add("assay.permute", (self.samples,), [TensorMeta("int64", (batch,))])
+        (indices,) = self.add("assay.permute", (self.samples,), [TensorMeta("int64", (batch,))])
         for name, parameter in self.parameters.items():
-            self.known[next(nodes)] = self._add_state(name, _to_numpy(parameter, name))
+            self.known[next(nodes)] = self._add_state(name, to_numpy(parameter, name))
         for name, buffer in self.buffers.items():
             if name in changed:
-                self.known[next(nodes)] = self._add_state(name, _to_numpy(buffer, name))
+                self.known[next(nodes)] = self._add_state(name, to_numpy(buffer, name))
             elif (step_input := step_input_of(name)) is not None:
                 self.known[next(nodes)] = self._step_input(step_input, name, buffer, indices)
             else:
-                self.known[next(nodes)] = self._constant(buffer, name)
+                self.known[next(nodes)] = self.constant(buffer, name)
         for number, (node, tensor) in enumerate(zip(nodes, self.example_batch, strict=True)):
-            meta = TensorMeta(_TYPE_NAMES[tensor.dtype], tuple(tensor.shape))
-            (self.known[node],) = self._add("assay.gather", (DataInput(number), indices), [meta])
+            meta = TensorMeta(TYPE_NAMES[tensor.dtype], tuple(tensor.shape))
+            (self.known[node],) = self.add("assay.gather", (DataInput(number), indices), [meta])
 
     def _step_input(self, kind: str, name: str, buffer: Tensor, indices: Value) -> Value:
         """The value of a buffer that stands for the step's number or its samples."""
@@ -370,73 +313,7 @@ class _Builder:
                 f"{name} is {buffer.dtype} of shape {tuple(buffer.shape)}: the step gives torch.int64 of shape "
                 f"{shapes[kind]}; register it with assay.program.step_inputs.register_step_inputs(module, batch)"
             )
-        return indices if kind == SAMPLE_NUMBERS else self._step_number()
-
-    def _step_number(self) -> Value:
-        """The global step number; one node, however often it is read."""
-        if self.step_number is None:
-            (self.step_number,) = self._add("assay.step_number", (), [TensorMeta("int64", ())])
-        return self.step_number
-
-    def _constant(self, tensor: Tensor, name: str) -> ConstantInput:
-        _element_type(tensor, name)
-        self.constants.append(Constant(_TYPE_NAMES[tensor.dtype], _to_numpy(tensor, name)))
-        return ConstantInput(len(self.constants) - 1)
-
-    def _call(self, node: torch.fx.Node) -> None:
-        name = _call_name(node)
-        where = _user_line(node.stack_trace)
-        if where:
-            self.last_line = where
-        else:
-            # The loss and parts of the backward pass have no line of their own.
-            where = f"after {self.last_line}" if self.last_line else ""
-        if name == "getitem":
-            source, index = node.args
-            self.known[node] = self._element(source, index, where)
-            return
-        if name.rsplit(".", 1)[0] in _DROPPED_CALLS:
-            self.known[node] = self._argument(node.args[0], where)
-            return
-        outputs = _metas(node, where)
-        if name in _RANDOM_CALLS:
-            probability = node.args[1] if len(node.args) > 1 else node.kwargs.get("p")
-            if not isinstance(probability, float | int):
-                raise UnsupportedError(f"{where}: bernoulli with a tensor of probabilities; use nn.Dropout")
-            (value,) = self._add("assay.bernoulli", (next(self.streams), float(probability)), outputs, where=where)
-            self.known[node] = value
-            return
-        arguments = tuple(self._argument(a, where) for a in node.args)
-        keywords = {k: self._argument(v, where) for k, v in node.kwargs.items() if k not in _STORAGE_KEYWORDS}
-        values = self._add(name, arguments, outputs, keywords, where)
-        self.known[node] = values[0] if not _returns_many(node) else tuple(values)
-
-    def _element(self, source: Any, index: Any, where: str) -> Argument:
-        values = self.known[source]
-        if not isinstance(values, tuple):
-            raise UnsupportedError(f"{where}: indexes the result of {_call_name(source)}, which is one tensor")
-        return values[int(index)]
-
-    def _input(self, node: torch.fx.Node) -> Input:
-        value = self.known[node]
-        if not isinstance(value, Value | StateInput | DataInput | ConstantInput):
-            raise UnsupportedError(f"{_user_line(node.stack_trace)}: a list of tensors where one tensor is needed")
-        return value
-
-    def _argument(self, value: Any, where: str) -> Argument:
-        if isinstance(value, torch.fx.Node):
-            return self.known[value]
-        if value is None or isinstance(value, bool | int | float | str):
-            return value
-        if isinstance(value, list | tuple):
-            return tuple(self._argument(part, where) for part in value)
-        if isinstance(value, torch.dtype):
-            if value not in _TYPE_NAMES:
-                raise UnsupportedError(f"{where}: uses {value}; the arithmetic has float32 and int32")
-            return TypeName(_TYPE_NAMES[value])
-        if isinstance(value, torch.device | torch.layout | torch.memory_format):
-            return None
-        raise UnsupportedError(f"{where}: an argument of type {type(value).__name__} cannot be carried as data")
+        return indices if kind == SAMPLE_NUMBERS else self.step_number()
 
     # --- the optimizer ---
 
@@ -447,7 +324,7 @@ class _Builder:
         values: list[Input] = [gradients[name] for name in names]
         if optimizer.clip_norm is not None:
             values = list(
-                self._add("assay.clip", (float(optimizer.clip_norm), tuple(values)), [metas[name] for name in names])
+                self.add("assay.clip", (float(optimizer.clip_norm), tuple(values)), [metas[name] for name in names])
             )
         (rate,) = self._learning_rate(optimizer)
         gradient_of = dict(zip(names, values, strict=True))
@@ -463,7 +340,7 @@ class _Builder:
             if not isinstance(schedule, WarmupCosine)
             else ("warmup_cosine", float(schedule.peak), schedule.warmup, schedule.total, float(schedule.final))
         )
-        return self._add("assay.learning_rate", arguments, [TensorMeta("float32", ())])
+        return self.add("assay.learning_rate", arguments, [TensorMeta("float32", ())])
 
     def _sgd(
         self,
@@ -478,7 +355,7 @@ class _Builder:
         if optimizer.momentum:
             momenta = [self._add_state(f"momentum.{n}", np.zeros(metas[n].shape, np.float32)) for n in names]
         outputs = [metas[n] for n in names] * (2 if momenta else 1)
-        results = self._add(
+        results = self.add(
             "assay.sgd",
             (tuple(StateInput(states[n]) for n in names), tuple(gradients[n] for n in names), tuple(momenta), rate),
             outputs,
@@ -505,7 +382,7 @@ class _Builder:
         powers = tuple(self._add_state(f"beta{i}_power", np.ones((), np.float32)) for i in (1, 2))
         beta1, beta2 = (float(beta) for beta in optimizer.betas)
         scalar = TensorMeta("float32", ())
-        new_powers = self._add("assay.beta_powers", powers, [scalar, scalar], {"beta1": beta1, "beta2": beta2})
+        new_powers = self.add("assay.beta_powers", powers, [scalar, scalar], {"beta1": beta1, "beta2": beta2})
         self._assign(powers, new_powers)
         decayed = [n for n in names if optimizer.decay == "all" or len(metas[n].shape) >= 2]
         rest = [n for n in names if n not in set(decayed)]
@@ -513,7 +390,7 @@ class _Builder:
             if not group:
                 continue
             shapes = [metas[n] for n in group]
-            results = self._add(
+            results = self.add(
                 "assay.adamw",
                 (
                     tuple(StateInput(states[n]) for n in group),
@@ -532,55 +409,3 @@ class _Builder:
     def _assign(self, targets: Sequence[StateInput], results: Sequence[Value]) -> None:
         for target, result in zip(targets, results, strict=True):
             self.next_state[target.index] = result
-
-
-def _call_name(node: torch.fx.Node) -> str:
-    target = node.target
-    if isinstance(target, torch._ops.OpOverload):
-        return str(target)
-    return getattr(target, "__name__", str(target))
-
-
-def _returns_many(node: torch.fx.Node) -> bool:
-    return isinstance(node.meta.get("val"), list | tuple)
-
-
-def _metas(node: torch.fx.Node, where: str) -> list[TensorMeta | None]:
-    """Types and shapes of a call's outputs."""
-    value = node.meta.get("val")
-    parts: Iterator[Any] = iter(value if isinstance(value, list | tuple) else [value])
-    metas: list[TensorMeta | None] = []
-    for part in parts:
-        if not isinstance(part, Tensor):
-            metas.append(None)
-            continue
-        if part.numel() == 0:
-            metas.append(None)  # an output that the call leaves empty, such as an unused mask
-            continue
-        if part.dtype not in _TYPE_NAMES:
-            raise UnsupportedError(
-                f"{where}: {_call_name(node)} gives {part.dtype}; the arithmetic has float32 and int32, "
-                "so convert with .float() or .long() before"
-            )
-        metas.append(TensorMeta(_TYPE_NAMES[part.dtype], tuple(part.shape)))
-    return metas
-
-
-def _attribute(module: nn.Module, path: str) -> Tensor:
-    value: Any = module
-    for part in path.split("."):
-        value = getattr(value, part)
-    if not isinstance(value, Tensor):
-        raise UnsupportedError(f"the model reads {path}, which is no tensor")
-    return value
-
-
-def _to_numpy(tensor: Tensor, name: str) -> Array:
-    """float32 or int32 values of a tensor, in a copy of its own."""
-    values = tensor.detach().cpu().contiguous()
-    if tensor.dtype == torch.float32:
-        return values.numpy().copy()
-    wide = values.to(torch.int64).numpy()
-    if wide.size and (wide.min() < -(2**31) or wide.max() >= 2**31):
-        raise UnsupportedError(f"{name} holds integers beyond 32 bits: {wide.min()}..{wide.max()}")
-    return wide.astype(np.int32)

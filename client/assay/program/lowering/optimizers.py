@@ -24,14 +24,15 @@ def step_number_call(b: Builder) -> View:
 
 
 @lowers("assay.learning_rate")
-def learning_rate(b: Builder, kind: str, *values: float) -> View:
+def learning_rate(b: Builder, kind: str, *values: float, step: View | None = None) -> View:
+    """The schedule's rate at the global step, or at the step number given."""
     if kind == "constant":
         (constant,) = values
         return b.number(constant)
     if kind != "warmup_cosine":
         raise ValueError(f"learning-rate schedule {kind!r}; 'constant' and 'warmup_cosine' exist")
     peak, warmup, total, final = values
-    step = step_number()
+    step = step_number() if step is None else step
     begun = b.apply(Body.TO_FLOAT, b.apply(Body.ISUB, step, int(warmup)))
     progress = b.apply(Body.MIN, b.apply(Body.MUL, begun, 1.0 / (total - warmup)), 1.0)
     wave = b.apply(Body.ADD, b.apply(Body.COS, b.apply(Body.MUL, progress, math.pi)), 1.0)
