@@ -122,8 +122,8 @@ def end_of_step(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The next (outer, momentum, exchanged, errors, replicas) of one parameter.
 
-    `trained` is what the inner step made of it; `errors` and `replicas` are (members, ...). The exchange happens in a member's last step of a round, the outer
-    update in the last member's.
+    `trained` is what the inner step made of it; `errors` and `replicas` are (members, ...). The exchange
+    happens in a member's last step of a round, the outer update in the last member's.
     """
     member = settings.member(step)
     last = step % settings.inner_steps == settings.inner_steps - 1

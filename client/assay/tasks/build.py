@@ -16,6 +16,7 @@ from assay.group.errors import CompressionError
 from assay.program.encoding import program_root
 from assay.program.file import dump_program
 from assay.program.graph import dump_graph, graph_hash
+from assay.program.local_steps_graph import with_local_steps
 from assay.program.lowering import LOWERING_VERSION
 from assay.program.operator import Array
 from assay.program.trace import trace
@@ -51,6 +52,8 @@ def build_bundle(file: TaskFile, folder: Path, data_limit: int = DATA_LIMIT, rep
     loss: Any = load_function(file.loss) if isinstance(file.loss, FunctionSource) else file.loss
     say("tracing one step")
     traced = trace(model, loss, file.optimizer, batch, len(samples[0]), file.data.tensors)
+    if file.local_steps is not None:
+        traced = with_local_steps(traced, file.local_steps)
     say("lowering it to operators")
     program = lower(traced.graph, file.mode, file.precision)
     state = traced.initial_state
@@ -82,6 +85,7 @@ def build_bundle(file: TaskFile, folder: Path, data_limit: int = DATA_LIMIT, rep
         file.mode,
         file.precision,
         {name: _entry(folder / file_name) for name, file_name in FILE_NAMES.items()},
+        file.local_steps,
     )
     (folder / MANIFEST_NAME).write_bytes(dump_manifest(manifest))
     return Bundle(folder, manifest, traced.graph, task)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from assay.program.errors import UnsupportedError
+from assay.program.local_steps import LocalSteps
 from assay.program.lowering import LOWERING_VERSION
 from assay.program.sections import Precision
 from assay.tasks.errors import BundleError
@@ -54,6 +56,7 @@ class Manifest:
     mode: Mode
     precision: Precision
     files: Mapping[str, FileEntry]
+    local_steps: LocalSteps | None = None
 
     def with_places(self, places: Mapping[str, tuple[str, ...]]) -> Manifest:
         """The same with locators of the files."""
@@ -69,7 +72,7 @@ class Manifest:
 
 def dump_manifest(manifest: Manifest) -> bytes:
     """The manifest as JSON; the same bytes for the same manifest."""
-    document = {
+    document: dict[str, Any] = {
         "format": FORMAT,
         "arithmetic": ARITHMETIC,
         "lowering": manifest.lowering,
@@ -94,6 +97,12 @@ def dump_manifest(manifest: Manifest) -> bytes:
             for name, entry in manifest.files.items()
         },
     }
+    if manifest.local_steps is not None:
+        # As hexadecimal, floats keep every bit.
+        document["local_steps"] = {
+            name: value.hex() if isinstance(value, float) else value
+            for name, value in asdict(manifest.local_steps).items()
+        }
     return json.dumps(document, sort_keys=True, indent=1).encode() + b"\n"
 
 
@@ -129,10 +138,28 @@ def load_manifest(content: bytes) -> Manifest:
         Mode(schedule.choice("mode", [each.value for each in Mode])),
         PRECISIONS[schedule.choice("precision", list(PRECISIONS))],
         {name: _entry(files.table(name).rest(), name) for name in FILE_NAMES},
+        _local_steps(fields.table("local_steps", required=False)),
     )
     for table in (roots, schedule, files, fields):
         table.finish()
     return manifest
+
+
+def _local_steps(fields: Fields) -> LocalSteps | None:
+    if fields.empty:
+        return None
+    try:
+        settings = LocalSteps(
+            fields.whole("members", 2, 64),
+            fields.whole("inner_steps", 1, MAX_STEPS),
+            fields.whole("bits", 2, 8),
+            float.fromhex(fields.text("outer_learning_rate", most=64)),
+            float.fromhex(fields.text("outer_momentum", most=64)),
+        )
+    except (UnsupportedError, ValueError, OverflowError) as error:
+        raise BundleError(f"manifest.local_steps: {error}") from error
+    fields.finish()
+    return settings
 
 
 def _entry(value: Any, name: str) -> FileEntry:

@@ -37,6 +37,10 @@ warmup = 20
 boundaries = ["blocks.1"]             # submodules whose outputs cross from one member to the next
 compression = "aqsgd-4-8"             # or tile-4-8, direct-4-8: bits forward and backward, part of the program
 
+[local_steps]                         # optional, exact mode: replicas trained in rounds (DiLoCo)
+members = 4                           # each trains checkpoint_interval steps a round, a segment of its own
+# bits = 8, outer_learning_rate = 0.7, outer_momentum = 0.9
+
 [market]
 lowest_reward = 0.5                   # in whole coins
 highest_reward = 2
@@ -57,6 +61,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.program.errors import UnsupportedError
+from assay.program.local_steps import LocalSteps
 from assay.program.optimizer import SGD, AdamW, Constant, Optimizer, Schedule, WarmupCosine
 from assay.program.sections import Precision
 from assay.program.trace import LOSSES
@@ -142,6 +147,7 @@ class TaskFile:
     seed: int
     market: MarketTerms
     group: GroupTerms | None = None
+    local_steps: LocalSteps | None = None
 
 
 def read_task_file(path: Path) -> TaskFile:
@@ -177,12 +183,15 @@ def read_task_file(path: Path) -> TaskFile:
         raise TaskFileError(f"[optimizer] or [schedule]: {error}") from error
     market = _market(fields.table("market"), mode, -(-steps // interval))
     group = _group(fields.table("group", required=False))
+    local_steps = _local_steps(fields.table("local_steps", required=False), mode, steps, interval)
     fields.finish()
+    if group is not None and local_steps is not None:
+        raise TaskFileError("[group] and [local_steps] exclude each other: a replica's layers stay on one member")
     if (market.base_task != 0) != (model.base_state is not None):
         raise TaskFileError("market.base_task and model.base_state belong together: give both or none")
     return TaskFile(
         path, title, model, data, _loss(loss, folder), optimizer, steps, batch_size, interval, mode, precision, seed,
-        market, group,
+        market, group, local_steps,
     )  # fmt: skip
 
 
@@ -253,6 +262,30 @@ def _group(fields: Fields) -> GroupTerms | None:
     if len(set(boundaries)) != len(boundaries):
         raise TaskFileError(f"group.boundaries is {list(boundaries)}: name each submodule once")
     return GroupTerms(boundaries, compression)
+
+
+def _local_steps(fields: Fields, mode: Mode, steps: int, interval: int) -> LocalSteps | None:
+    if fields.empty:
+        return None
+    try:
+        settings = LocalSteps(
+            fields.whole("members", 2, 64),
+            interval,
+            fields.whole("bits", 2, 8, 8),
+            fields.number("outer_learning_rate", LocalSteps.outer_learning_rate),
+            fields.number("outer_momentum", LocalSteps.outer_momentum),
+        )
+    except UnsupportedError as error:
+        raise TaskFileError(f"[local_steps]: {error}") from error
+    fields.finish()
+    if mode is not Mode.EXACT:
+        raise TaskFileError("[local_steps] needs training.mode exact: members' runs are put together bit by bit")
+    if steps % settings.round_steps:
+        raise TaskFileError(
+            f"training.steps is {steps}: with {settings.members} members of {interval} steps (checkpoint_interval) a "
+            f"round has {settings.round_steps} steps; choose a multiple of that"
+        )
+    return settings
 
 
 def _optimizer(fields: Fields, schedule_fields: Fields, steps: int) -> Optimizer:

@@ -1,77 +1,198 @@
-"""Local-steps training: rounds of own steps, one quantised exchange, every member's run verifiable alone."""
+"""Local-steps training as a task: members side by side give the proof of one machine; a cheat is one member's."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from assay.group.errors import GroupMessageError
-from assay.group.local_steps import LocalMember, LocalStepsSettings, message_hash, verify_round
-from assay.group.simulate.member import character_workload
+from assay.group.errors import GroupMessageError, PlacementError
+from assay.group.local_steps import LocalMember, Message, compose, member_of_segment, message_bytes
+from assay.program.errors import UnsupportedError
+from assay.program.graph import dump_graph, load_graph
+from assay.program.local_steps import LocalSteps
+from assay.program.local_steps_graph import with_local_steps
+from assay.program.optimizer import SGD, AdamW, Optimizer, WarmupCosine
+from assay.program.sections import build_program
+from assay.program.trace import TracedTask, trace
+from assay.training.checkpoint import CheckpointFolder
+from assay.training.replay import Replayer
+from assay.training.task import TrainingTask
+from assay.training.train import CanonicalRunner, Proof, train
 
-WORKLOAD = character_workload(batch=16, samples=64, context=16, width=16, layers=2, learning_rate=3e-3)
+SETTINGS = LocalSteps(members=3, inner_steps=4)
+ROUNDS = 3
 
 
-def rounds(settings: LocalStepsSettings, count: int) -> list[LocalMember]:
-    members = [LocalMember(WORKLOAD, settings, number) for number in range(settings.members)]
-    for _ in range(count):
-        messages = [member.inner_run()[0] for member in members]
+def samples() -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(3)
+    inputs = random.normal(size=(96, 6)).astype(np.float32)
+    return inputs, (inputs[:, 0] > inputs[:, 1]).astype(np.int32)
+
+
+def traced_task(optimizer: Optimizer | None = None) -> TracedTask:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(6, 20), nn.Tanh(), nn.Linear(20, 2))
+    inputs, labels = samples()
+    batch = [torch.from_numpy(inputs[:8]), torch.from_numpy(labels[:8].astype(np.int64))]
+    return trace(model, "cross_entropy", optimizer or AdamW(WarmupCosine(0.02, 2, ROUNDS * 4)), batch, len(inputs))
+
+
+def local_task(
+    settings: LocalSteps = SETTINGS, rounds: int = ROUNDS, optimizer: Optimizer | None = None
+) -> TrainingTask:
+    made = with_local_steps(traced_task(optimizer), settings)
+    steps = rounds * settings.round_steps
+    return TrainingTask(build_program(made.graph), made.initial_state, samples(), 5, steps, settings.inner_steps)
+
+
+class Lazy(LocalMember):
+    """A member that leaves out the last step of its runs from the second round on."""
+
+    def inner_run(self) -> Message:
+        run, interval = self.run.step, self.task.interval
+
+        def step(number: int, watch: Sequence[object] = ()) -> object:
+            skipped = number % interval == interval - 2 and self.round >= 1
+            return None if skipped else run(number)
+
+        self.run.step = step  # type: ignore[method-assign, assignment]
+        try:
+            return super().inner_run()
+        finally:
+            self.run.step = run  # type: ignore[method-assign]
+
+
+def train_side_by_side(
+    task: TrainingTask, folder: Path, kinds: Callable[[int], type[LocalMember]] = lambda member: LocalMember
+) -> Proof:
+    """All members, none of which sees another's state: only messages pass between them."""
+    folders = [folder / f"member-{member}" for member in range(SETTINGS.members)]
+    members = [kinds(number)(task, SETTINGS, number, place) for number, place in enumerate(folders)]
+    while members[0].round < members[0].rounds:
+        messages = [member.inner_run() for member in members]
         for member in members:
-            member.outer_step(messages)
-    return members
+            member.finish_round(messages)
+    return compose(task, SETTINGS, folders, folder / "proof")
 
 
-def test_members_agree_after_every_round_and_learn() -> None:
-    members = rounds(LocalStepsSettings(members=4, inner_steps=8), 6)
-    for member in members[1:]:
-        assert torch.equal(member.outer, members[0].outer)
-        assert torch.equal(member.momentum, members[0].momentum)
-    assert members[0].losses[-1] < members[0].losses[0] - 0.5
+@pytest.fixture(scope="module")
+def task() -> TrainingTask:
+    return local_task()
 
 
-def test_a_round_sends_one_small_message() -> None:
-    member = LocalMember(WORKLOAD, LocalStepsSettings(members=2, inner_steps=2), 0)
-    message, _ = member.inner_run()
-    assert message.numel() == member.message_bytes
-    assert 4 * member.outer.numel() / message.numel() > 3.9
+@pytest.fixture(scope="module")
+def sequential(task: TrainingTask, tmp_path_factory: pytest.TempPathFactory) -> Proof:
+    return train(task, tmp_path_factory.mktemp("sequential"))
 
 
-def test_one_member_without_momentum_is_plain_training() -> None:
-    settings = LocalStepsSettings(1, inner_steps=4, bits=8, outer_learning_rate=1.0, outer_momentum=0.0)
-    (member,) = rounds(settings, 2)
-    model = WORKLOAD.build().whole()
-    optimizer = WORKLOAD.optimizer(list(model.parameters()))
+def test_members_side_by_side_give_the_proof_of_one_machine(
+    task: TrainingTask, sequential: Proof, tmp_path: Path
+) -> None:
+    assert train_side_by_side(task, tmp_path).roots == sequential.roots
+
+
+def test_a_cheating_member_is_found_and_only_its_segments_fail(task: TrainingTask, tmp_path: Path) -> None:
+    proof = train_side_by_side(task, tmp_path, lambda member: Lazy if member == 1 else LocalMember)
+    checkpoints = CheckpointFolder(proof.folder, task.program.state)
+    replayer = Replayer(task)
+    failed = [
+        segment
+        for segment in range(task.segments)
+        if replayer.replay(segment, checkpoints.read(segment), 7).leaf.end_root != proof.roots[segment + 1]
+    ]
+    assert failed == [4, 7]
+    assert {member_of_segment(SETTINGS, segment) for segment in failed} == {1}
+
+
+def test_the_group_learns_as_its_members_would_alone() -> None:
+    settings = LocalSteps(members=3, inner_steps=8)
+    task = local_task(settings, rounds=8, optimizer=AdamW(0.02))
+    runner = CanonicalRunner(task)
+    runner.load(task.state)
     losses = []
-    for step in range(8):
-        numbers = WORKLOAD.order(step)
-        loss = WORKLOAD.loss(model(WORKLOAD.inputs[numbers]), WORKLOAD.targets[numbers])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert member.losses[:4] == losses[:4]
-    assert member.losses == pytest.approx(losses, abs=5e-3)
+    for step in range(task.steps):
+        runner.advance(step)
+        losses.append(runner.loss() or 0.0)
+    assert np.mean(losses[-24:]) < np.mean(losses[:24]) / 3
 
 
-def test_an_honest_round_verifies_and_every_cheat_is_named() -> None:
-    settings = LocalStepsSettings(members=2, inner_steps=3)
-    members = rounds(settings, 1)
-    start = members[1].state()
-    message, claim = members[1].inner_run()
-    verify_round(WORKLOAD, settings, claim, start, message)
+def test_a_segment_touches_only_its_member_s_replica(task: TrainingTask, sequential: Proof) -> None:
+    checkpoints = CheckpointFolder(sequential.folder, task.program.state)
+    before, after = (checkpoints.read(index) for index in (4, 5))  # round 1, member 1
+    for descriptor, old, new in zip(task.program.state, before, after, strict=True):
+        if descriptor.name.startswith(("members.", "error.")):
+            changed = [member for member in range(SETTINGS.members) if not np.array_equal(old[member], new[member])]
+            assert changed in ([1], []), descriptor.name
+        elif not descriptor.name.startswith("exchange."):
+            assert np.array_equal(old, new), descriptor.name
 
-    lazy = LocalMember(WORKLOAD, replace(settings, inner_steps=2), 1)
-    lazy.load_state(start)
-    lazy_message, lazy_claim = lazy.inner_run()
-    with pytest.raises(GroupMessageError, match="member 1 in round 1 did not train"):
-        verify_round(WORKLOAD, settings, lazy_claim, start, lazy_message)
 
-    garbage = torch.randint_like(message, 256)
-    with pytest.raises(GroupMessageError, match="another message"):
-        verify_round(WORKLOAD, settings, claim, start, garbage)
-    with pytest.raises(GroupMessageError, match="did not train"):
-        verify_round(WORKLOAD, settings, replace(claim, message_hash=message_hash(garbage)), start, garbage)
-    with pytest.raises(GroupMessageError, match="agreed state"):
-        verify_round(WORKLOAD, settings, claim, replace(start, outer=start.outer + 1), message)
+def test_a_message_is_four_times_smaller_than_the_parameters() -> None:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 8))
+    batch = [torch.zeros(8, 64), torch.zeros(8, dtype=torch.int64)]
+    made = with_local_steps(trace(model, "cross_entropy", SGD(0.1), batch, 8), SETTINGS)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert 4 * count / message_bytes(build_program(made.graph), SETTINGS) > 3.9
+
+
+def test_the_graph_is_data_like_any_other() -> None:
+    graph = with_local_steps(traced_task(), SETTINGS).graph
+    assert dump_graph(load_graph(dump_graph(graph))) == dump_graph(graph)
+
+
+def test_what_no_exchange_brings_together_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    batch = [torch.randn(8, 6), torch.zeros(8, dtype=torch.int64)]
+    with pytest.raises(UnsupportedError, match="running_mean in every step"):
+        with_local_steps(trace(model, "cross_entropy", SGD(0.1), batch, 8), SETTINGS)
+
+
+def test_a_schedule_without_whole_runs_is_refused(task: TrainingTask, tmp_path: Path) -> None:
+    with pytest.raises(PlacementError, match="segments of 5 steps"):
+        LocalMember(task, LocalSteps(3, 5), 0, tmp_path)
+    with pytest.raises(PlacementError, match="trains 3 members, the settings say 2"):
+        LocalMember(task, LocalSteps(2, 4), 0, tmp_path)
+    plain = traced_task()
+    other = TrainingTask(build_program(plain.graph), plain.initial_state, samples(), 5, 36, 4)
+    with pytest.raises(PlacementError, match="no replicas"):
+        LocalMember(other, SETTINGS, 0, tmp_path)
+
+
+def test_messages_of_another_size_are_refused(task: TrainingTask, tmp_path: Path) -> None:
+    member = LocalMember(task, SETTINGS, 0, tmp_path)
+    with pytest.raises(GroupMessageError, match="2 messages"):
+        member.finish_round([np.zeros(3, np.uint8)] * 2)
+
+
+@pytest.mark.slow
+def test_processes_over_a_network_give_the_proof_of_one_machine(
+    task: TrainingTask, sequential: Proof, tmp_path: Path
+) -> None:
+    program = (
+        "import sys; import torch.distributed as dist; from pathlib import Path\n"
+        "from assay.group.local_steps import LocalMember, exchange_over\n"
+        "from tests.client.group.test_local_steps import SETTINGS, local_task\n"
+        "member, folder = int(sys.argv[1]), Path(sys.argv[2])\n"
+        "dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=member, world_size=3)\n"
+        "LocalMember(local_task(), SETTINGS, member, folder / str(member)).train(exchange_over())\n"
+        "dist.destroy_process_group()\n"
+    )
+    commands = [[sys.executable, "-c", program, str(member), str(tmp_path)] for member in range(SETTINGS.members)]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
+    try:
+        for process in processes:
+            _, words = process.communicate(timeout=240)
+            assert process.returncode == 0, words
+    finally:
+        for process in processes:
+            process.kill()
+    folders = [tmp_path / str(member) for member in range(SETTINGS.members)]
+    assert compose(task, SETTINGS, folders, tmp_path / "proof").roots == sequential.roots

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from assay.errors import AssayError
+from assay.program.local_steps import LocalSteps
 from assay.program.operator import Role
 from assay.storage.directory import DirectoryStore
 from assay.storage.errors import StorageError, TooLargeError
@@ -92,6 +93,14 @@ def test_declared_compression_is_part_of_the_program_and_its_memory_of_the_state
     assert memory == [("1.boundary_memory", (20, 5))]
     assert any("compressed by aqsgd-4-8" in sentence for sentence in said)
     assert load_bundle(bundle.folder).manifest.program_root != built.manifest.program_root
+
+
+def test_local_steps_are_in_the_program_and_named_by_the_manifest(tmp_path: Path) -> None:
+    file = read_task_file(write_task(tmp_path / "source", TASK + "[local_steps]\nmembers = 2\nbits = 4\n"))
+    loaded = load_bundle(build_bundle(file, tmp_path / "bundle").folder)
+    assert loaded.manifest.local_steps == LocalSteps(2, 3, 4)
+    shapes = {descriptor.name: descriptor.shape for descriptor in loaded.task.program.state}
+    assert shapes["members.0.weight"] == (2, *shapes["0.weight"])
 
 
 def test_a_published_bundle_comes_back(built: Bundle, copied: Path, store: DirectoryStore, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from assay.errors import AssayError
+from assay.program.local_steps import LocalSteps
 from assay.program.optimizer import SGD, AdamW, WarmupCosine
 from assay.program.sections import Precision
 from assay.tasks.errors import TaskFileError
@@ -53,6 +54,19 @@ def test_reads_what_a_group_compresses(tmp_path: Path) -> None:
     assert read_task_file(write_task(tmp_path / "group", text)).group == GroupTerms(("0", "1"), "aqsgd-4-8")
     with pytest.raises(TaskFileError, match="name each submodule once"):
         read_task_file(write_task(tmp_path / "twice", text.replace('"1"', '"0"')))
+
+
+def test_reads_local_steps_and_refuses_rounds_that_are_not_whole(tmp_path: Path) -> None:
+    text = TASK + "[local_steps]\nmembers = 2\n"
+    assert read_task_file(write_task(tmp_path / "two", text)).local_steps == LocalSteps(2, 3)
+    for old, new, words in (
+        ("members = 2", "members = 3", "a round has 9 steps"),
+        ("members = 2", "members = 1", "local_steps.members is 1"),
+        ('mode = "exact"', 'mode = "tolerant"', "needs training.mode exact"),
+        ("[local_steps]", '[group]\nboundaries = ["0"]\n[local_steps]', "exclude each other"),
+    ):
+        with pytest.raises(TaskFileError, match=words):
+            read_task_file(write_task(tmp_path / "other", text.replace(old, new)))
 
 
 def test_amounts_are_exact() -> None:
