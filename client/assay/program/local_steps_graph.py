@@ -102,7 +102,7 @@ class _Writer(Recorder):
 
     def _stack(self, number: int) -> StateInput:
         values = self.traced.initial_state[number]
-        copies: Array = np.stack([values] * self.settings.members)
+        copies: Array = values[np.newaxis].repeat(self.settings.members, axis=0)
         return self._add_state(MEMBERS + self.graph.state[number].name, copies)
 
     def _metas_of(self, number: int) -> tuple[TensorMeta, TensorMeta]:
