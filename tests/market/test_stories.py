@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from tiny_market import LIAR, SOLVER, SUBMITTER, VERIFIER, WITNESS, World
+from tiny_market import LIAR, SOLVER, SUBMITTER, VERIFIER, WITNESS, World, settings_of
 
 from assay.cli.court import court
 from assay.cli.status import status
 from assay.demo.dishonest import FalseAccuser, LazyBench, LyingBench
-from assay.market.deployment import write_deployment
 from assay.market.records import TaskRecord
 from assay.market.types import AnswerState, Class, RoundState, TaskState
 from assay.roles.case_report import report_case
@@ -46,13 +45,6 @@ def play_task(world: World, verifiers: int = 1) -> TaskRecord:
             node.turn()
     world.reader.poll()
     return world.reader.view.tasks[task]
-
-
-def settings_of(world: World) -> list[str]:
-    path = world.folder / "deployment.json"
-    write_deployment(world.local.deployment, path)
-    values = {"chain.url": world.local.chain.url, "chain.deployment": path, "state.folder": world.folder / "cli"}
-    return [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
 
 
 def test_an_honest_task_is_settled_and_everybody_paid(world: World) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny_market import LIAR, SOLVER, SUBMITTER, VERIFIER, WITNESS, World, make_task, tiny_world
+from click.testing import CliRunner
+from tiny_market import LIAR, SOLVER, SUBMITTER, VERIFIER, WITNESS, World, make_task, settings_of, tiny_world
 from tolerant_market import (
     Auditor,
     BribedBench,
@@ -16,6 +18,8 @@ from tolerant_market import (
     WideProfileBench,
 )
 
+from assay.cli.task_files import audit
+from assay.cli.task_view import explain
 from assay.commitments import tensor
 from assay.market.records import TaskRecord
 from assay.market.types import PROFILE, AnswerState, Class, RoundState, TaskState
@@ -97,6 +101,15 @@ def test_an_honest_task_is_profiled_trained_natively_and_settled(world: World) -
     assert stakes.locked(world.address(SOLVER)) == 0 == stakes.locked(world.address(VERIFIER))
     assert stakes.total() == world.market.chain.web3.eth.get_balance(stakes.address)
     assert list(view(world).open_cases()) == [] == list(view(world).open_accusations())
+
+    flags = settings_of(world)
+    audited = CliRunner().invoke(audit, [f"{task.id:#x}", "--all", "--json", *flags], standalone_mode=False)
+    assert audited.return_value == 0, audited.output
+    distances = [each["distance"] for each in json.loads(audited.stdout)["segments"]]
+    assert all(0 < distance <= 1 for distance in distances)
+    explained = CliRunner().invoke(explain, [f"{task.id:#x}", *flags], catch_exceptions=False)
+    assert "honest and dishonest training lie apart" in explained.output
+    assert "which stood, the proof passes" in explained.output
 
 
 def test_a_solver_that_skips_steps_is_slashed(world: World) -> None:

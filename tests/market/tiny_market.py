@@ -18,6 +18,7 @@ from eth_account import Account
 from assay.chain.sender import Sender
 from assay.demo.stage import COURT, PARAMETERS
 from assay.market.connection import Market, open_chain
+from assay.market.deployment import write_deployment
 from assay.market.local import LocalMarket, local_market
 from assay.market.reader import MarketReader
 from assay.roles.bench import Workbench
@@ -184,6 +185,19 @@ class World:
             if not busy and idle():
                 self.tick()
             time.sleep(0.01)
+
+
+def settings_of(world: World) -> list[str]:
+    """Flags by which a command finds a world's chain, market and files."""
+    path = world.folder / "deployment.json"
+    write_deployment(world.local.deployment, path)
+    values = {
+        "chain.url": world.local.chain.url,
+        "chain.deployment": path,
+        "state.folder": world.folder / "cli",
+        "storage.folder": world.folder / "store",
+    }
+    return [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
 
 
 def run_and_die(world: World, place: int, make: Callable[[], Player], status: Path) -> None:

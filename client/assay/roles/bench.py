@@ -44,6 +44,8 @@ from assay.training.train import CanonicalRunner, Proof, Runner, train
 
 logger = logging.getLogger(__name__)
 
+MOST_TASKS = 16
+"""Tasks whose files are kept in memory; those of others are read again from disk."""
 MOST_EXECUTIONS = 8
 """Executions kept in memory: each holds the states after every step of its segment."""
 
@@ -80,9 +82,11 @@ class Workbench:
         self._thresholds: dict[int, Array | None] = {}
         self._replayers: dict[int, Replayer] = {}
         self._executions: dict[tuple[int, int, int, bool], LocalExecution] = {}
+        self._recent: dict[int, None] = {}  # tasks in order of their last use
         # Work of several kinds goes on at once: one fetches a task's files, one replays it.
         self._fetching: defaultdict[int, threading.RLock] = defaultdict(threading.RLock)
         self._replaying: defaultdict[int, threading.RLock] = defaultdict(threading.RLock)
+        self._noting = threading.Lock()
 
     def place(self, task_id: int) -> Path:
         """The folder of a task."""
@@ -92,14 +96,27 @@ class Workbench:
 
     def bundle(self, task: TaskRecord) -> Bundle:
         """A task's files, fetched, lowered here, and compared with the chain."""
-        if task.id in self._bundles:
-            return self._bundles[task.id]
-        with self._fetching[task.id]:
-            if task.id not in self._bundles:
-                bundle = fetch_bundle(self.stores, task.posting.locations, self.place(task.id) / "bundle")
-                check_posting(bundle, task.posting)
-                self._bundles[task.id] = bundle
-            return self._bundles[task.id]
+        bundle = self._bundles.get(task.id)
+        if bundle is None:
+            with self._fetching[task.id]:
+                bundle = self._bundles.get(task.id)
+                if bundle is None:  # still, after whoever held the lock
+                    bundle = fetch_bundle(self.stores, task.posting.locations, self.place(task.id) / "bundle")
+                    check_posting(bundle, task.posting)
+                    self._bundles[task.id] = bundle
+        self._keep(task.id)
+        return bundle
+
+    def _keep(self, task_id: int) -> None:
+        """Note that a task is in use, and forget the one that was used longest ago when there are too many."""
+        with self._noting:
+            self._recent.pop(task_id, None)
+            self._recent[task_id] = None
+            if len(self._recent) > MOST_TASKS:
+                oldest = next(iter(self._recent))
+                del self._recent[oldest]
+                for kept in (self._bundles, self._thresholds, self._replayers):
+                    kept.pop(oldest, None)
 
     def manifest(self, task: TaskRecord) -> ProofManifest:
         """The manifest of the proof registered for a task."""
@@ -135,14 +152,17 @@ class Workbench:
         """
         if task.posting.exact:
             return None
-        with self._replaying[task.id]:
-            if task.id not in self._thresholds:
-                offered = self.manifest(task).thresholds if task.proof_locations else None
-                self._thresholds[task.id] = thresholds_of(
-                    self.bundle(task), task.posting.profile_segments, task.threshold_root, self.place(task.id),
-                    offered=offered,
-                )  # fmt: skip
-            return self._thresholds[task.id]
+        found = self._thresholds.get(task.id)
+        if found is None:
+            offered = self.manifest(task).thresholds if task.proof_locations else None
+            with self._replaying[task.id]:
+                found = self._thresholds.get(task.id)
+                if found is None:
+                    found = self._thresholds[task.id] = thresholds_of(
+                        self.bundle(task), task.posting.profile_segments, task.threshold_root, self.place(task.id),
+                        offered=offered,
+                    )  # fmt: skip
+        return found
 
     # ---- Training ---------------------------------------------------------------------------------------------------
 
@@ -238,9 +258,10 @@ class Workbench:
         return leaf
 
     def _replayer(self, task: TaskRecord) -> Replayer:
-        if task.id not in self._replayers:
-            self._replayers[task.id] = Replayer(self.bundle(task).task)
-        return self._replayers[task.id]
+        found = self._replayers.get(task.id)
+        if found is None:
+            found = self._replayers[task.id] = Replayer(self.bundle(task).task)
+        return found
 
     def profile_segments(self, task: TaskRecord, segments: int, draw_seed: int) -> tuple[ProfileLeaf, ...]:
         """Profile the first segments."""
