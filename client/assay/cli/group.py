@@ -8,16 +8,17 @@ from pathlib import Path
 
 import click
 
+from assay.cli.group_market import COMMANDS
 from assay.cli.group_run import meet, member
 
 
 @click.group()
 def group() -> None:
-    """Train one task with several machines."""
+    """Train one task with several machines, and solve tasks of the market as one solver."""
 
 
-group.add_command(meet)
-group.add_command(member)
+for command in (*COMMANDS, meet, member):
+    group.add_command(command)
 
 
 @group.command()

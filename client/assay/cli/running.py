@@ -14,6 +14,7 @@ from assay.settings import Settings
 
 if TYPE_CHECKING:
     from assay.roles.context import Player
+    from assay.roles.node import Node
 
 Command = Callable[..., Any]
 
@@ -56,7 +57,12 @@ def run_players(settings: Settings, players: Sequence[Player], metrics_port: int
     """Run roles with the settings' account until the process is told to end."""
     from assay.roles.start import open_node
 
-    with open_node(settings, players, metrics_port, as_json=as_json) as node:
+    run_node(open_node(settings, players, metrics_port, as_json=as_json), as_json)
+
+
+def run_node(opened: contextlib.AbstractContextManager[Node], as_json: bool) -> None:
+    """Run a node until the process is told to end."""
+    with opened as node:
         try:
             node.run()
         finally:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from assay.cli.options import settings_options
-from assay.cli.running import COINS, Command, metrics_option, run_json_option, run_players
+from assay.cli.running import COINS, Command, metrics_option, run_json_option, run_node, run_players
 from assay.settings import Settings
 
 if TYPE_CHECKING:
@@ -47,9 +48,19 @@ def solver() -> None:
 
 @solver.command()
 @solver_options
+@click.option(
+    "--group", "group_file", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Be one solver with the other members of this group (group.toml; see `assay group draft`).",
+)  # fmt: skip
 @metrics_option
 @settings_options
 @run_json_option
-def run(metrics_port: int | None, settings: Settings, as_json: bool, **options: Any) -> None:
+def run(metrics_port: int | None, settings: Settings, as_json: bool, group_file: Path | None, **options: Any) -> None:
     """Take tasks, train them, register and defend their proofs, withdraw earnings, until Ctrl-C."""
-    run_players(settings, [make_solver(settings, **options)], metrics_port, as_json)
+    player = make_solver(settings, **options)
+    if group_file is None:
+        run_players(settings, [player], metrics_port, as_json)
+    else:
+        from assay.roles.group_start import open_member
+
+        run_node(open_member(settings, group_file, player.options, metrics_port, as_json), as_json)

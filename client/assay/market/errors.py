@@ -21,3 +21,9 @@ class UnknownTaskError(AssayError):
     """A task, round or claim was named that the chain does not have."""
 
     code = "unknown-task"
+
+
+class GroupAgreementError(AssayError):
+    """The terms of a group are wrong, or not signed as they must be."""
+
+    code = "group-agreement"

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from assay.chain.sender import Call
 from assay.dispute.case import CaseView
 from assay.market.connection import Market
+from assay.market.groups import GroupView
 from assay.market.view import MarketView
 from assay.roles.bench import Workbench
 
@@ -58,7 +59,8 @@ class Results(Protocol):
 class Context:
     """Everything a player sees: `market` is the access to the contracts, `view` the picture of what happened there, up
     to the newest block read. `secret(name)` is 32 random bytes, the same for the same name for ever, on disk before it
-    is returned. `seeds` holds lottery seeds by round where they are known."""
+    is returned. `seeds` holds lottery seeds by round where they are known. `group` is the group the account is a
+    member of, once it is formed; `cases` are also those of the group."""
 
     market: Market
     me: str
@@ -70,6 +72,7 @@ class Context:
     cases: Mapping[int, CaseView] = field(default_factory=dict)
     deadlines: Mapping[int, int] = field(default_factory=dict)
     seeds: Mapping[int, bytes] = field(default_factory=dict)
+    group: GroupView | None = None
 
 
 class Player(Protocol):

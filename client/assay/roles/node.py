@@ -15,6 +15,7 @@ from assay.chain.errors import FeeCapError, RevertedError
 from assay.chain.sender import Outcome, Sender, Sent
 from assay.errors import AssayError
 from assay.market.connection import Market
+from assay.market.groups import GroupContract
 from assay.market.payments import balance_of, credited
 from assay.market.reader import MarketReader
 from assay.market.types import RoundState
@@ -47,9 +48,11 @@ class Node:
         players: Sequence[Player],
         metrics: Metrics,
         pause: float = 1.0,
+        group: GroupContract | None = None,
     ) -> None:
         self.market, self.sender, self.state, self.bench = market, sender, state, bench
         self.players, self.metrics, self.pause = players, metrics, pause
+        self.group = group
         self.reader = MarketReader(market)
         self.jobs = Jobs()
         self.summary = Summary(sender.address, [player.name for player in players])
@@ -162,7 +165,8 @@ class Node:
             stakes.active_whistleblowers(),
         )  # fmt: skip
         cases, deadlines = {}, {}
-        for case in own_cases(reader.view, me):
+        parties = [me] if self.group is None else [me, self.group.address]
+        for case in (case for party in parties for case in own_cases(reader.view, party)):
             found_case = case_view(reader, case.id)
             if found_case is not None:
                 cases[case.id] = found_case
@@ -175,7 +179,7 @@ class Node:
                     seeds[found.id] = seed
         return Context(
             self.market, me, reader.view, purse, self.jobs, self.bench, self.secret, cases, deadlines,
-            seeds,
+            seeds, None if self.group is None else self.group.view(),
         )  # fmt: skip
 
     def _decide(self) -> bool:

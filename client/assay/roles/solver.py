@@ -141,11 +141,17 @@ class Solver:
             if found is None or found.is_profile or found.state is not RoundState.DISCLOSED:
                 continue
             if self.must_defend(context, found.id):
-                yield from dispute(context, subject_of_round(view, found), found.id, only_if_it_passes=True)
+                yield from dispute(
+                    self.challenger(context), subject_of_round(view, found), found.id, only_if_it_passes=True
+                )
         for number in task.accusations:
             if self.must_defend(context, number):
                 subject = subject_of_accusation(view, view.lines[number])
-                yield from dispute(context, subject, number, only_if_it_passes=True)
+                yield from dispute(self.challenger(context), subject, number, only_if_it_passes=True)
+
+    def challenger(self, context: Context) -> Context:
+        """In whose name cases against verdicts are opened."""
+        return context
 
     def must_defend(self, context: Context, line: int) -> bool:
         """Whether a verdict or an accusation says that the own proof fails, and its window nears its end.

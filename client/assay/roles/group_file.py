@@ -1,0 +1,174 @@
+"""Read `group.toml`: who is in a group, on which terms, and how its members train together.
+
+agreement = "agreement.json"       # where `assay group draft` writes the terms that everybody signs
+plan = "plan.toml"                 # from `assay group plan`
+cluster = "cluster.toml"
+meet = "203.0.113.7:29400"         # where `assay group meet` runs
+interface = "eth0"                 # optional: the network interface to the other members
+segments = ["ann", "ben"]          # optional: who answers for segment 0, 1, and so on from the beginning again
+
+[limits]
+most_stake = "2.5"                 # coins
+least_price = "1"                  # coins, optional
+task = "0x1f.."                    # optional: only this task
+form_hours = 24                    # until all contributions must be in
+take_days = 7                      # until a task must be taken
+patience_minutes = 60              # a leader silent for so long may be replaced
+evidence_hours = 24                # between a task's end and the sharing out
+
+[[member]]                         # the first one leads
+name = "ann"
+account = "0x.."
+contribution = "1.5"               # coins
+share = 0.5                        # of what the group earns; shares sum to one
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+from eth_utils.address import is_address, to_checksum_address
+
+from assay.group.execution.run import Seat
+from assay.group.plan import GroupPlan, read_plan
+from assay.market.errors import GroupAgreementError
+from assay.market.group_agreement import AgreedMember, Agreement, AgreementFile
+
+COIN = 10**18
+MILLION = 10**6
+MAX_FILE = 1 << 20
+
+
+@dataclass(frozen=True)
+class GroupFile:
+    """A parsed group.toml; paths are relative to it."""
+
+    path: Path
+    agreement: Path
+    plan: Path
+    cluster: Path
+    meet: tuple[str, int]
+    interface: str
+    names: tuple[str, ...]
+    members: tuple[AgreedMember, ...]
+    owners: tuple[int, ...]
+    limits: Mapping[str, Any]
+
+    def draft(self, now: int, chain_id: int, factory: str, nonce: int) -> AgreementFile:
+        """The agreement these terms come to if it is made at `now` (seconds since 1970); nobody has signed it."""
+        limits = self.limits
+        form_by = now + int(3600 * _number(limits, "form_hours", 24))
+        agreement = Agreement(
+            self.members,
+            self.owners,
+            int(str(limits.get("task", "0")), 0),
+            _coins(limits.get("least_price", "0"), "limits.least_price"),
+            _coins(limits["most_stake"], "limits.most_stake"),
+            form_by,
+            form_by + int(86400 * _number(limits, "take_days", 7)),
+            int(60 * _number(limits, "patience_minutes", 60)),
+            int(3600 * _number(limits, "evidence_hours", 24)),
+            hashlib.sha256(self.plan.read_bytes()).digest() if self.plan.exists() else bytes(32),
+            nonce,
+        )
+        return AgreementFile(chain_id, factory, self.names, agreement, {})
+
+    def training(self, agreement: AgreementFile, account: str, private_key: str) -> tuple[GroupPlan, Seat]:
+        """The plan and an account's seat in it. Raises `GroupAgreementError` where the plan is not the agreed one."""
+        digest = hashlib.sha256(self.plan.read_bytes()).digest()
+        if digest != agreement.agreement.plan:
+            raise GroupAgreementError(
+                f"{self.plan} is not the plan that was agreed on (its hash is {digest.hex()[:16]}..): ask for the file "
+                "that was signed for"
+            )
+        name = agreement.names[agreement.agreement.place_of(account)]
+        host, port = self.meet
+        seat = Seat(name, self.cluster, host, port, private_key, agreement.addresses, interface=self.interface)
+        return read_plan(self.plan), seat
+
+
+def read_group_file(path: Path) -> GroupFile:
+    """Read a group.toml. Raises `GroupAgreementError` naming what is wrong."""
+    try:
+        if path.stat().st_size > MAX_FILE:
+            raise GroupAgreementError(f"{path} is too large to describe a group")
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise GroupAgreementError(f"cannot read {path} ({error.strerror}): name the group's file") from error
+    except ValueError as error:
+        raise GroupAgreementError(f"{path} is no TOML: {error}") from error
+    rows = document.get("member", [])
+    limits = document.get("limits", {})
+    try:
+        names = tuple(str(row["name"]) for row in rows)
+        members = tuple(
+            AgreedMember(
+                _account(row["account"]),
+                _coins(row.get("contribution", "0"), f"contribution of {row['name']}"),
+                _share(row["share"], str(row["name"])),
+            )
+            for row in rows
+        )
+        if not members or "most_stake" not in limits:
+            raise GroupAgreementError(f"{path} needs at least one [[member]] and limits.most_stake")
+        owners = tuple(_place(names, str(name)) for name in document.get("segments", ()))
+        host, _, port = str(document.get("meet", "127.0.0.1:29400")).rpartition(":")
+        base = path.parent
+        return GroupFile(
+            path,
+            base / str(document.get("agreement", "agreement.json")),
+            base / str(document.get("plan", "plan.toml")),
+            base / str(document.get("cluster", "cluster.toml")),
+            (host, int(port)),
+            str(document.get("interface", "lo")),
+            names,
+            members,
+            owners,
+            limits,
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise GroupAgreementError(f"{path} lacks or misnames a field: {error}; `assay group draft --help`") from error
+    except ValueError as error:
+        raise GroupAgreementError(f"{path}: meet is not HOST:PORT ({error})") from error
+
+
+def _place(names: tuple[str, ...], name: str) -> int:
+    if name not in names:
+        raise GroupAgreementError(f"segments names {name!r}, who is no member; members are {', '.join(names)}")
+    return names.index(name)
+
+
+def _account(text: Any) -> str:
+    if not is_address(text):
+        raise GroupAgreementError(f"{text!r} is no address of an account")
+    return str(to_checksum_address(text))
+
+
+def _coins(value: Any, what: str) -> int:
+    try:
+        wei = Decimal(str(value)) * COIN
+    except InvalidOperation as error:
+        raise GroupAgreementError(f"{what} is {value!r}: write an amount of coins, such as 0.25") from error
+    if not wei.is_finite() or wei < 0 or wei != wei.to_integral_value():
+        raise GroupAgreementError(f"{what} is {value!r}: at most 18 decimal places and no sign")
+    return int(wei)
+
+
+def _share(value: Any, name: str) -> int:
+    share = Decimal(str(value)) * MILLION
+    if not 1 <= share <= MILLION or share != share.to_integral_value():
+        raise GroupAgreementError(f"the share of {name} is {value!r}: between 0.000001 and 1, at most 6 decimal places")
+    return int(share)
+
+
+def _number(limits: Mapping[str, Any], name: str, default: float) -> float:
+    value = limits.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+        raise GroupAgreementError(f"limits.{name} is {value!r}: write a number that is not negative")
+    return float(value)

@@ -1,0 +1,168 @@
+"""A member of a group that is one solver: trains with the others, leads if it is the leader, watches it if it is not,
+and withdraws its part.
+
+All members run this. The leader does in the group's name what a solver does in its own. What anyone may do is done by
+the leader first, and by the others, one after the other in the order of the agreement, if it is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from assay.market.groups import GroupContract, GroupMarket, GroupState, GroupView
+from assay.market.records import TaskRecord
+from assay.market.types import TaskState
+from assay.roles.context import Action, Context, Send, Work
+from assay.roles.demands import serve
+from assay.roles.disputes import court_moves, own_cases
+from assay.roles.solver import Solver, SolverOptions, stake_needed
+from assay.roles.upkeep import reopening, upkeep_of, withdrawal
+
+PATIENCE = 5
+"""Blocks that each member waits for the one before it, in what anyone may do."""
+
+
+class GroupMember(Solver):
+    """Decisions of a member of `group`."""
+
+    def __init__(self, group: GroupContract, options: SolverOptions | None = None) -> None:
+        super().__init__(options)
+        self._contract = group
+        self._me = ""
+
+    def refusal(self, context: Context, task: TaskRecord) -> str | None:
+        """Why the group does not take a task; the contract's own limits come on top."""
+        if not task.posting.exact:
+            return "a group trains tasks in exact mode"
+        stake = stake_needed(context, task)
+        if stake > context.purse.free:
+            return f"the stake is {stake}, the members contributed {context.purse.free}"
+        return super().refusal(context, task)
+
+    def _plan(self, context: Context) -> Iterator[Action]:
+        group = context.group
+        place = None if group is None else group.place_of(context.me)
+        if group is None or place is None:
+            return
+        if group.state is GroupState.FORMING:
+            yield from self._contribute(context, group, place)
+        elif group.state is GroupState.READY:
+            yield from self._look_for_a_task(context, group, place)
+        elif group.state is GroupState.WORKING:
+            yield from self._work(context, group, place)
+        elif group.state is GroupState.CLOSED:
+            if context.view.time > group.evidence_until + self._turn(context, place):
+                yield self._send("share", self._contract.share(), group)
+        elif group.state is GroupState.SHARED:
+            yield from self._be_paid(context, group, place)
+        yield from court_moves(context)
+        yield from withdrawal(context, self.options.least_withdrawal)
+
+    # ---- The group's states ---------------------------------------------------------------------------------------
+
+    def _contribute(self, context: Context, group: GroupView, place: int) -> Iterator[Action]:
+        member = group.members[place]
+        if context.view.time > group.form_by + self._turn(context, place):
+            yield self._send("dissolve", self._contract.dissolve(), group)
+        elif not member.has_paid and context.view.time <= group.form_by:
+            yield self._send("contribute", self._contract.contribute(place, member.contribution), group)
+
+    def _look_for_a_task(self, context: Context, group: GroupView, place: int) -> Iterator[Action]:
+        if context.view.time > group.take_by + self._turn(context, place):
+            yield self._send("dissolve", self._contract.dissolve(), group)
+        elif group.leader == context.me and context.view.time <= group.take_by:
+            yield from self._take(self._acting(context, group), list(context.view.in_state(TaskState.OPEN)))
+
+    def _work(self, context: Context, group: GroupView, place: int) -> Iterator[Action]:
+        task = context.view.tasks.get(group.task)
+        if task is None:
+            return
+        acting = self._acting(context, group)
+        if task.state.is_over or task.solver != group.address:
+            if context.view.block > task.finished_block + PATIENCE * place:
+                yield self._send("close", self._contract.close(), group)
+            return
+        if task.state is TaskState.TAKEN:
+            yield from self._train_together(acting, task, leads=group.leader == context.me)
+        elif group.leader == context.me:
+            yield from self._answer_for(acting, task)
+        else:
+            yield from self._stand_in(context, task, place)
+        yield from self._defend(acting, context.me, group)
+        yield from self._keep_the_lead(context, group, task, place)
+
+    def _train_together(self, context: Context, task: TaskRecord, leads: bool) -> Iterator[Action]:
+        key = f"train:{task.id:x}:{task.relists}"
+        if context.view.time > task.deadline:
+            yield from reopening(context, task, 0)
+        elif leads:
+            yield from self._train(context, task)
+        elif context.results.result(key) is None:
+            yield Work(key, lambda: context.bench.train(task))
+
+    def _stand_in(self, context: Context, task: TaskRecord, place: int) -> Iterator[Action]:
+        """What anyone may do for a task under verification, where the leader has not done it."""
+        yield from upkeep_of(context, task, self._turn(context, place))
+        half = context.market.parameters.demand_seconds // 2
+        demands = (context.view.demands[number] for number in task.demands)
+        if any(demand.is_open and context.view.time > demand.deadline - half for demand in demands):
+            yield from serve(context, task)
+
+    def _defend(self, acting: Context, me: str, group: GroupView) -> Iterator[Action]:
+        """Moves in cases on the group's training claim. What the contract leaves to another member is not sent."""
+        for action in court_moves(acting):
+            if isinstance(action, Send) and action.key.endswith(":expand") and action.segment is not None:
+                owner = self._contract.owner_of(action.segment) or group.leader
+                if me != owner and me != group.leader:
+                    continue
+            yield action
+
+    def _keep_the_lead(self, context: Context, group: GroupView, task: TaskRecord, place: int) -> Iterator[Action]:
+        """The leader says that it is there while it is needed; a member takes the place of one that does not."""
+        needed = task.state is TaskState.TAKEN or bool(own_cases(context.view, group.address))
+        if not needed:
+            return
+        if group.leader == context.me:
+            if context.view.time > group.leader_until - group.patience // 2:
+                yield self._send(f"stay:{group.leader_until}", self._contract.stay(), group)
+        elif context.view.time > group.leader_until + self._turn(context, place):
+            yield self._send(f"take-over:{group.leader_until}", self._contract.take_over(), group)
+
+    def _be_paid(self, context: Context, group: GroupView, place: int) -> Iterator[Action]:
+        is_back = group.leaving != 0 and context.view.time > group.leaving_until + self._turn(context, place)
+        if is_back or group.income != 0:
+            yield self._send(f"collect:{group.leaving}:{group.income}", self._contract.collect(), group)
+        credit = group.members[place].credit
+        if credit >= max(1, self.options.least_withdrawal):
+            yield self._send(f"withdraw:{credit}:{group.balance}", self._contract.withdraw(), group)
+
+    # ---- Acting in the group's name -------------------------------------------------------------------------------
+
+    def _acting(self, context: Context, group: GroupView) -> Context:
+        """The context of a solver that is the group: what it has here is what it can stake."""
+        return replace(
+            context,
+            me=group.address,
+            market=GroupMarket(context.market, self._contract),
+            purse=replace(context.purse, free=group.balance, credit=0),
+        )
+
+    def challenger(self, context: Context) -> Context:
+        """A case against a verdict is opened with the member's own bond, and won or lost by it."""
+        if isinstance(context.market, GroupMarket):
+            return replace(context, me=self._me, market=context.market.own)
+        return context
+
+    def plan(self, context: Context) -> list[Action]:
+        """What the member does now."""
+        self._me = context.me
+        return list(self._plan(context))
+
+    def _turn(self, context: Context, place: int) -> int:
+        """Seconds that a member waits for those before it."""
+        return PATIENCE * place * context.market.parameters.commit_seconds // 100
+
+    def _send(self, purpose: str, call: object, group: GroupView) -> Send:
+        name, _, rest = purpose.partition(":")
+        return Send(f"group-{name}:{group.address}:{rest}", call, group.task or None)  # type: ignore[arg-type]

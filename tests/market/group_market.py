@@ -1,0 +1,139 @@
+"""A group of three on the market of `tiny_market`: its files, its account, its members."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from eth_account import Account
+from tiny_market import World
+
+from assay.accounts import import_keystore
+from assay.group.cluster_file import read_cluster_file
+from assay.group.plan import make_plan, write_plan
+from assay.market.deployment import write_deployment
+from assay.market.group_agreement import AgreementFile, write_agreement
+from assay.market.groups import GroupContract, groups_of
+from assay.roles.context import Player
+from assay.roles.group_bench import GroupBench, group_bench
+from assay.roles.group_file import GroupFile, read_group_file
+from assay.roles.group_member import GroupMember
+from assay.roles.node import Node
+from assay.roles.solver import SolverOptions
+from assay.tasks.task_file import TaskFile
+
+NAMES = ("ann", "ben", "cat")
+PLACES = (6, 7, 8)
+"""The members' places among the chain's accounts."""
+SHARES = ("0.500001", "0.333333", "0.166666")
+CONTRIBUTIONS = ("3", "2", "1")
+PASSWORD = "of the tests"
+COIN = 10**18
+
+MODEL = """import torch
+
+
+def make_model():
+    return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 8), torch.nn.Linear(8, 3))
+"""
+OPTIONS = SolverOptions(stake_limit=100 * COIN)
+
+
+def group_toml(world: World, port: int, working: int = 2) -> Path:
+    """Writes group.toml, cluster.toml and plan.toml; the members' keystores; the deployment."""
+    folder = world.folder / "group"
+    folder.mkdir()
+    program = {"stages": working, "replicas": 1, "activation_bytes": 1e6, "parameter_bytes": 1e6, "layers": 4}
+    lines = ["[program]", *(f"{key} = {value}" for key, value in program.items())]
+    lines += ["[[link]]", 'between = ["here", "here"]', "delay_ms = 1", "bandwidth_mbps = 1000"]
+    for name in NAMES:
+        lines += ["[[device]]", f'name = "{name}"', 'region = "here"']
+    (folder / "cluster.toml").write_text("\n".join(lines))
+    description = read_cluster_file(folder / "cluster.toml")
+    write_plan(make_plan(description.cluster, description.costs(working, 1)), folder / "plan.toml")
+    text = [f'meet = "127.0.0.1:{port}"', f"segments = {list(NAMES)!r}".replace("'", '"')]
+    text += ["[limits]", 'most_stake = "6"', "evidence_hours = 0.02", "patience_minutes = 60"]
+    for name, place, share, contribution in zip(NAMES, PLACES, SHARES, CONTRIBUTIONS, strict=True):
+        text += ["[[member]]", f'name = "{name}"', f'account = "{world.address(place)}"']
+        text += [f'contribution = "{contribution}"', f"share = {share}"]
+        key = world.local.chain.private_keys[place]
+        import_keystore(folder / f"{name}.json", key, PASSWORD, iterations=1024)
+    (folder / "group.toml").write_text("\n".join(text))
+    write_deployment(world.local.deployment, folder / "deployment.json")
+    return folder / "group.toml"
+
+
+def flags(world: World, name: str) -> list[str]:
+    """The settings of one member, as flags of a command."""
+    folder = world.folder / "group"
+    values: dict[str, Any] = {
+        "chain.url": world.local.chain.url,
+        "chain.deployment": folder / "deployment.json",
+        "chain.poll_seconds": 0.1,
+        "account.keystore": folder / f"{name}.json",
+        "state.folder": folder / f"state-{name}",
+        "storage.kind": "directory",
+        "storage.folder": world.folder / "store",
+    }
+    return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+
+
+@dataclass
+class FormedGroup:
+    """A group whose members have signed; those of this process as nodes."""
+
+    world: World
+    terms: GroupFile
+    file: AgreementFile
+
+    @property
+    def contract(self) -> GroupContract:
+        return GroupContract(self.world.market, groups_of(self.world.market).group_of(self.file.agreement))
+
+    def member(self, place: int, **seat: Any) -> Node:
+        """A member as a node of this process, with other settings of its seat."""
+        account = Account.from_key(self.world.local.chain.private_keys[PLACES[place]])
+        plan, own = self.terms.training(self.file, account.address, f"0x{bytes(account.key).hex()}")
+        players: Sequence[Player] = [GroupMember(self.contract, OPTIONS)]
+        maker: Any = group_bench(plan, replace(own, **seat))
+        node = self.world.node(PLACES[place], players, make_bench=maker)
+        assert isinstance(node.bench, GroupBench)
+        node.group = self.contract
+        return node
+
+
+def signed_group(world: World, port: int) -> FormedGroup:
+    """The group's agreement, signed by all, in its file."""
+    terms = read_group_file(group_toml(world, port))
+    now = int(world.market.chain.web3.eth.get_block("latest")["timestamp"])
+    file = terms.draft(now, world.local.deployment.chain_id, groups_of(world.market).address, 1)
+    for place in PLACES:
+        file = file.signed_by(Account.from_key(world.local.chain.private_keys[place]))
+    write_agreement(file, terms.agreement)
+    return FormedGroup(world, terms, file)
+
+
+def longer(file: TaskFile, steps: int) -> TaskFile:
+    """A task file with more steps."""
+    return replace(file, training=replace(file.training, steps=steps))
+
+
+def run_member() -> None:
+    """A member as a process that stalls at a step, as `assay solver run --group` starts it: FILE NAME STEP FLAGS."""
+    from assay.cli.options import settings_from
+    from assay.roles.group_start import open_member
+
+    path, name, step = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    assignments = tuple(part for part in sys.argv[4:] if part != "--set")
+    with open_member(settings_from(None, assignments, {}), path, OPTIONS, None, False) as node:
+        assert isinstance(node.bench, GroupBench)
+        fault = {"member": name, "generation": 0, "step": step, "kind": "stall"}
+        node.bench.seat = replace(node.bench.seat, fault=fault)
+        node.run()
+
+
+if __name__ == "__main__":
+    run_member()
