@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eth_account import Account
-from tiny_market import World
+from tiny_market import TASK, World, make_task
 
 from assay.accounts import import_keystore
 from assay.group.cluster_file import read_cluster_file
@@ -23,7 +23,9 @@ from assay.roles.group_file import GroupFile, read_group_file
 from assay.roles.group_member import GroupMember
 from assay.roles.node import Node
 from assay.roles.solver import SolverOptions
-from assay.tasks.task_file import TaskFile
+from assay.tasks.build import build_bundle
+from assay.tasks.bundle import Bundle
+from assay.tasks.task_file import TaskFile, read_task_file
 
 NAMES = ("ann", "ben", "cat")
 PLACES = (6, 7, 8)
@@ -32,6 +34,7 @@ SHARES = ("0.500001", "0.333333", "0.166666")
 CONTRIBUTIONS = ("3", "2", "1")
 PASSWORD = "of the tests"
 COIN = 10**18
+STEPS, INTERVAL = 60, 12
 
 MODEL = """import torch
 
@@ -40,6 +43,16 @@ def make_model():
     return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 8), torch.nn.Linear(8, 3))
 """
 OPTIONS = SolverOptions(stake_limit=100 * COIN)
+
+
+def make_group_task(folder: Path) -> tuple[TaskFile, Bundle]:
+    """The tiny task with a model of three layers, and steps enough to kill somebody between two of them."""
+    make_task(folder)
+    (folder / "model.py").write_text(MODEL)
+    text = TASK.replace("steps = 8", f"steps = {STEPS}").replace("interval = 2", f"interval = {INTERVAL}")
+    (folder / "task.toml").write_text(text)
+    file = read_task_file(folder / "task.toml")
+    return file, build_bundle(file, folder / "group-bundle")
 
 
 def group_toml(world: World, port: int, working: int = 2) -> Path:
@@ -114,11 +127,6 @@ def signed_group(world: World, port: int) -> FormedGroup:
         file = file.signed_by(Account.from_key(world.local.chain.private_keys[place]))
     write_agreement(file, terms.agreement)
     return FormedGroup(world, terms, file)
-
-
-def longer(file: TaskFile, steps: int) -> TaskFile:
-    """A task file with more steps."""
-    return replace(file, training=replace(file.training, steps=steps))
 
 
 def run_member() -> None:

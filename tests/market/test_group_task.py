@@ -1,0 +1,196 @@
+"""A group that solves one task of the market: from forming to the last wei, with a member killed in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from group_market import (
+    CONTRIBUTIONS,
+    INTERVAL,
+    NAMES,
+    PASSWORD,
+    PLACES,
+    SHARES,
+    FormedGroup,
+    flags,
+    group_toml,
+    make_group_task,
+    signed_group,
+)
+from tiny_market import VERIFIER, WITNESS, World, tiny_world
+from torch._C._distributed_c10d import TCPStore
+
+from assay.cli.group import group as group_command
+from assay.group.plan import read_plan
+from assay.market.groups import GroupContract, GroupState, GroupView, groups_of
+from assay.market.types import TaskState
+from assay.roles.verifier import Verifier
+from assay.roles.whistleblower import Whistleblower, WhistleblowerOptions
+from assay.tasks.bundle import Bundle
+from assay.tasks.task_file import TaskFile
+from assay.training.train import train
+
+COIN = 10**18
+MILLION = 10**6
+PAID = [round(float(share) * MILLION) for share in SHARES]
+PUT_IN = [int(contribution) * COIN for contribution in CONTRIBUTIONS]
+QUICK = {"grace_seconds": 4.0, "timeout_seconds": 30.0}
+
+
+@pytest.fixture(scope="module")
+def group_task(tmp_path_factory: pytest.TempPathFactory) -> tuple[TaskFile, Bundle]:
+    return make_group_task(tmp_path_factory.mktemp("task") / "task")
+
+
+@pytest.fixture
+def world(tmp_path: Path, group_task: tuple[TaskFile, Bundle]) -> Iterator[World]:
+    with tiny_world(tmp_path, *group_task) as found:
+        yield found
+
+
+@pytest.fixture
+def store() -> TCPStore:
+    """Where the group meets."""
+    return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+
+def invoke(world: World, name: str, *arguments: str) -> dict[str, object]:
+    """`assay group ...` as one member; what it prints as JSON."""
+    result = CliRunner().invoke(
+        group_command, [*arguments, "--json", *flags(world, name)], env={"ASSAY_PASSWORD": PASSWORD}
+    )
+    assert result.exit_code == 0, f"{arguments}: {result.output} {result.exception!r}"
+    return dict(json.loads(result.output.splitlines()[-1]))
+
+
+def test_a_group_is_drafted_signed_formed_joined_and_dissolved_from_the_command_line(world: World) -> None:
+    path = group_toml(world, 1)
+    drafted = invoke(world, "ann", "draft", str(path), "--nonce", "7")
+    agreement = str(drafted["agreement"])
+    assert invoke(world, "ann", "sign", agreement)["missing"] == ["ben", "cat"]
+    # The others sign copies, which come back to whoever forms the group.
+    copies = []
+    for name in ("ben", "cat"):
+        copies.append(f"{agreement}.{name}")
+        invoke(world, name, "sign", agreement, "--output", copies[-1])
+    assert invoke(world, "ben", "form", agreement, *copies)["group"] == drafted["group"]
+    assert groups_of(world.market).is_group(str(drafted["group"]))
+    assert invoke(world, "ann", "join", agreement)["state"] == "forming"
+    assert invoke(world, "ben", "join", agreement)["state"] == "forming"
+    assert invoke(world, "cat", "join", agreement)["state"] == "ready"
+    assert invoke(world, "cat", "show", agreement)["balance"] == sum(PUT_IN)
+    assert invoke(world, "ann", "dissolve", agreement)["state"] == "shared"
+    for place, name in enumerate(("ann", "ben", "cat")):
+        before = balance(world, place)
+        invoke(world, name, "collect", agreement)
+        assert balance(world, place) > before + PUT_IN[place] - COIN // 100  # less gas
+    assert view_of(world, str(drafted["group"])).balance == 0
+
+
+def balance(world: World, place: int) -> int:
+    return int(world.market.chain.web3.eth.get_balance(world.address(PLACES[place])))
+
+
+def view_of(world: World, address: str) -> GroupView:
+    found = GroupContract(world.market, address).view()
+    assert found is not None
+    return found
+
+
+def received(group: FormedGroup) -> dict[str, int]:
+    """What the group has paid out, by member, from its events."""
+    web3, contract = group.world.market.chain.web3, group.contract
+    paid: dict[str, int] = {}
+    for log in web3.eth.get_logs({"address": contract.address, "fromBlock": 0}):
+        event = contract.interface.event([bytes(topic) for topic in log["topics"]], bytes(log["data"]))
+        if event is not None and event.name == "Withdrawn":
+            member = event.arguments["member"]
+            paid[member] = paid.get(member, 0) + event.arguments["amount"]
+    return paid
+
+
+@pytest.mark.slow
+def test_a_group_that_loses_a_member_in_the_middle_settles_its_task_and_splits_the_reward(
+    world: World, store: TCPStore, group_task: tuple[TaskFile, Bundle], tmp_path: Path
+) -> None:
+    group = signed_group(world, store.port)
+    invoke(world, "ann", "form", str(group.terms.agreement))
+    victim = next(name for name in read_plan(group.terms.plan).members if name != NAMES[0])
+    survivors = [place for place, name in enumerate(NAMES) if name != victim]
+    step = 2 * INTERVAL + 3
+    script = str(Path(__file__).with_name("group_market.py"))
+    environment = {**os.environ, "ASSAY_PASSWORD": PASSWORD, "PYTHONPATH": os.pathsep.join(sys.path)}
+    log = (tmp_path / "victim.log").open("w")
+    doomed = subprocess.Popen(
+        [sys.executable, script, str(group.terms.path), victim, str(step), *flags(world, victim)],
+        env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    try:
+        world.nodes = [
+            world.node(VERIFIER, [Verifier()]),
+            world.node(WITNESS, [Whistleblower(WhistleblowerOptions(audits=0))]),
+            *(group.member(place, **QUICK) for place in survivors),
+        ]
+        contract = group.contract
+
+        def state() -> GroupState:
+            found = contract.view()
+            assert found is not None
+            return found.state
+
+        def others_work() -> bool:
+            assert doomed.poll() is None, (tmp_path / "victim.log").read_text()
+            return False
+
+        world.play(lambda: world.market.stakes.seats(world.address(VERIFIER)) == 1)
+        # Time stands still until the one with a process of its own has contributed.
+        world.play(lambda: state() is GroupState.READY, idle=others_work, limit=120)
+        task = world.submit()
+        world.play(lambda: reached(store, victim, step), idle=others_work, limit=200)
+        os.killpg(doomed.pid, signal.SIGKILL)
+        doomed.wait()
+        world.play(lambda: world.market.tasks.state(task) is TaskState.VERIFYING, idle=lambda: False, limit=300)
+        world.play(lambda: state() is GroupState.SHARED, limit=200)
+        world.play(lambda: all(member.due == 0 for member in view_of(world, contract.address).members), limit=100)
+        world.play(lambda: not any(credits(group)[place] for place in survivors), limit=100)
+    finally:
+        if doomed.poll() is None:
+            os.killpg(doomed.pid, signal.SIGKILL)
+            doomed.wait()
+        log.close()
+    record = world.reader.view.task(task)
+    assert record.state is TaskState.SETTLED
+    assert record.solver == contract.address
+    # What was registered is what one machine would have trained.
+    assert record.checkpoint_root == train(group_task[1].task, tmp_path / "alone").root
+    # Shares of the price to the wei, the remainder to the first; contributions whole.
+    rewards = [record.price * share // MILLION for share in PAID]
+    rewards[0] += record.price - sum(rewards)
+    owed = [reward + contribution for reward, contribution in zip(rewards, PUT_IN, strict=True)]
+    paid = received(group)
+    assert {place: paid[world.address(PLACES[place])] for place in survivors} == {p: owed[p] for p in survivors}
+    # The dead member's part waits for it, and nobody else can take it.
+    (lost,) = set(range(3)) - set(survivors)
+    assert credits(group) == [owed[place] if place == lost else 0 for place in range(3)]
+    invoke(world, victim, "collect", str(group.terms.agreement))
+    assert received(group)[world.address(PLACES[lost])] == owed[lost]
+    assert view_of(world, contract.address).balance == 0
+
+
+def credits(group: FormedGroup) -> list[int]:
+    return [member.credit for member in view_of(group.world, group.contract.address).members]
+
+
+def reached(store: TCPStore, name: str, step: int) -> bool:
+    """Whether a member has executed that many steps."""
+    time.sleep(0.02)
+    return bool(store.check([f"progress/{name}"])) and int(store.get(f"progress/{name}")) >= step
