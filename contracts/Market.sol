@@ -146,12 +146,13 @@ contract Market {
     uint256 private immutable FINDER_RATE;
     uint256 private immutable STEP_DOWN_RATE;
     uint256 private immutable LATE_RATE;
+    uint256 private immutable UNAVAILABLE_RATE;
     uint256 private immutable COMPENSATION_RATE;
     uint256 private immutable REFUTER_RATE;
     uint256 private immutable FEE_FLOOR;
     uint256 private immutable FEE_PER_TERAWORK;
     uint256 private immutable DRAW_BOUNTY;
-    uint256 private immutable WORK_PER_SECOND;
+    uint256 private immutable TRAINING_PER_SECOND;
     uint256 private immutable TRAIN_SECONDS;
     uint256 private immutable HOLD_SECONDS;
     uint256 private immutable MAXIMAL_RELISTS;
@@ -210,20 +211,24 @@ contract Market {
         FINDER_RATE = parameters.finderRate;
         STEP_DOWN_RATE = parameters.stepDownRate;
         LATE_RATE = parameters.lateRate;
+        UNAVAILABLE_RATE = parameters.unavailableRate;
         COMPENSATION_RATE = parameters.compensationRate;
         REFUTER_RATE = parameters.refuterRate;
         FEE_FLOOR = parameters.feeFloor;
         FEE_PER_TERAWORK = parameters.feePerTerawork;
         DRAW_BOUNTY = parameters.drawBounty;
-        WORK_PER_SECOND = parameters.workPerSecond;
+        TRAINING_PER_SECOND = parameters.trainingPerSecond;
         TRAIN_SECONDS = parameters.trainSeconds;
         HOLD_SECONDS = parameters.holdSeconds;
         MAXIMAL_RELISTS = parameters.maximalRelists;
         // INVARIANT: shares of one amount never exceed it.
         _range("finderRate", parameters.finderRate, 0, MILLION - 1);
         _range("stepDownRate", parameters.stepDownRate, 0, MILLION);
+        // INVARIANT: the stake covers the forfeit, since no price is above the highest reward.
+        _range("unavailableRate", parameters.unavailableRate, 0, parameters.solverStakeRate);
         _range("compensationRate + refuterRate", uint256(parameters.compensationRate) + parameters.refuterRate, 0, MILLION);
         _range("workPerSecond", parameters.workPerSecond, 1, type(uint64).max);
+        _range("trainingPerSecond", parameters.trainingPerSecond, 1, type(uint64).max);
     }
 
     /* SUBMITTING */
@@ -322,8 +327,8 @@ contract Market {
             _range("profilerFee", posting.profilerFee, lowestFee(profileWork), type(uint88).max);
         }
         _range("highestReward", posting.highestReward, posting.lowestReward, type(uint88).max);
-        // INVARIANT: a posting cannot ask for training faster than verifying the same work.
-        _range("trainSeconds", posting.trainSeconds, TRAIN_SECONDS + (uint256(posting.steps) * work[0]) / WORK_PER_SECOND, type(uint32).max);
+        // INVARIANT: no posting asks for training faster than the deployment's devices can.
+        _range("trainSeconds", posting.trainSeconds, TRAIN_SECONDS + (uint256(posting.steps) * work[0]) / TRAINING_PER_SECOND, type(uint32).max);
         if (posting.baseTask != 0) {
             Task storage base = _tasks[posting.baseTask];
             // INVARIANT: only a proven model is a base.
@@ -511,7 +516,7 @@ contract Market {
         _end(taskId, task, State.Failed, finder, finders, fees);
     }
 
-    /// @notice Nobody could verify the task (`unavailable`: because the files were not to be had).
+    /// @notice Nobody could verify the task (`unavailable`: because the files were not to be had, which costs a solver a forfeit).
     function abandoned(uint256 taskId, bool unavailable) external onlyModule {
         Task storage task = _tasks[taskId];
         if (task.state != State.Profiling && task.state != State.Verifying) revert WrongState(taskId, task.state);
@@ -575,12 +580,19 @@ contract Market {
             uint256 earned;
             if (task.state == State.Settled) earned = task.price;
             else if (task.state == State.Void) earned = partDown(task.price, COMPENSATION_RATE);
-            STAKES.move(Class.Locked, solver, Class.Free, solver, stakeOf(taskId) - chargeOf[taskId]);
+            _returnStake(taskId, task);
             STAKES.move(Class.Escrow, taskId, Class.Credit, solver, earned);
             rest -= earned;
         }
         STAKES.move(Class.Escrow, taskId, Class.Credit, uint160(finder), share);
         STAKES.move(Class.Escrow, taskId, Class.Credit, uint160(task.submitter), rest);
+    }
+
+    function _returnStake(uint256 taskId, Task storage task) private {
+        uint256 solver = uint160(task.solver);
+        uint256 forfeit = task.state == State.Unavailable ? partDown(task.price, UNAVAILABLE_RATE) : 0;
+        STAKES.move(Class.Locked, solver, Class.Pool, 0, forfeit);
+        STAKES.move(Class.Locked, solver, Class.Free, solver, stakeOf(taskId) - chargeOf[taskId] - forfeit);
     }
 
     function _in(uint256 taskId, State state) private view returns (Task storage task) {

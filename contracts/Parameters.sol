@@ -20,12 +20,16 @@ pragma solidity 0.8.30;
 /// @param silenceRate Part of a seat lost by silence.
 /// @param leakRate Part of a seat that goes to whoever brings a leaked secret; the verifier loses the whole seat.
 /// @param jackpotRate Highest jackpot as a part of a seat. Must be at most `leakRate` and below `silenceRate`.
-/// @param stepBackRate Part of a seat paid for stepping back from a draw ("cannot fetch").
+/// @param stepBackRate Part of a seat, or of the task's price where that is more, paid for stepping back from a draw ("cannot fetch");
+/// at most what silence costs.
 /// @param stepDownRate Part of a solver's stake forfeited by stepping down or being late.
 /// @param lateRate Further part of a late solver's stake forfeited for every training time held.
+/// @param unavailableRate Part of the auction price a solver forfeits when so many verifiers could not fetch its files that the task
+/// ends. Must be at most `solverStakeRate`.
 /// @param compensationRate Part of the auction price a solver gets if the program is refuted after it took the task.
 /// @param refuterRate Part of the highest reward that goes to whoever refutes a program.
-/// @param workPerSecond Units of work per second every window allows for.
+/// @param workPerSecond Units of work per second that every window of a round allows for.
+/// @param trainingPerSecond Units of work per second that the shortest time for training allows for.
 /// @param unbondingSeconds Wait between leaving and having the stake back.
 /// @param commitSeconds Floor of a verifier's time to commit.
 /// @param answerSeconds Floor of the whistleblowers' time to commit to answers.
@@ -43,7 +47,8 @@ pragma solidity 0.8.30;
 /// @param maximalRelists How often a task may open again after its solver stepped down or was late.
 /// @param maximalReplacements How many further verifiers are drawn for a share.
 /// @param maximalVolunteers How many volunteers may try after that.
-/// @param maximalStepBacks How many verifiers in a row step back from a share before the task is unavailable.
+/// @param maximalStepBacks How many verifiers step back from a proof, or a profile, before the task is unavailable; at least two
+/// more than the proof has verifiers.
 struct Parameters {
     uint96 seat;
     uint96 answerBond;
@@ -64,9 +69,11 @@ struct Parameters {
     uint32 stepBackRate;
     uint32 stepDownRate;
     uint32 lateRate;
+    uint32 unavailableRate;
     uint32 compensationRate;
     uint32 refuterRate;
     uint64 workPerSecond;
+    uint64 trainingPerSecond;
     uint32 unbondingSeconds;
     uint32 commitSeconds;
     uint32 answerSeconds;

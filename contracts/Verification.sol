@@ -44,7 +44,7 @@ enum Fault {
 /// @param snapshot Block at whose end the verifiers' roll counts.
 /// @param deadline End of the wait for volunteers.
 /// @param attempt Number of the present attempt, from 0.
-/// @param stepBacks Verifiers in a row that stepped back.
+/// @param stepBacks Verifiers that stepped back from the profile, or (share 0 only) from any share of the proof.
 /// @param isCharged Whether the attempt before paid for the next draw.
 /// @param segmentSeed Seed of the task's segments (share 0 only), or zero.
 struct Share {
@@ -389,6 +389,10 @@ contract Verification {
         share.isCharged = isCharged;
         if (share.attempt <= REPLACEMENTS) {
             _await(taskId, number, share);
+        } else if (number != PROFILE && _shares[taskId][0].stepBacks != 0) {
+            // INVARIANT: where somebody could not fetch, only the draw says who works; a volunteer may be served alone.
+            share.state = ShareState.Volunteers;
+            MARKET.abandoned(taskId, true);
         } else if (share.attempt <= REPLACEMENTS + VOLUNTEERS) {
             share.state = ShareState.Volunteers;
             share.deadline = uint40(block.timestamp + VOLUNTEER_SECONDS);
@@ -411,8 +415,6 @@ contract Verification {
         round.commitment = keccak256(abi.encode(hidden));
         uint256 lotteryBlock = block.number + JOIN_BLOCKS;
         round.lotteryBlock = uint48(lotteryBlock);
-        Share storage share = _shares[round.taskId][round.share];
-        if (share.stepBacks != 0) share.stepBacks = 0;
         emit Committed(roundId, msg.sender, hidden, lotteryBlock, lotteryBlock + SHOW_BLOCKS);
     }
 
@@ -611,15 +613,15 @@ contract Verification {
     }
 
     /// @notice The drawn verifier cannot fetch the files, or does not want to serve: it pays a small charge, and one more
-    /// verifier is drawn. The charge goes to the next one that can work.
+    /// verifier is drawn. The charge goes to the next one that can work. Too many who step back from a proof end its task.
     function stepBack(uint256 roundId) external {
         Round storage round = _in(roundId, RoundState.Drawn);
         if (msg.sender != round.verifier) revert NotTheVerifier(msg.sender, round.verifier);
         if (block.timestamp > round.deadline) revert TooLate(round.deadline, block.timestamp);
         uint256 taskId = round.taskId;
         uint8 number = round.share;
-        _live(taskId, number);
-        uint256 charge = partDown(SEAT, STEP_BACK_RATE);
+        Terms memory terms = _live(taskId, number);
+        uint256 charge = stepBackCharge(terms.price);
         round.state = RoundState.Void;
         uint256 id = uint160(msg.sender);
         STAKES.move(Class.Locked, id, Class.Pool, 0, DRAW_BOUNTY);
@@ -627,13 +629,26 @@ contract Verification {
         STAKES.move(Class.Locked, id, Class.Free, id, SEAT - charge);
         emit Voided(roundId, msg.sender, Fault.SteppedBack, charge);
         Share storage share = _shares[taskId][number];
-        share.stepBacks++;
-        if (share.stepBacks == STEP_BACKS) {
+        bool isProfile = number == PROFILE;
+        uint256 stepBacks = ++_shares[taskId][isProfile ? PROFILE : 0].stepBacks;
+        // All who are drawn at once do not end a task by one bad hour, and more of them do not end it more easily.
+        uint256 most = isProfile ? 0 : uint256(terms.verifiers) + 2;
+        if (most < STEP_BACKS) most = STEP_BACKS;
+        if (stepBacks == most) {
             share.state = ShareState.Volunteers;
             MARKET.abandoned(taskId, true);
         } else {
             _next(taskId, number, share, true);
         }
+    }
+
+    /// @notice What stepping back costs: a part of a seat, or of the task's price where that is more, so that ending dear tasks
+    /// by stepping back on purpose is dear; at most what silence costs.
+    /// @param price The auction price, zero before the auction.
+    function stepBackCharge(uint256 price) public view returns (uint256 charge) {
+        charge = partDown(price > SEAT ? price : SEAT, STEP_BACK_RATE);
+        uint256 most = partDown(SEAT, SILENCE_RATE);
+        if (charge > most) charge = most;
     }
 
     /// @notice First step of bringing a leaked secret: commits to it, so that nobody can take the bounty from the one who brings it.

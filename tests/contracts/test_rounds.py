@@ -388,11 +388,28 @@ def test_a_limit_lowered_after_the_snapshot_does_not_dodge_the_draw(world: World
 # ---- Stepping back --------------------------------------------------------------------------------------------------
 
 
-def test_several_who_cannot_fetch_in_a_row_end_the_task_unavailable(world: World) -> None:
+def charge_of(world: World, price: int) -> int:
+    """What stepping back costs at a price."""
+    most = world.parameters["seat"] * world.parameters["silenceRate"] // MILLION
+    return min(max(world.parameters["seat"], price) * world.parameters["stepBackRate"] // MILLION, most)
+
+
+def most_of(world: World, verifiers: int) -> int:
+    """How many step backs end a task."""
+    return max(world.parameters["maximalStepBacks"], verifiers + 2)
+
+
+def price_of(world: World, task: int) -> int:
+    return int(world.see("Market", "termsOf", task)[10])
+
+
+def test_several_who_cannot_fetch_end_the_task_unavailable_and_the_solver_forfeits(world: World) -> None:
     task = world.registered()
-    stake, escrow = world.stake_of(SOLVER), world.bucket(ESCROW, task)
-    charge = world.parameters["seat"] * world.parameters["stepBackRate"] // MILLION
-    for _ in range(world.parameters["maximalStepBacks"]):
+    stake, escrow, price = world.stake_of(SOLVER), world.bucket(ESCROW, task), price_of(world, task)
+    charge = charge_of(world, price)
+    assert price > world.parameters["seat"]
+    most = most_of(world, 1)
+    for _ in range(most):
         round_ = world.draw(task)
         before = world.stake_of(round_.verifier)
         world.do(round_.verifier, "Verification", "stepBack", round_.id)
@@ -400,12 +417,48 @@ def test_several_who_cannot_fetch_in_a_row_end_the_task_unavailable(world: World
     assert world.state(task) == "Unavailable"
     world.do(world.deployer, "Settlement", "release", task, 0)
     assert world.credit(SUBMITTER) == escrow - world.parameters["drawBounty"]
-    assert (world.bucket(FREE, SOLVER), world.credit(SOLVER)) == (stake, 0)
-    # The charges paid the second draw, and are otherwise the pool's.
-    assert world.pool == 2 * charge - world.parameters["drawBounty"]
+    forfeit = price * world.parameters["unavailableRate"] // MILLION
+    assert forfeit > 0
+    assert (world.bucket(FREE, SOLVER), world.credit(SOLVER)) == (stake - forfeit, 0)
+    # The charges paid the later draws, and are otherwise the pool's, like the forfeit.
+    assert world.pool == forfeit + most * charge - (most - 1) * world.parameters["drawBounty"]
 
 
-def test_step_backs_count_only_in_a_row(chain: Chain) -> None:
+def test_stepping_back_costs_a_part_of_the_price_but_never_more_than_silence(world: World) -> None:
+    for price in (0, 1, ETHER, 3 * ETHER, 10 * ETHER, 1000 * ETHER):
+        assert world.see("Verification", "stepBackCharge", price) == charge_of(world, price)
+    silence = world.parameters["seat"] * world.parameters["silenceRate"] // MILLION
+    assert world.see("Verification", "stepBackCharge", 1000 * ETHER) == silence
+
+
+def test_a_forfeit_that_the_stake_does_not_cover_is_no_parameter(chain: Chain) -> None:
+    with pytest.raises(RevertedError, match="OutOfRange"):
+        populated(chain, unavailableRate=100_001, solverStakeRate=100_000)
+
+
+def test_step_backs_count_over_all_shares_of_a_proof_and_one_hour_of_all_verifiers_ends_nothing(chain: Chain) -> None:
+    world = populated(chain, verifiers=6, maximalReplacements=4)
+    task = world.registered(verifiers=2)
+    assert most_of(world, 2) == 4
+    for share, state in ((0, "Verifying"), (1, "Verifying"), (0, "Verifying"), (1, "Unavailable")):
+        round_ = world.draw(task, share)
+        world.do(round_.verifier, "Verification", "stepBack", round_.id)
+        assert world.state(task) == state
+
+
+def test_volunteers_are_not_wanted_where_somebody_could_not_fetch(chain: Chain) -> None:
+    world = populated(chain, verifiers=3, maximalReplacements=1)
+    task = world.registered()
+    first = world.draw(task)
+    world.do(first.verifier, "Verification", "stepBack", first.id)
+    second = world.draw(task)
+    world.chain.move(blocks=1, seconds=world.parameters["commitSeconds"] + 3600)
+    world.do(world.deployer, "Verification", "timeout", second.id)
+    # A volunteer may be the one who is served.
+    assert world.state(task) == "Unavailable"
+
+
+def test_step_backs_count_whatever_came_in_between(chain: Chain) -> None:
     world = populated(chain, verifiers=5, maximalReplacements=4)
     task = world.registered()
     first = world.draw(task)
@@ -453,7 +506,7 @@ def test_the_one_who_can_work_gets_the_charges_of_those_who_could_not(world: Wor
     world.finish(second)
     world.after_window()
     world.do(world.deployer, "Settlement", "settle", task)
-    charge = world.parameters["seat"] * world.parameters["stepBackRate"] // MILLION
+    charge = charge_of(world, price_of(world, task))
     assert world.credit(second.verifier) == world.posting()["verifierFee"] + charge - world.parameters["drawBounty"]
 
 

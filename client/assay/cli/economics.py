@@ -120,6 +120,8 @@ ASSUMPTIONS = (
 @click.option("--ring", default=0.1, show_default=True, help="Share of seats of the largest coalition.")
 @click.option("--awake", default=0.99, show_default=True, help="Chance that an honest solver disputes in time.")
 @click.option("--joining", type=click.Choice(["blind", "count"]), default="blind", show_default=True)
+@click.option("--beyond", default=0.0, show_default=True, help="With count: chance to join beyond the threshold.")
+@click.option("--audits", default=0.0, show_default=True, help="Chance that an undrawn wrong segment is found.")
 @click.option("--margin", default=2.0, show_default=True, help="Risk over gain asked for.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw figures into this PNG file.")
 @_numbers
@@ -171,7 +173,7 @@ def conditions(margin: float, plot: Path | None, as_json: bool, **options: Any) 
         [[n.name, _amount(n.deployed), _amount(n.needed), "yes" if n.suffices else "NO", n.why] for n in wanted],
         ["parameter", "deployed", "needed", "enough", "for"],
     )
-    click.echo("\ndefaults for tasks of 0.2 to 5 coin with 1000 segments and a quarter of the seats in one hand")
+    click.echo("\ndefaults for tasks of 0.2 to 5 coin with 1000 segments and 15 % of the seats in one hand")
     fields = [(name, *RAISED[name]) for name in RAISED]
     _table(
         [[name, _amount(getattr(parameters, f) / unit), _amount(getattr(best, f) / unit)] for name, f, unit in fields],
@@ -185,10 +187,13 @@ def conditions(margin: float, plot: Path | None, as_json: bool, **options: Any) 
 @click.option("--steps", type=int, required=True)
 @click.option("--segments", default=0, help="Checkpoints to be written [as many as make looking worthwhile].")
 @click.option("--exact", is_flag=True)
-@click.option("--fraction", default=0.25, show_default=True, help="A proof with this part wrong shall be hit ...")
+@click.option(
+    "--fraction", default=0.25, show_default=True, help="A proof with this part wrong (0: one segment) shall be hit ..."
+)
 @click.option("--certainty", default=0.9, show_default=True, help="... by the draw with this chance.")
 @click.option("--margin", default=2.0, show_default=True)
 @click.option("--ring", default=0.15, show_default=True, help="Share of seats of the largest coalition feared.")
+@click.option("--audits", default=0.0, show_default=True, help="Chance that an undrawn wrong segment is found.")
 @click.option("--whistleblowers", default=10, show_default=True)
 @click.option("--training-cost", type=float, help="Coin [from work, --device-hour and --training-speed].")
 @click.option("--replay-ratio", type=float, help="Cost of a replayed step over a trained one [from the prices].")
@@ -223,6 +228,11 @@ def advise(as_json: bool, **options: Any) -> None:
         ("training time", f"at least {advice.train_seconds} s, by the market's rule"),
         ("a round lasts", f"up to {advice.round_seconds / 86400:.3g} days, without disputes"),
         ("found", ", ".join(f"{part} faked: {chance:.1%}" for part, chance in advice.detection.items())),
+        (
+            "draws against",
+            ", ".join(f"{part}: {'none is enough' if n is None else n}" for part, n in advice.draws.items())
+            + " (false parts that save all the training)",
+        ),
     ]
     for name, text in lines:
         click.echo(f"{name:<16}{text}")
@@ -244,6 +254,9 @@ def advise(as_json: bool, **options: Any) -> None:
 @click.option("--lazy-fraction", default=0.25, show_default=True, help="Part of the segments lazy solvers fake.")
 @click.option("--audits", default=0.0, show_default=True, help="Chance that an active one checks an undrawn segment.")
 @click.option("--joining", type=click.Choice(["blind", "count"]), default="blind", show_default=True)
+@click.option(
+    "--beyond", default=0.0, show_default=True, help="With --joining count: chance to join beyond the threshold."
+)
 @click.option("--imitation", default=0.0, show_default=True, help="Chance an epoch to take a better earner's ways.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw figures into this PNG file.")
 @_numbers

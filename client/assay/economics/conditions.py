@@ -8,7 +8,16 @@ from typing import Any
 
 from assay.economics import formulas
 from assay.economics.prices import Prices, coin, round_seconds
-from assay.economics.settlement import MILLION, Terms, finders_part, stake_of, tax_of
+from assay.economics.settlement import (
+    MILLION,
+    Terms,
+    finders_part,
+    most_step_backs,
+    stake_of,
+    step_back_charge,
+    tax_of,
+    unavailable_forfeit,
+)
 from assay.market.parameters import COIN, Parameters
 
 
@@ -21,8 +30,10 @@ class Situation:
     against another). `fee` defaults to one and a half times a verifier's cost, at least the market's floor.
     `share_work` is only needed for windows. `ring` is the share of seats of one coalition, `awake` the chance that an
     honest solver disputes a false claim against it, `honest` the share of whistleblowers that replay, `pool` what the
-    jackpot pool holds (infinite: long since full). `joining`: "blind" or "count", as in the simulation; with "count" a
-    coalition's own identities keep the others away from its claims.
+    jackpot pool holds (infinite: long since full). `audits` is the chance that somebody finds a wrong segment that was
+    not drawn (the submitter, who wants the model, or whoever wants the finders' part). `joining`: "blind" or "count",
+    as in the simulation; with "count" a coalition's own identities keep the others away from its claims, but for those
+    who join with the chance `beyond` all the same.
     """
 
     reward: float = 1.0
@@ -41,6 +52,8 @@ class Situation:
     ring: float = 0.1
     awake: float = 0.99
     pool: float = math.inf
+    audits: float = 0.0
+    beyond: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +68,8 @@ class Amounts:
     stake_lost: float
     seat: float
     seat_lost: float
+    forfeit: float
+    step_back: float
     finders: float
     tax: float
     jackpot: float
@@ -108,6 +123,7 @@ def amounts(parameters: Parameters, situation: Situation, prices: Prices) -> Amo
         situation.verifiers,
         highest_reward=round(situation.reward * COIN),
         verifier_fee=round(fee * COIN),
+        price=round(price * COIN),
     )
     fees = situation.verifiers * fee
     stake, tax = coin(stake_of(parameters, terms)), coin(tax_of(parameters, terms))
@@ -124,6 +140,8 @@ def amounts(parameters: Parameters, situation: Situation, prices: Prices) -> Amo
         stake_lost=formulas.out_of_reach(stake, fees, phi),
         seat=seat,
         seat_lost=formulas.seat_at_risk(seat, phi, parameters.silence_rate / MILLION),
+        forfeit=coin(unavailable_forfeit(parameters, terms)),
+        step_back=coin(step_back_charge(parameters, terms.price)),
         finders=coin(finders_part(parameters, terms)),
         tax=tax,
         jackpot=prize,
@@ -136,12 +154,22 @@ def amounts(parameters: Parameters, situation: Situation, prices: Prices) -> Amo
     )
 
 
+def watched_in_a_ring(situation: Situation, found: Amounts) -> float:
+    """Chance that a coalition's claim has an honest whistleblower.
+
+    By the count, as many identities of the coalition as one claim pays for keep everybody else away from it, but for
+    those who join beyond the threshold: 1 - (1 - beyond)^(honest whistleblowers).
+    """
+    if situation.joining == "blind":
+        return found.watched_with_sybils
+    return 1 - math.pow(1 - situation.beyond, situation.honest * situation.whistleblowers)
+
+
 def conditions(parameters: Parameters, situation: Situation, prices: Prices) -> list[Condition]:
     """Every condition of a situation. Whistleblowers are taken to be diluted by one sybil of every verifier."""
     a = amounts(parameters, situation, prices)
     omega, ring, n = a.watched_with_sybils, situation.ring, situation.verifiers
-    # By the count, as many identities of the coalition as one claim pays for keep everybody else away from it.
-    ring_omega = omega if situation.joining == "blind" else 0.0
+    ring_omega = watched_in_a_ring(situation, a)
     truthful = 1 - ring * (1 - ring_omega)
     ratio, worst = formulas.cheat_margin(
         a.price, a.training_cost, a.stake_lost, situation.segments, n, situation.per_verifier, truthful
@@ -156,10 +184,21 @@ def conditions(parameters: Parameters, situation: Situation, prices: Prices) -> 
     silence = a.seat * parameters.silence_rate / MILLION
     case = prices.gas("case")
     # An honest verifier cannot fetch and steps back; one seat of the ring a share is enough.
-    starved = formulas.served_to_accomplices(ring, n, parameters.maximal_step_backs)
+    most = most_step_backs(parameters, n)
+    starved, backs = formulas.served_to_accomplices(ring, n, most)
+    bounty = coin(parameters.draw_bounty)
+    drawn = n * situation.per_verifier / situation.segments
+    single = 1 - (1 - drawn) * (1 - situation.audits)
     held = round_seconds(parameters, situation.share_work)
     return [
         Condition("solver", f"fakes a part (worst: {worst:.0%})", saved, saved * ratio, "x C <= D(x) (P + S')"),
+        Condition(
+            "solver",
+            "saves everything by one false segment",
+            a.training_cost,
+            single * (a.price + a.stake_lost),
+            "C <= (1 - (1 - d/N) (1 - A)) (P + S'), A: found although not drawn",
+        ),
         Condition(
             "solver",
             f"trains nothing, owns {ring:.0%} of the seats",
@@ -170,9 +209,16 @@ def conditions(parameters: Parameters, situation: Situation, prices: Prices) -> 
         Condition(
             "solver",
             "serves files to its own verifiers only",
-            starved * a.price,
-            (1 - starved) * prices.capital(a.stake, held) + a.price - a.training_cost,
-            "s P <= (1-s) (interest on S) + P - C, s = (1-(1-b)^stepBacks)^n: nothing is slashed",
+            starved * a.price + backs * (a.step_back - bounty),
+            (1 - starved) * (a.forfeit + prices.capital(a.stake, held)) + a.price - a.training_cost,
+            "s P + E[k] (c - b) <= (1-s) (F + interest on S) + P - C, s: n accomplices drawn before k others step back",
+        ),
+        Condition(
+            "verifier",
+            "steps back to end a task for its submitter",
+            formulas.starving_charge(a.price, ring, n, most),
+            a.step_back,
+            "c >= the least at which stepping back for P loses, from every state of the proof's shares",
         ),
         Condition("verifier", "does not replay", a.verifier_cost, omega * (a.fee + a.seat_lost), "c <= w(f+V')"),
         Condition(
@@ -240,10 +286,17 @@ class Limits:
 
     `largest_ring` is a share of the seats, with whistleblowers and without; `least_whistleblowers` how many keep
     verifiers replaying (None: no number does); `dearest_answer` what a whistleblower's answer may cost, in coin;
-    `awake_needed` how often somebody must dispute false failures; `rounds_to_fund` an empty pool; `unavailable_forfeit`
-    what an unavailable end would have to cost the solver (the contracts take nothing) so that starving honest verifiers
-    does not pay; `largest_reward` up to which reward tasks like this one are worth watching (0: none is, the tax is too
-    low).
+    `awake_needed` how often somebody must dispute false failures; `rounds_to_fund` an empty pool; `largest_reward` up
+    to which reward tasks like this one are worth watching (0: none is, the tax is too low).
+
+    `unavailable_forfeit`: what an unavailable end has to cost the solver, in coin, so that serving only its
+    accomplices does not pay. `starved_price`: up to which price the charge for stepping back grows with it, in coin.
+    `starved_loss`: what verifiers who step back on purpose destroy (price and forfeit) for each coin they lose, at
+    most, playing best.
+
+    A proof with one false segment that saves all training (margin 1): `one_segment_audits` is how likely somebody has
+    to find it undrawn (above 1: stake and price are too small); `one_segment_draws` how many segments would have to be
+    drawn instead (None: all are not enough); `least_wrong` from how many false segments on it loses by the draw alone.
     """
 
     largest_ring: float
@@ -257,6 +310,11 @@ class Limits:
     awake_needed: float
     rounds_to_fund: float
     unavailable_forfeit: float
+    starved_price: float
+    starved_loss: float
+    one_segment_audits: float
+    one_segment_draws: int | None
+    least_wrong: int | None
 
 
 def limits(parameters: Parameters, situation: Situation, prices: Prices, margin: float = 2.0) -> Limits:
@@ -264,8 +322,10 @@ def limits(parameters: Parameters, situation: Situation, prices: Prices, margin:
     a = amounts(parameters, situation, prices)
     n, fee = situation.verifiers, a.fee
     ring = (a.price, a.training_cost, a.stake_lost, a.seat_lost, fee, n)
+    honest = (a.price, a.training_cost, a.stake_lost)
+    most = most_step_backs(parameters, n)
     needed = min(1.0, margin * a.verifier_cost / (fee + a.seat_lost))
-    seen = a.watched_with_sybils if situation.joining == "blind" else 0.0
+    seen = watched_in_a_ring(situation, a)
     least = None
     for number in range(1, 65):
         if formulas.watched(a.income / 2, a.answer_cost, number, situation.honest) >= needed:
@@ -288,6 +348,13 @@ def limits(parameters: Parameters, situation: Situation, prices: Prices, margin:
         dearest_answer=a.income / 2,
         largest_reward=largest,
         awake_needed=formulas.lost_awake(a.finders, a.seat_lost),
-        unavailable_forfeit=formulas.starving_forfeit(a.price, situation.ring, n, parameters.maximal_step_backs),
+        unavailable_forfeit=formulas.starving_forfeit(
+            a.price, situation.ring, n, most, a.step_back - coin(parameters.draw_bounty)
+        ),
+        starved_price=coin(parameters.seat) * parameters.silence_rate / max(1, parameters.step_back_rate),
+        starved_loss=formulas.starving_charge(a.price + a.forfeit, situation.ring, n, most) / a.step_back,
+        one_segment_audits=formulas.one_segment_needs(*honest, situation.segments, n * situation.per_verifier),
+        one_segment_draws=formulas.draws_against(*honest, situation.segments, 1),
+        least_wrong=formulas.least_wrong(*honest, situation.segments, n * situation.per_verifier),
         rounds_to_fund=formulas.rounds_to_fund(a.answer_cost, parameters.forced_rate / MILLION, a.tax),
     )

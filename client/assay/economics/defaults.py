@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from assay.economics import formulas
 from assay.economics.conditions import Situation, amounts
 from assay.economics.prices import Prices, coin
-from assay.economics.settlement import MILLION, rounds_of
+from assay.economics.settlement import MILLION, most_step_backs, rounds_of
 from assay.economics.settlement import Terms as TaskTerms
 from assay.market.parameters import COIN, Parameters
 
@@ -25,8 +25,9 @@ class Target:
 
 
 # What a deployment should carry: tasks of some hundred to some ten thousand dollars, a checkpoint every thousandth of
-# the steps, two verifiers with one segment each, a quarter of the seats in one hand.
-REFERENCE = tuple(Situation(reward=reward, segments=1000, ring=0.25, share_work=1e13) for reward in (0.2, 1.0, 5.0))
+# the steps, two verifiers with one segment each, more than a seventh of the seats in one hand. Larger coalitions are
+# kept out by more verifiers, which `advise` asks for: the forfeit that two need grows beyond what a solver can stake.
+REFERENCE = tuple(Situation(reward=reward, segments=1000, ring=0.15, share_work=1e13) for reward in (0.2, 1.0, 5.0))
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ def needs(parameters: Parameters, situation: Situation, prices: Prices, target: 
     Whistleblowers: rho J >= 2 c / sqrt(u), where 2 stands for the verifier's own identity and u for the claims left
     unwatched; the tax has to pay it, and J is capped by a part of a seat. Solvers: a coalition that holds `ring` of the
     seats wins P with x = (ring sqrt(u))^n, so S' >= margin x / (1 - x) (P + n f), and S from S' by the finders' rate.
-    Verifiers: margin c <= (1 - u) (f + V').
+    Verifiers: margin c <= (1 - u) (f + V'). Files: the forfeit at which serving only its own verifiers loses
+    (`formulas.starving_forfeit`), and the charge at which stepping back on purpose does (`formulas.starving_charge`).
     """
     a = amounts(parameters, situation, prices)
     n, phi = situation.verifiers, parameters.finder_rate / MILLION
@@ -68,6 +70,10 @@ def needs(parameters: Parameters, situation: Situation, prices: Prices, target: 
     lazy = (target.margin * a.verifier_cost / (1 - target.unwatched) - a.fee) / kept
     seat = max(lazy, income / (max(rho, forced) * rate), 0.0)
     awake = situation.awake
+    most = most_step_backs(parameters, n)
+    charge = a.step_back - coin(parameters.draw_bounty)
+    starving = target.margin * formulas.starving_forfeit(a.price, situation.ring, n, most, charge)
+    stepping = target.margin * formulas.starving_charge(a.price, situation.ring, n, most)
     accused = target.margin * (1 - awake) * a.finders / (awake * kept)
     gas = prices.gas
     floor = coin(parameters.solver_stake_floor)
@@ -78,8 +84,20 @@ def needs(parameters: Parameters, situation: Situation, prices: Prices, target: 
         Need(
             "solverStakeRate",
             parameters.solver_stake_rate / MILLION,
-            max(0.0, (stake - floor) / situation.reward),
-            f"a coalition with {situation.ring:.0%} of the seats",
+            max(0.0, (stake - floor) / situation.reward, starving / situation.reward),
+            f"a coalition with {situation.ring:.0%} of the seats; the forfeit below",
+        ),
+        Need(
+            "unavailableRate",
+            parameters.unavailable_rate / MILLION,
+            starving / a.price,
+            "serving files to its own verifiers only",
+        ),
+        Need(
+            "stepBackRate",
+            parameters.step_back_rate / MILLION,
+            stepping / max(a.price, coin(parameters.seat)),
+            "ending tasks by stepping back",
         ),
         Need("feeFloor", coin(parameters.fee_floor), gas("verifier"), "gas of a round"),
         Need(
@@ -105,6 +123,8 @@ RAISED = {
     "forcedRate": ("forced_rate", MILLION),
     "seat": ("seat", COIN),
     "solverStakeRate": ("solver_stake_rate", MILLION),
+    "unavailableRate": ("unavailable_rate", MILLION),
+    "stepBackRate": ("step_back_rate", MILLION),
     "feeFloor": ("fee_floor", COIN),
     "answerBond": ("answer_bond", COIN),
     "caseBond": ("case_bond", COIN),

@@ -179,22 +179,90 @@ def largest_ring(
     return low
 
 
-def served_to_accomplices(share: float, verifiers: int, draws: int) -> float:
-    """Chance that a solver who serves files to its own verifiers only gets one of them for every share.
+def one_segment_needs(price: float, saved: float, lost: float, segments: int, drawn: int) -> float:
+    """Least chance A that a wrong segment which was not drawn is found, so that a proof with a single one does not pay.
 
-    Honest verifiers that cannot fetch step back, and one more is drawn, `draws` in a row at most: (1 - (1-b)^draws)^n.
+    One wrong segment can save everything: behind a checkpoint of NaN, or at the seam of two runs, every other segment
+    is true. The draw finds it with d / N, so (1 - (1 - d/N) (1 - A)) (P + S') >= C. Above 1: no audit is enough.
     """
-    return math.pow(1 - math.pow(1 - share, draws), verifiers)
+    needed = saved / (price + lost)
+    found = drawn / segments
+    if needed <= found:
+        return 0.0
+    return (needed - found) / (1 - found) if found < 1 else math.inf
 
 
-def starving_forfeit(price: float, share: float, verifiers: int, draws: int) -> float:
-    """What an *unavailable* end would have to cost a solver, so that serving only its accomplices does not pay.
+def draws_against(price: float, saved: float, lost: float, segments: int, wrong: int) -> int | None:
+    """Fewest drawn segments that make it a loss to save `saved` by `wrong` false segments: D (P + S') >= saved.
 
-    It wins the price with chance s and would lose F otherwise: s P <= (1 - s) F. The other side of such a forfeit: a
-    coalition of verifiers makes an honest solver's share unavailable with chance share^draws, for small charges.
+    None where even a proof that is replayed as a whole does not (P + S' < saved).
     """
-    success = served_to_accomplices(share, verifiers, draws)
-    return math.inf if success >= 1 else success / (1 - success) * price
+    needed = saved / (price + lost)
+    return None if needed > 1 else least_drawn(wrong / segments, needed, segments)
+
+
+def least_wrong(price: float, saved: float, lost: float, segments: int, drawn: int) -> int | None:
+    """Fewest false segments at which a cheat that saves `saved` loses by the draw alone; None where none does."""
+    for wrong in range(1, segments + 1):
+        if (1 - missed(wrong, segments, drawn)) * (price + lost) >= saved * (1 - 1e-12):
+            return wrong
+    return None
+
+
+# ---- Files that are not served --------------------------------------------------------------------------------------
+
+
+def served_to_accomplices(share: float, verifiers: int, most: int) -> tuple[float, float]:
+    """A solver serves its files to its own verifiers only: the chance that every share gets one, and the step backs.
+
+    Everybody else who is drawn steps back, and the `most`-th of them ends the task. The k honest ones drawn before the
+    n-th accomplice follow a negative binomial law: s = sum over k < most of C(n-1+k, k) b^n (1-b)^k. The second number
+    is the expected count of step backs where it succeeds: they pay the accomplices.
+    """
+    n = verifiers
+    chances = [math.comb(n - 1 + k, k) * math.pow(share, n) * math.pow(1 - share, k) for k in range(most)]
+    return min(1.0, sum(chances)), sum(k * chance for k, chance in enumerate(chances))
+
+
+def starving_forfeit(price: float, share: float, verifiers: int, most: int, charge: float = 0.0) -> float:
+    """What an *unavailable* end has to cost a solver, so that serving only its accomplices does not pay.
+
+    It wins the price with chance s, and the charges of those who stepped back, and forfeits F otherwise:
+    s P + E[k] charge <= (1 - s) F.
+    """
+    success, backs = served_to_accomplices(share, verifiers, most)
+    return math.inf if success >= 1 else (success * price + backs * charge) / (1 - success)
+
+
+def starving_value(prize: float, charge: float, share: float, verifiers: int, most: int) -> float:
+    """What verifiers expect who step back on purpose, for a `prize` once the task has ended so, playing their best.
+
+    V(k, j) with k step backs made and j shares open: an honest verifier serves one (V(k, j-1)); one of theirs pays the
+    charge for V(k+1, j), or serves as well.
+    """
+    values = [prize] * (verifiers + 1)
+    values[0] = 0.0
+    for _ in range(most):
+        # values[j] is V(k+1, j) before, and V(k, j) after this pass; a task served in every share has V = 0.
+        fresh = [0.0]
+        for j in range(1, verifiers + 1):
+            fresh.append((1 - share) * fresh[j - 1] + share * max(values[j] - charge, fresh[j - 1]))
+        values = fresh
+    return values[verifiers]
+
+
+def starving_charge(prize: float, share: float, verifiers: int, most: int) -> float:
+    """Least charge for stepping back at which ending a task on purpose brings nothing (`starving_value` is 0)."""
+    if prize <= 0 or share <= 0:
+        return 0.0
+    low, high = 0.0, prize
+    for _ in range(60):
+        middle = (low + high) / 2
+        if starving_value(prize, middle, share, verifiers, most) > 0:
+            low = middle
+        else:
+            high = middle
+    return high
 
 
 def lost_awake(finders_part: float, seat: float) -> float:

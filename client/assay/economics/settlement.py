@@ -216,6 +216,11 @@ def solver_gone(parameters: Parameters, terms: Terms, forfeit: int) -> Moves:
 # ---- The end of a task ----------------------------------------------------------------------------------------------
 
 
+def unavailable_forfeit(parameters: Parameters, terms: Terms) -> int:
+    """What a solver forfeits whose files too many drawn verifiers could not fetch."""
+    return part_down(terms.price, parameters.unavailable_rate)
+
+
 def unreleased(parameters: Parameters, terms: Terms, before: str) -> int:
     """What stays in escrow for rounds not yet released, when a task ends from the state `before`."""
     tax = tax_of(parameters, terms)
@@ -225,17 +230,19 @@ def unreleased(parameters: Parameters, terms: Terms, before: str) -> int:
 
 
 def task_ended(
-    parameters: Parameters, terms: Terms, before: str, escrow: int, charge: int = 0, earned: int = 0
+    parameters: Parameters, terms: Terms, before: str, escrow: int, charge: int = 0, earned: int = 0, forfeit: int = 0
 ) -> Moves:
     """A task ended, other than by failing: stake back, what the solver earned, the rest to the submitter.
 
-    Settled tasks earn the solver its price, refuted programs `compensation`; everything else earns it nothing.
-    `escrow` is what the task's bucket holds, `charge` what clock extensions took of the stake.
+    Settled tasks earn the solver its price, refuted programs `compensation`; everything else earns it nothing, and
+    *Unavailable* costs it a `forfeit` (`unavailable_forfeit`). `escrow` is what the task's bucket holds, `charge` what
+    clock extensions took of the stake.
     """
     rest = escrow - unreleased(parameters, terms, before) - earned
     moves: Moves = []
     if terms.solver is not None:
-        moves.append(unlock(terms.solver, stake_of(parameters, terms) - charge))
+        moves.append(Move((Bucket.LOCKED, terms.solver), POOL, forfeit))
+        moves.append(unlock(terms.solver, stake_of(parameters, terms) - charge - forfeit))
         moves.append(Move(terms.escrow, (Bucket.CREDIT, terms.solver), earned))
     moves.append(Move(terms.escrow, (Bucket.CREDIT, terms.submitter), rest))
     return moves
@@ -420,9 +427,23 @@ def secret_leaked(parameters: Parameters, verifier: Hashable, bringer: Hashable)
     return seat_lost(parameters, verifier, parameters.seat, bringer, bounty)
 
 
-def stepped_back(parameters: Parameters, verifier: Hashable, charges: Hashable) -> Moves:
-    """A verifier steps back before committing: pays the next draw, and the next verifier that can work."""
-    charge = part_down(parameters.seat, parameters.step_back_rate)
+def step_back_charge(parameters: Parameters, price: int) -> int:
+    """What stepping back costs: a part of a seat, or of the price where that is more; at most what silence costs."""
+    charge = part_down(max(parameters.seat, price), parameters.step_back_rate)
+    return min(charge, part_down(parameters.seat, parameters.silence_rate))
+
+
+def most_step_backs(parameters: Parameters, verifiers: int) -> int:
+    """How many verifiers step back from a proof (or, with 0 verifiers, a profile) before its task is unavailable."""
+    return max(parameters.maximal_step_backs, verifiers + 2 if verifiers else 0)
+
+
+def stepped_back(parameters: Parameters, verifier: Hashable, charges: Hashable, price: int = 0) -> Moves:
+    """A verifier steps back before committing: pays the next draw, and the next verifier that can work.
+
+    `price` is the task's; 0 before the auction.
+    """
+    charge = step_back_charge(parameters, price)
     locked = (Bucket.LOCKED, verifier)
     return [
         Move(locked, POOL, parameters.draw_bounty),

@@ -35,9 +35,9 @@ class Config:
 
     `reward` is the median highest reward (log-normal with `reward_spread`), of which training costs `training_part` on
     average hardware. `joining` is "blind" (each whistleblower joins with its equilibrium chance, whatever others do) or
-    "count" (it joins while fewer than its payout threshold have). `audits` is the chance that an honest whistleblower
-    that is active checks one undrawn segment of a task. `imitation` is the chance that an agent, in an epoch, looks at
-    another of its role and takes its behaviour if that earns more an act.
+    "count" (it joins while fewer than its payout threshold have, and with the chance `beyond` all the same). `audits`
+    is the chance that an honest whistleblower that is active checks one undrawn segment of a task. `imitation` is the
+    chance that an agent, in an epoch, looks at another of its role and takes its behaviour if that earns more an act.
     """
 
     agents: int = 1000
@@ -69,6 +69,7 @@ class Config:
     awake: float = 0.98
     audits: float = 0.0
     joining: str = "blind"
+    beyond: float = 0.0
     imitation: float = 0.0
     turnover: float = 0.02
     capacity: int = 40
@@ -203,6 +204,7 @@ class Simulation:
                 return
             share.verify()
             share.release(False, 0)
+            task.step_backs = 0
         if self.take(task):
             assert task.solver is not None
             behaviour = task.solver.behaviour
@@ -314,7 +316,9 @@ class Simulation:
         """A task that ends without a verdict: stakes back, refund less what was earned."""
         task.state = state
         escrow = self.ledger[task.terms.escrow]
-        self.apply(rules.task_ended(self.parameters, task.terms, before, escrow))
+        taken = state == "Unavailable" and task.terms.solver is not None
+        forfeit = rules.unavailable_forfeit(self.parameters, task.terms) if taken else 0
+        self.apply(rules.task_ended(self.parameters, task.terms, before, escrow, forfeit=forfeit))
         for share in shares:
             share.release_unsettled()
 
@@ -342,9 +346,11 @@ class Simulation:
             return joined
         draws = self.random.random(len(others))
         if self.config.joining == "count":
+            beyond = self.config.beyond
             for i in np.argsort(draws):
                 cost = gas + (task.replay * others[i].factor if others[i].behaviour == "honest" else 0.0)
-                if len(joined) < payout_threshold(income, cost):
+                # The draws decide the order; a fresh one decides who joins beyond the threshold.
+                if len(joined) < payout_threshold(income, cost) or (beyond and self.random.random() < beyond):
                     joined.append(others[i])
             return joined
         for agent, drawn in zip(others, draws, strict=True):

@@ -27,6 +27,7 @@ class TaskRun:
     withheld: bool = False
     all_ring: bool = False
     state: str = ""
+    step_backs: int = 0
 
 
 @dataclass
@@ -59,7 +60,7 @@ class Share:
         self.verifier: Agent | None = None
         self.round: Round | None = None
         self.state = "awaiting"
-        self.attempt = self.step_backs = 0
+        self.attempt = 0
         self.charged = False
         self.passes = True
         self.seen: set[int] = set()
@@ -76,6 +77,10 @@ class Share:
         """Draws until somebody works on it, or the task ends (`Unavailable`, `Unverified`)."""
         market, p = self.market, self.market.parameters
         while self.state == "awaiting":
+            if self.attempt > p.maximal_replacements and self.task.step_backs and not self.is_profile:
+                # Volunteers are not wanted where somebody could not fetch.
+                self.state = "Unavailable"
+                return
             if self.attempt > p.maximal_replacements + p.maximal_volunteers:
                 self.state = "Unverified"
                 return
@@ -95,14 +100,15 @@ class Share:
                 market.apply(rules.verifier_silent(p, verifier.number))
                 self.again()
             elif verifier.behaviour == "griefing" or (self.task.withheld and not verifier.in_ring):
-                market.apply(rules.stepped_back(p, verifier.number, self.charges))
+                market.apply(rules.stepped_back(p, verifier.number, self.charges, self.task.terms.price))
                 verifier.cost += market.config.prices.gas("verifier") / 3
-                self.step_backs += 1
+                self.task.step_backs += 1
                 self.again()
-                if self.step_backs == p.maximal_step_backs:
+                verifiers = 0 if self.is_profile else self.task.terms.verifiers
+                if self.task.step_backs == rules.most_step_backs(p, verifiers):
                     self.state = "Unavailable"
             else:
-                self.verifier, self.state, self.step_backs = verifier, "drawn", 0
+                self.verifier, self.state = verifier, "drawn"
 
     def again(self) -> None:
         """A further attempt, which the verifier before has paid for."""

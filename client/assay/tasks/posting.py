@@ -69,7 +69,7 @@ def lowest_fee(work: int, parameters: Parameters) -> int:
 
 def least_training_seconds(work: Work, parameters: Parameters) -> int:
     """The least time the market lets a submitter give a solver."""
-    return parameters.train_seconds + work.training // parameters.work_per_second
+    return parameters.train_seconds + work.training // parameters.training_per_second
 
 
 def make_posting(bundle: Bundle, terms: MarketTerms, locations: str, parameters: Parameters) -> Posting:

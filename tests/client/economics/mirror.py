@@ -179,7 +179,9 @@ class Mirror:
                 moves += rest
         else:
             earned = terms.price if state == "Settled" else 0
-            moves = rules.task_ended(self.parameters, terms, before, escrow, charge, earned)
+            is_unavailable = state == "Unavailable" and terms.solver is not None
+            forfeit = rules.unavailable_forfeit(self.parameters, terms) if is_unavailable else 0
+            moves = rules.task_ended(self.parameters, terms, before, escrow, charge, earned, forfeit)
         self.apply(f"{state} by {'a finder' if finder else 'settlement'}", moves)
 
     # ---- Verification ----
@@ -212,7 +214,10 @@ class Mirror:
         elif fault == SHOWN_THE_WRONG_ONE:
             moves = rules.seat_lost(self.parameters, verifier, self.parameters.seat)
         else:
-            moves = rules.stepped_back(self.parameters, verifier, number_of("charges", round_.task, round_.share))
+            charges = number_of("charges", round_.task, round_.share)
+            terms = self.terms[round_.task]
+            # A price left from a solver that has gone is no price: nobody verifies without a solver.
+            moves = rules.stepped_back(self.parameters, verifier, charges, terms.price if terms.solver else 0)
         self.apply(f"fault {fault}", moves)
         round_.state, round_.is_void = "Void", True
         self.charged[round_.task, round_.share] = True

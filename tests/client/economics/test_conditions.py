@@ -9,6 +9,7 @@ import pytest
 from assay.economics.advice import AdviceError, Wish, advise
 from assay.economics.conditions import Condition, Situation, amounts, conditions, limits
 from assay.economics.defaults import Target, needs, recommended
+from assay.economics.formulas import missed
 from assay.economics.prices import Prices
 from assay.market.parameters import PUBLIC, Parameters
 
@@ -61,10 +62,32 @@ def test_more_verifiers_keep_larger_coalitions_out() -> None:
     assert rings[0] < rings[2]
 
 
-def test_serving_only_accomplices_is_shown_as_what_stakes_do_not_prevent() -> None:
-    condition = named(PUBLIC, SITUATION)["serves files to its own verifiers only"]
-    assert not condition.holds
-    assert named(PUBLIC, replace(SITUATION, ring=0.0))["serves files to its own verifiers only"].holds
+def test_serving_only_accomplices_loses_up_to_a_fifth_of_the_seats_and_more_verifiers_reach_further() -> None:
+    def margin(ring: float, verifiers: int = 2, **changes: int) -> float:
+        situation = replace(SITUATION, ring=ring, verifiers=verifiers)
+        return named(replace(PUBLIC, **changes), situation)["serves files to its own verifiers only"].margin
+
+    assert margin(0.15) >= 2
+    assert margin(0.2) >= 1 > margin(0.2, unavailable_rate=0)
+    assert margin(0.3, verifiers=2) < 1 < margin(0.3, verifiers=4)
+
+
+@pytest.mark.parametrize("reward", [0.2, 1.0, 15.0])
+def test_ending_a_task_by_stepping_back_costs_more_than_it_brings_whatever_the_price(reward: float) -> None:
+    situation = replace(SITUATION, reward=reward, ring=0.15)
+    assert named(PUBLIC, situation)["steps back to end a task for its submitter"].margin >= 2
+    # With the forfeit it destroys more than the price, and still less than it costs.
+    assert limits(PUBLIC, situation, PRICES).starved_loss <= 1
+
+
+def test_one_false_segment_that_saves_everything_pays_without_audits_and_loses_with_them() -> None:
+    name = "saves everything by one false segment"
+    assert not named(PUBLIC, SITUATION)[name].holds
+    needed = limits(PUBLIC, SITUATION, PRICES).one_segment_audits
+    assert named(PUBLIC, replace(SITUATION, audits=needed))[name].margin == pytest.approx(1.0)
+    drawn = limits(PUBLIC, SITUATION, PRICES).one_segment_draws
+    assert drawn is not None
+    assert named(PUBLIC, replace(SITUATION, verifiers=1, per_verifier=drawn + 1))[name].holds
 
 
 def test_advice_draws_enough_and_prices_within_the_markets_rules() -> None:
@@ -84,8 +107,36 @@ def test_advice_warns_where_checking_costs_more_than_training() -> None:
     assert any("times a trained one" in warning for warning in advice.warnings)
 
 
+def test_advice_says_how_many_draws_make_cheating_lose_down_to_one_segment() -> None:
+    wish = Wish(step_work=2e15, steps=20_000, segments=64, replay_ratio=1.5, training_cost=1.0)
+    advice = advise(PUBLIC, wish, PRICES)
+    a = advice.amounts
+    for name, wrong in (("1 segment", 1), ("10%", 7), ("50%", 32)):
+        drawn = advice.draws[name]
+        assert drawn is not None
+        assert (1 - missed(wrong, 64, drawn)) * (a.price + a.stake_lost) >= a.training_cost
+        assert drawn == 1 or (1 - missed(wrong, 64, drawn - 1)) * (a.price + a.stake_lost) < a.training_cost
+    assert any("look yourself" in warning for warning in advice.warnings)
+    followed = advise(PUBLIC, replace(wish, audits=0.99), PRICES)
+    assert not any("look yourself" in warning for warning in followed.warnings)
+
+
+def test_advice_for_one_segment_says_that_the_market_draws_no_more_than_it_does() -> None:
+    wish = Wish(step_work=2e15, steps=20_000, segments=1024, fraction=0.0, replay_ratio=1.5, training_cost=1.0)
+    advice = advise(PUBLIC, wish, PRICES)
+    assert advice.verifiers * advice.per_verifier == 128
+    assert any("at most 128 segments" in warning for warning in advice.warnings)
+
+
+def test_larger_coalitions_are_answered_by_more_verifiers() -> None:
+    wish = Wish(step_work=2e15, steps=20_000, segments=512, replay_ratio=1.5, training_cost=1.0)
+    numbers = [advise(PUBLIC, replace(wish, ring=ring), PRICES).verifiers for ring in (0.05, 0.2, 0.3)]
+    assert numbers == sorted(numbers)
+    assert numbers[0] < numbers[2]
+
+
 def test_advice_names_work_that_the_markets_clocks_cannot_carry() -> None:
-    advice = advise(PUBLIC, Wish(step_work=1e16, steps=100_000), PRICES)
+    advice = advise(PUBLIC, Wish(step_work=1e17, steps=100_000), PRICES)
     assert any("refuses the task" in warning for warning in advice.warnings)
     assert any("stay bound" in warning for warning in advice.warnings)
 

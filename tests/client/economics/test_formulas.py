@@ -99,9 +99,55 @@ def test_the_largest_ring_is_where_the_margin_is_met() -> None:
     assert share < formulas.largest_ring(*ring, watch=0.6, margin=2.0)
 
 
-def test_serving_accomplices_only_succeeds_with_one_of_the_draws() -> None:
+def test_serving_accomplices_only_succeeds_while_fewer_than_the_most_step_back() -> None:
+    """By drawing accomplices (one in five) until each of two shares has one, or four others have stepped back."""
     random = np.random.default_rng(1)
-    hits = (random.random((50_000, 2, 4)) < 0.2).any(axis=2).all(axis=1).mean()
-    chance = formulas.served_to_accomplices(0.2, 2, 4)
-    assert chance == pytest.approx(hits, abs=0.01)
-    assert (1 - chance) * formulas.starving_forfeit(3.0, 0.2, 2, 4) == pytest.approx(chance * 3.0)
+    accomplices = random.random((50_000, 6)) < 0.2
+    second = np.where(accomplices.cumsum(axis=1) == 2, np.arange(6), 6).min(axis=1)
+    chance, backs = formulas.served_to_accomplices(0.2, 2, 4)
+    # The second accomplice comes with the fifth draw at the latest: three others have stepped back by then.
+    assert chance == pytest.approx((second < 5).mean(), abs=0.01)
+    assert backs == pytest.approx(np.where(second < 5, second - 1, 0).mean(), abs=0.02)
+    forfeit = formulas.starving_forfeit(3.0, 0.2, 2, 4, charge=0.1)
+    assert (1 - chance) * forfeit == pytest.approx(chance * 3.0 + backs * 0.1)
+
+
+def test_stepping_back_on_purpose_is_worth_what_playing_it_brings() -> None:
+    """Always stepping back, the best play where it pays at all, against sampled draws."""
+    random = np.random.default_rng(2)
+    share, verifiers, most, prize, charge = 0.4, 2, 3, 10.0, 0.1
+    total = 0.0
+    for _ in range(20_000):
+        backs = served = 0
+        while served < verifiers and backs < most:
+            if random.random() < share:
+                backs += 1
+            else:
+                served += 1
+        total += prize * (backs == most) - charge * backs
+    assert formulas.starving_value(prize, charge, share, verifiers, most) == pytest.approx(total / 20_000, rel=0.03)
+
+
+def test_the_least_charge_makes_stepping_back_on_purpose_worthless_and_less_does_not() -> None:
+    for share, verifiers, most in product((0.1, 0.3), (1, 2, 4), (2, 4, 5)):
+        charge = formulas.starving_charge(5.0, share, verifiers, most)
+        assert formulas.starving_value(5.0, charge, share, verifiers, most) == 0
+        assert formulas.starving_value(5.0, charge * 0.99, share, verifiers, most) > 0
+
+
+def test_one_false_segment_needs_nearly_every_draw_or_an_audit() -> None:
+    price, saved, lost, segments = 1.0, 1.0, 0.6, 200
+    drawn = formulas.draws_against(price, saved, lost, segments, 1)
+    assert drawn == 125  # 1 / 1.6 of them
+    assert formulas.one_segment_needs(price, saved, lost, segments, 125) == 0
+    audits = formulas.one_segment_needs(price, saved, lost, segments, 2)
+    assert (1 - (1 - 2 / 200) * (1 - audits)) * (price + lost) == pytest.approx(saved)
+    assert formulas.draws_against(price, 2.0, lost, segments, 1) is None
+
+
+def test_from_the_least_number_of_false_segments_on_the_draw_alone_makes_a_cheat_lose() -> None:
+    least = formulas.least_wrong(1.0, 1.0, 0.6, 200, 8)
+    assert least is not None
+    for wrong in (least, least + 10, 200):
+        assert (1 - formulas.missed(wrong, 200, 8)) * 1.6 >= 1.0
+    assert (1 - formulas.missed(least - 1, 200, 8)) * 1.6 < 1.0

@@ -84,12 +84,26 @@ def test_joining_by_the_count_lets_a_large_coalition_crowd_whistleblowers_out() 
     assert results["count"] > results["blind"]
 
 
-def test_a_solver_that_serves_only_its_own_verifiers_loses_no_stake() -> None:
+def test_joining_beyond_the_threshold_now_and_then_keeps_a_coalition_from_crowding_everybody_out() -> None:
+    crowded = Config(agents=300, tasks=700, seed=4, mix={"colluding": 0.6}, joining="count")
+    results = []
+    for beyond in (0.0, 0.05):
+        outcome = simulate(replace(crowded, beyond=beyond))
+        stood, silent = outcome.claims["colluding", "false claim stood"], outcome.claims["colluding", "silent"]
+        results.append((stood / (stood + silent), coalition(outcome)))
+    (alone, richer), (watched, poorer) = results
+    assert alone == 1.0
+    assert watched < 0.5
+    assert poorer < richer
+
+
+def test_a_solver_that_serves_only_its_own_verifiers_loses() -> None:
     outcome = simulate(Config(agents=300, tasks=600, seed=6, mix={"withholding": 0.15, "colluding": 0.05}))
     ends = {end for (solver, end), number in outcome.ends.items() if solver == "withholding" and number}
     assert ends == {"Unavailable", "Settled"}
     rows = {(row["role"], row["behaviour"]): row for row in earnings(outcome)}
-    assert rows["solver", "withholding"]["profit_agent"] > 0
+    assert rows["solver", "withholding"]["profit_agent"] < 0
+    assert coalition(outcome) < 0
 
 
 def test_audits_find_what_the_draw_misses() -> None:
@@ -100,7 +114,7 @@ def test_audits_find_what_the_draw_misses() -> None:
 
 def test_imitation_spreads_honesty() -> None:
     mix = {"lazy": 0.2, "lying": 0.1, "griefing": 0.1, "absent": 0.1}
-    moments = simulate(Config(agents=200, tasks=1000, seed=7, mix=mix, imitation=0.05)).moments
+    moments = simulate(Config(agents=200, tasks=1500, seed=7, mix=mix, imitation=0.05)).moments
     assert moments[-1].dishonest < 0.8 * moments[0].dishonest
 
 
