@@ -103,3 +103,50 @@ def separation(
     figures = run_separation_bench(settings, _say, Path(plot_path) if plot_path else None)
     if as_json:
         _print(figures, as_json)
+
+
+@bench.command()
+@click.option("--tasks", type=click.IntRange(1, 100_000), default=300, show_default=True)
+@click.option("--seed", default=1, show_default=True, help="The same seed gives the same misfortunes.")
+@click.option("--at-once", type=click.IntRange(1, 200), default=8, show_default=True, help="Tasks that run together.")
+@click.option("--small", is_flag=True, help="One or two of a kind instead of several.")
+@click.option("--kills", default=0.004, show_default=True, help="Chance of a kill, a role and block.")
+@click.option("--reorganisations", default=0.02, show_default=True, help="Chance of a reorganisation, a block.")
+@click.option("--store-faults", default=0.03, show_default=True, help="Chance of a fault, a call of a store.")
+@click.option("--endpoint-faults", default=0.002, show_default=True, help="Chance of a fault, a call of the chain.")
+@click.option("--folder", type=click.Path(file_okay=False), help="Keep state folders and files here.")
+@json_option
+def load(
+    tasks: int,
+    seed: int,
+    at_once: int,
+    small: bool,
+    kills: float,
+    reorganisations: float,
+    store_faults: float,
+    endpoint_faults: float,
+    folder: str | None,
+    as_json: bool,
+) -> None:
+    """Play many tasks with honest, dishonest and absent roles on a local chain while roles are killed, blocks dropped,
+    and stores and the endpoint fail; then examine the accounts. Ends with exit code 1 where they do not balance."""
+    import tempfile
+    from pathlib import Path
+
+    from assay.bench.load.market import LoadSettings, run_load
+
+    settings = LoadSettings(
+        tasks,
+        seed,
+        at_once,
+        not small,
+        kills,
+        reorganisations,
+        store_faults=store_faults,
+        endpoint_faults=endpoint_faults,
+    )
+    with tempfile.TemporaryDirectory(prefix="assay-load-") as temporary:
+        figures = run_load(settings, Path(folder) if folder else Path(temporary), _say)
+    _print(figures, as_json)
+    if any(figures[name] for name in ("faults_of_the_accounts", "done_twice", "left_over_wei", "unfinished")):
+        raise SystemExit(1)
