@@ -53,6 +53,7 @@ class MarketView:
         self.withdrawals: Counter[str] = Counter()
         # Dictionaries without values, for their order.
         self._running: dict[int, None] = {}
+        self._unreleased: dict[int, None] = {}
         self._open_cases: dict[int, None] = {}
         self._open_accusations: dict[int, None] = {}
         self._held: dict[str, dict[int, None]] = {}
@@ -87,6 +88,10 @@ class MarketView:
     def in_state(self, state: TaskState) -> Iterator[TaskRecord]:
         """Running tasks in one state."""
         return (task for task in self.running() if task.state is state)
+
+    def unreleased(self) -> list[TaskRecord]:
+        """Tasks that are over and still hold fees or seats in shares that nobody has released."""
+        return [self.tasks[number] for number in self._unreleased]
 
     def rounds_of(self, task_id: int) -> list[RoundRecord]:
         """All rounds of a task, the void ones too, by share and attempt."""
@@ -162,9 +167,13 @@ class MarketView:
 
     def _change_task(self, task_id: int, **changes: Any) -> int:
         if task_id in self.tasks:
-            self.tasks[task_id] = replace(self.tasks[task_id], **changes)
-            if self.tasks[task_id].state.is_over:
+            task = self.tasks[task_id] = replace(self.tasks[task_id], **changes)
+            if task.state.is_over:
                 self._running.pop(task_id, None)
+                if all(share.state is ShareState.RELEASED for share in task.shares.values()):
+                    self._unreleased.pop(task_id, None)
+                else:
+                    self._unreleased[task_id] = None
         return task_id
 
     def _change_share(self, task_id: int, number: int, **changes: Any) -> None:

@@ -18,6 +18,7 @@ def upkeep(context: Context, patience: int) -> Iterator[Action]:
         yield from upkeep_of(context, task, patience)
     yield from closing_accusations(context, patience)
     yield from releasing(context)
+    yield from releasing_for_all(context, patience)
 
 
 def upkeep_of(context: Context, task: TaskRecord, patience: int) -> Iterator[Action]:
@@ -119,6 +120,25 @@ def releasing(context: Context) -> Iterator[Action]:
         if found.state is not RoundState.DISCLOSED or is_standing(context, found, 0):
             key = f"release:{task.id:x}:{share.number}"
             yield Send(key, context.market.settlement.release(task.id, share.number), task.id)
+
+
+def releasing_for_all(context: Context, patience: int) -> Iterator[Action]:
+    """Release shares of ended tasks whoever they concern: fees go back to submitters, seats to absent verifiers.
+
+    Those concerned come first, so this waits for `patience` seconds longer where a claim has a window, and for as many
+    blocks where none has.
+    """
+    view = context.view
+    for task in view.unreleased():
+        for share in task.shares.values():
+            found = view.rounds.get(share.round_id) if share.state is ShareState.WORKING else None
+            if found is not None and found.state is RoundState.DISCLOSED:
+                ready = is_standing(context, found, patience)
+            else:
+                ready = view.block > task.finished_block + patience
+            if share.state is not ShareState.RELEASED and ready:
+                key = f"release:{task.id:x}:{share.number}"
+                yield Send(key, context.market.settlement.release(task.id, share.number), task.id)
 
 
 # ---- Money ----------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from assay.economics.settlement import Bucket
 from assay.market.parameters import Parameters
 from market_chain import Outcome, RevmChain
 from market_model import Model
+from market_world import World, populated
 
 CALLS = int(os.environ.get("ASSAY_HISTORY_CALLS", "1000"))
 HISTORIES = [(1, True), (2, False), (3, True), (4, False), (5, False)]
@@ -49,7 +50,12 @@ def replayed(seed: int, gentle: bool, calls: int) -> tuple[Mirror, int]:
     model = Model(chain, seed, gentle)
     model.run(calls)
     model.drain()
-    mirror = Mirror(Parameters(*model.world.parameters.values()))
+    return mirrored(chain, model.world), len(chain.history)
+
+
+def mirrored(chain: RecordingChain, world: World) -> Mirror:
+    """Predict every recorded call's moves, and compare them with the contracts' own."""
+    mirror = Mirror(Parameters(*world.parameters.values()))
     actual: Counter[tuple[int, int]] = Counter()
     for actor, name, function, arguments, outcome, time in chain.history:
         touched = set()
@@ -74,7 +80,20 @@ def replayed(seed: int, gentle: bool, calls: int) -> tuple[Mirror, int]:
         moved = {(int(bucket), key): amount for (bucket, key), amount in mirror.ledger.held.items() if amount}
         assert sum(moved.values()) == sum(actual.values()), function
     assert moved == {place: amount for place, amount in actual.items() if amount}
-    return mirror, len(chain.history)
+    return mirror
+
+
+def test_a_proof_nobody_could_fetch_ends_as_the_rules_say() -> None:
+    chain = RecordingChain()
+    world = populated(chain, maximalReplacements=4)
+    task = world.registered()
+    for _ in range(3):
+        round_ = world.draw(task)
+        world.do(round_.verifier, "Verification", "stepBack", round_.id)
+    assert world.state(task) == "Unavailable"
+    world.do(world.deployer, "Settlement", "release", task, 0)
+    rows = mirrored(chain, world).rows
+    assert (rows["Unavailable by settlement"], rows["fault 3"], rows["share without a round"]) == (1, 3, 1)
 
 
 SEEN: Counter[str] = Counter()

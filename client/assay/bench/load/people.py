@@ -11,9 +11,9 @@ from assay.demo.dishonest import FalseAccuser, LazyBench, LyingBench
 from assay.market.records import RoundRecord, TaskRecord
 from assay.market.types import Posting, RoundState
 from assay.roles.bench import Workbench
-from assay.roles.common import upkeep
 from assay.roles.context import Action, Context, Player, Send
 from assay.roles.solver import Solver
+from assay.roles.upkeep import upkeep
 from assay.roles.verifier import Verifier, VerifierOptions
 from assay.roles.whistleblower import Whistleblower, WhistleblowerOptions
 from assay.tasks.bundle import Bundle
