@@ -170,7 +170,8 @@ def _over(view: MarketView, task: TaskRecord) -> Iterator[str]:
     sentences = {
         TaskState.SETTLED: "The task is settled: all checks passed, and the model is proven.",
         TaskState.FAILED: "The task failed: the proof does not hold, and the solver lost its stake.",
-        TaskState.UNAVAILABLE: "The task ended unavailable: several verifiers in a row could not fetch the files.",
+        TaskState.UNAVAILABLE: "The task ended unavailable: too many verifiers could not fetch the files. A solver "
+        "that had registered its proof forfeited a part of its price.",
         TaskState.UNVERIFIED: "The task ended unverified: nobody was found to check it.",
         TaskState.VOID: "The task is void: its program was shown not to be well-formed.",
         TaskState.REFUSED: "The task was refused: the profile does not separate honest from dishonest training. Use "
