@@ -18,7 +18,7 @@ LATEST = ("eth_call", "eth_getBalance", "eth_getTransactionCount")
 class Proxy:
     """Passes calls on, except that `plan` may name a fault for the next call of a method.
 
-    `chance` of a random one of `faults` for every other call; `lag` is how many blocks every second call is behind.
+    `chance` of a random one of `faults` for every other call; `lag` is how many blocks half of the calls are behind.
     """
 
     def __init__(
@@ -54,9 +54,8 @@ class Proxy:
                     error = {"code": -32005, "message": "rate limit exceeded"}
                     self.answer(json.dumps({"jsonrpc": "2.0", "id": request["id"], "error": error}).encode(), 200)
                     return
-                answer = outer.ask(
-                    request, behind=outer.lag > 0 and len(outer.calls) % 2 == 0, reorder=fault == "reorder"
-                )
+                behind = outer.lag > 0 and outer.is_heads()
+                answer = outer.ask(request, behind, reorder=fault == "reorder")
                 if fault == "lost":  # the node took the call, its answer never arrives
                     self.close_connection = True
                 elif fault == "slow":
@@ -83,6 +82,9 @@ class Proxy:
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,))
         self.thread.start()
         self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def is_heads(self) -> bool:
+        return self._random.random() < 0.5
 
     def next_fault(self, method: str) -> str:
         planned = self.plan.get(method, self.plan.get("*", []))

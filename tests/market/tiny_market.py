@@ -27,6 +27,7 @@ from assay.roles.metrics import Metrics
 from assay.roles.node import Node
 from assay.state import StateFolder
 from assay.storage.directory import DirectoryStore
+from assay.storage.store import Store
 from assay.tasks.build import build_bundle
 from assay.tasks.bundle import Bundle
 from assay.tasks.posting import estimate, make_posting
@@ -119,15 +120,21 @@ class World:
         self.reader = MarketReader(self.market)
 
     def node(
-        self, place: int, players: Sequence[Player], mortal: bool = False, make_bench: type[Workbench] = Workbench
+        self,
+        place: int,
+        players: Sequence[Player],
+        mortal: bool = False,
+        make_bench: type[Workbench] = Workbench,
+        url: str | None = None,
+        stores: Sequence[Store] | None = None,
     ) -> Node:
         """A node with an account of the chain, on a connection of its own; its state stays from call to call."""
         account = Account.from_key(self.local.chain.private_keys[place])
         folder = self.folder / f"account-{place}"
         state = MortalState(folder) if mortal else StateFolder(folder)
-        market = Market(open_chain(self.local.chain.url), self.local.deployment)
+        market = Market(open_chain(url or self.local.chain.url), self.local.deployment)
         sender = Sender(market.chain, account, state)
-        bench = make_bench(folder / "work", (self.store,), state)
+        bench = make_bench(folder / "work", stores or (self.store,), state)
         if isinstance(state, MortalState):
             state.arm()
         return Node(market, sender, state, bench, players, Metrics(f"role{place}"), pause=0.02)
@@ -158,7 +165,7 @@ class World:
         for method, values in (("evm_increaseTime", [TICK_SECONDS]), ("evm_mine", [])):
             self.market.chain.web3.provider.make_request(method, values)  # type: ignore[arg-type]
 
-    def calls(self, place: int) -> list[str]:
+    def calls(self, place: int, only_succeeded: bool = False) -> list[str]:
         """Names of the functions that an account has called, in order."""
         eth = self.market.chain.web3.eth
         names = {}
@@ -170,17 +177,29 @@ class World:
         for number in range(eth.block_number + 1):
             for transaction in eth.get_block(number, full_transactions=True)["transactions"]:
                 if transaction["from"] == self.address(place) and transaction.get("to"):  # type: ignore[index,union-attr]
+                    if only_succeeded and not eth.get_transaction_receipt(transaction["hash"])["status"]:  # type: ignore[index]
+                        continue
                     key = (str(transaction["to"]).lower(), bytes(transaction["input"])[:4])  # type: ignore[index,arg-type]
                     found.append(names.get(key, "unknown"))
         return found
 
-    def play(self, done: Callable[[], bool], idle: Callable[[], bool] = lambda: True, limit: float = 120.0) -> None:
-        """Let the nodes of this process play, and time pass while nobody does anything."""
+    def play(
+        self,
+        done: Callable[[], bool],
+        idle: Callable[[], bool] = lambda: True,
+        limit: float = 120.0,
+        outlast: bool = False,
+    ) -> None:
+        """Let the nodes of this process play, and time pass while nobody does anything.
+
+        `outlast`: what fails in a turn is left to a later one, as in a role's own loop.
+        """
         end = time.monotonic() + limit
         while not done():
             assert time.monotonic() < end, f"still not done after {limit:.0f} s"
-            acted = [node.turn() for node in self.nodes]
-            busy = any(acted) or any(node.jobs.running or node.sender.pending() for node in self.nodes)
+            acted = [node.step() if outlast else node.turn() for node in self.nodes]
+            busy = any(each is not False for each in acted)
+            busy = busy or any(node.jobs.running or node.sender.pending() for node in self.nodes)
             self.reader.poll()
             if not busy and idle():
                 self.tick()
@@ -200,9 +219,11 @@ def settings_of(world: World) -> list[str]:
     return [part for name, value in values.items() for part in ("--set", f"{name}={value}")]
 
 
-def run_and_die(world: World, place: int, make: Callable[[], Player], status: Path) -> None:
+def run_and_die(
+    world: World, place: int, make: Callable[[], Player], status: Path, make_bench: type[Workbench] = Workbench
+) -> None:
     """In a forked child: play a role until the first durable write, saying in `status` at which block it waits."""
-    node = world.node(place, [make()], mortal=True)
+    node = world.node(place, [make()], mortal=True, make_bench=make_bench)
     dirty = True
     while True:
         dirty = node.turn(dirty)

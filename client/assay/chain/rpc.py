@@ -73,7 +73,13 @@ class Chain:
                     values = decode(kinds, raw[4:])
                 except DecodingError:
                     return str(definition["name"])
-                shown = (f"0x{value.hex()}" if isinstance(value, bytes) else str(value) for value in values)
-                return f"{definition['name']}({', '.join(shown)})"
+                return f"{definition['name']}({', '.join(map(_shown, values))})"
             return f"an unknown error {data[:10]}"
         return str(error.message or error)
+
+
+def _shown(value: Any) -> str:
+    """An argument of a refusal; numbers of tasks, rounds and cases as the command line writes them."""
+    if isinstance(value, bytes):
+        return f"0x{value.hex()}"
+    return f"{value:#066x}" if isinstance(value, int) and value >> 128 else str(value)

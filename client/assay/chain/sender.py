@@ -151,7 +151,7 @@ class Sender:
                     ),
                 )  # fmt: skip
             self._broadcast(raw)
-            logger.info("sent", extra={"key": key, "transaction": digest, "nonce": nonce, "gas_limit": gas})
+            logger.debug("sent", extra={"key": key, "transaction": digest, "nonce": nonce, "gas_limit": gas})
             return self._required(key)
 
     def _next_nonce(self) -> int:
@@ -244,7 +244,7 @@ class Sender:
                         str(receipt["gasUsed"] * receipt.get("effectiveGasPrice", 0)), self._scope, key,
                     ),
                 )  # fmt: skip
-            logger.info(
+            logger.debug(
                 "%s",
                 outcome.value,
                 extra={

@@ -12,7 +12,7 @@ from assay.cli.options import json_option
 
 @click.group()
 def bench() -> None:
-    """Measure kernels, hashing, gas and group training."""
+    """Measure kernels, hashing, gas, the market's costs and group training."""
 
 
 def _print(figures: dict[str, Any], as_json: bool) -> None:
@@ -69,6 +69,22 @@ def gas(as_json: bool) -> None:
     from assay.bench.gas import run_gas_bench
 
     _print(run_gas_bench(_say), as_json)
+
+
+@bench.command()
+@click.option(
+    "--figure", "figures", multiple=True, type=click.Choice(["verification", "watching"]),
+    help="Measure only this; may be repeated.",
+)  # fmt: skip
+@click.option("--tasks", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="Open tasks followed.")
+@click.option("--seconds", type=click.FloatRange(1), default=30, show_default=True, help="How long they are followed.")
+@json_option
+def market(figures: tuple[str, ...], tasks: int, seconds: float, as_json: bool) -> None:
+    """Cost of a verification beside the training it checks, and of following many open tasks."""
+    from assay.bench.market import MarketBenchSettings, run_market_bench
+
+    settings = MarketBenchSettings(tasks, seconds)
+    _print(run_market_bench(settings, figures or ("verification", "watching"), _say), as_json)
 
 
 @bench.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from datetime import UTC, datetime
 
 import click
 
@@ -53,13 +54,18 @@ def status(account: str | None, settings: Settings, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(document))
         return
-    for name, value in document.items():
+    for name, value in {**document, "time": clock(view.time)}.items():
         if isinstance(value, dict):
             click.echo(f"{name}:")
             for key, each in value.items():
                 click.echo(f"  {key:12} {_shown(each)}")
         else:
             click.echo(f"{name.replace('_', ' '):22} {_shown(value)}")
+
+
+def clock(seconds: int) -> str:
+    """A block's time as people read it."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(" ", "seconds")
 
 
 def _shown(value: object) -> str:

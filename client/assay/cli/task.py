@@ -15,7 +15,7 @@ from assay.cli.options import json_option, note, settings_options
 from assay.cli.task_demand import demand
 from assay.cli.task_files import audit, fetch
 from assay.cli.task_view import explain, list_tasks, show, watch
-from assay.roles.session import deployment_of, open_market, open_reader, open_sender
+from assay.roles.session import deployment_of, keystore_path, open_market, open_reader, open_sender
 from assay.settings import Settings
 
 if TYPE_CHECKING:
@@ -68,6 +68,9 @@ def submit(
     from assay.tasks.publish import publish_bundle
     from assay.tasks.submit import submit_posting
 
+    if not dry_run:  # what is not set up is told before the work of tracing
+        market = open_market(settings)
+        keystore_path(settings)
     with tempfile.TemporaryDirectory(prefix="assay-submit-") as temporary:
         described, bundle = _build(file, folder or Path(temporary), settings, as_json)
         expected = _estimate(described, bundle, settings, as_json)
@@ -76,7 +79,6 @@ def submit(
             return
         if not as_json:
             _print_estimate(expected, described, bundle, as_json)
-        market = open_market(settings)
         if not as_json and not yes and sys.stdin.isatty() and sys.stdout.isatty():
             click.confirm(f"Pay {coins(expected.escrow)} into escrow and post the task?", abort=True)
         with open_sender(settings, market) as sender:

@@ -97,7 +97,6 @@ def find_tensor(program: Program, of_data: bool, name: str) -> int:
 def check_place(program: Program, record: TaskRecord, place: Place) -> None:
     """Say what is wrong with a place before the chain refuses it."""
     from assay.commitments.tensor import chunks_of
-    from assay.market.types import TaskState
     from assay.tasks.chunks import descriptors
 
     chunks = chunks_of(descriptors(program, place.of_data)[place.tensor].count)
@@ -105,11 +104,6 @@ def check_place(program: Program, record: TaskRecord, place: Place) -> None:
         raise UsageError(f"tensor {place.tensor} has {chunks} chunks, numbered from 0: there is no chunk {place.chunk}")
     if place.checkpoint > record.segments:
         raise UsageError(f"the task has checkpoints 0 to {record.segments}: there is no checkpoint {place.checkpoint}")
-    if record.state is not TaskState.VERIFYING and not record.demands:
-        raise UsageError(
-            f"task {record.id:#x} is {record.state.name.lower()}: chunks can be demanded from the registration of the "
-            "proof to its settlement; see `assay task explain`"
-        )
 
 
 def made_before(reader: MarketReader, record: TaskRecord, place: Place, me: str) -> DemandRecord | None:
@@ -131,9 +125,15 @@ def send(
 ) -> DemandRecord:
     """Make the demand."""
     from assay.chain.sender import Outcome
+    from assay.market.types import TaskState
     from assay.tasks.chunks import entry_of
     from assay.tasks.errors import ProofFilesError
 
+    if record.state is not TaskState.VERIFYING:
+        raise UsageError(
+            f"task {record.id:#x} is {record.state.name.lower()}: chunks can be demanded from the registration of the "
+            "proof to its settlement; see `assay task explain`"
+        )
     round_id = find_round(reader, record, round_) if round_ is not None else 0
     price = market.demands.price()
     made = int(market.demands.ask("demanded", sender.address))

@@ -51,7 +51,7 @@ def list_tasks(state: tuple[str, ...], submitter: str | None, settings: Settings
         mode = "exact" if record.posting.exact else "tolerant"
         number, price = f"{record.id:#066x}"[:SHORT], coins(price_of(record, view.time))
         click.echo(
-            f"{number}  {record.state.name.lower():11}  {mode:8}  {record.segments:5} segments  {price:>10}  "
+            f"{number}  {record.state.name.lower():11}  {mode:8}  {record.segments:5} segments  {price:>14}  "
             f"by {record.submitter}"
         )
 
@@ -267,4 +267,4 @@ def explain(number: str, settings: Settings, as_json: bool) -> None:
     click.echo("\ncoin moved so far:")
     for move in moves:
         target = move.account or ("jackpot pool" if move.target == "pool" else f"({move.target})")
-        click.echo(f"  block {move.block:7}  {coins(move.amount):>22}  {target:42}  {move.rule}")
+        click.echo(f"  block {move.block:7}  {coins(move.amount):>26}  {target:42}  {move.rule}")

@@ -28,11 +28,11 @@ def verifier_options(command: Command) -> Command:
     return command
 
 
-def make_verifier(seats: int, limit: int, volunteer: bool) -> Verifier:
-    """The player of these options."""
+def make_verifier(seats: int, limit: int, volunteer: bool, stake: int = 0) -> Verifier:
+    """The player of these options; `stake` (wei) is brought at the start where the seats need less."""
     from assay.roles.verifier import Verifier, VerifierOptions
 
-    return Verifier(VerifierOptions(seats=seats, limit=limit, volunteer=volunteer))
+    return Verifier(VerifierOptions(seats=seats, stake=stake, limit=limit, volunteer=volunteer))
 
 
 @click.group()

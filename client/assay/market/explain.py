@@ -15,9 +15,10 @@ ZERO_ADDRESS = "0x" + "00" * 20
 
 
 def coins(amount: int) -> str:
-    """An amount in wei as whole coins, without trailing zeros."""
+    """An amount in wei in words: whole coins without trailing zeros."""
     text = f"{Decimal(amount) / COIN:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return f"{text} coin" if text == "1" else f"{text} coins"
 
 
 def duration(seconds: int) -> str:
@@ -76,7 +77,7 @@ def _open(view: MarketView, task: TaskRecord, parameters: Parameters) -> Iterato
     seconds = duration(posting.train_seconds)
     yield f"A solver has to stake {coins(stake)}, and to do {work} units of work within {seconds}."
     if work:
-        yield f"That is {coins(price * 10**12 // work)} coins for 10^12 units at the present price."
+        yield f"That is {coins(price * 10**12 // work)} for 10^12 units at the present price."
 
 
 def solver_stake(task: TaskRecord, parameters: Parameters) -> int:

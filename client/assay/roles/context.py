@@ -18,7 +18,7 @@ from assay.roles.bench import Workbench
 class Purse:
     """What the ledger holds of the own account, in wei, and its place on the verifiers' roll."""
 
-    free: int = 0
+    free: int = 0  # stake that nothing holds, and no seat on the roll needs
     locked: int = 0
     credit: int = 0
     seats: int = 0
@@ -34,6 +34,11 @@ class Send:
     call: Call
     task: int | None = None
     segment: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What kind of action it is: the key's first word."""
+        return self.key.partition(":")[0]
 
 
 @dataclass(frozen=True)

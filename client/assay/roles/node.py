@@ -58,8 +58,9 @@ class Node:
         self.summary = Summary(sender.address, [player.name for player in players])
         self._refused: dict[str, str] = {}
         self._troubles: dict[str, str] = {}
+        self._actions: dict[str, Send] = {}  # what the transactions that are not final are for
         self._reopen: list[int] = []  # blocks after which the journal is to be looked through again
-        self._earned = 0
+        self._earned = self._free = 0
         self._running = 0
 
     def secret(self, name: str) -> bytes:
@@ -160,10 +161,11 @@ class Node:
         """What the players see now."""
         me, reader = self.sender.address, self.reader
         stakes = self.market.stakes
-        purse = Purse(
-            stakes.free(me), stakes.locked(me), stakes.credit(me), stakes.seats(me), stakes.pool(),
-            stakes.active_whistleblowers(),
-        )  # fmt: skip
+        seats, serving = stakes.seats(me), sum(found.verifier == me for found in reader.view.rounds_holding(me))
+        # What backs seats on the roll is kept for draws: another role of the account must not spend it.
+        self._free = stakes.free(me)
+        spare = max(0, self._free - max(0, seats - serving) * self.market.parameters.seat)
+        purse = Purse(spare, stakes.locked(me), stakes.credit(me), seats, stakes.pool(), stakes.active_whistleblowers())
         cases, deadlines = {}, {}
         parties = [me] if self.group is None else [me, self.group.address]
         for case in (case for party in parties for case in own_cases(reader.view, party)):
@@ -225,17 +227,9 @@ class Node:
                 logger.warning("%s", error, extra={"key": action.key, "code": error.code})
                 self._refused[action.key] = str(error)
             return False
-        logger.info(
-            "%s",
-            action.key.partition(":")[0],
-            extra={
-                "task": None if action.task is None else f"{action.task:#x}",
-                "segment": action.segment,
-                "transaction": sent.hash,
-                "key": key,
-            },
-        )
-        self.summary.sent(key, action.task)
+        self._actions[key] = action
+        details = {"transaction": sent.hash, "nonce": sent.nonce, "key": key}
+        logger.info("%s", action.name, extra=_about(action) | details)
         for final in self.sender.advance():
             self._note(final)
         return True
@@ -259,7 +253,12 @@ class Node:
 
     def _note(self, sent: Sent) -> None:
         self.metrics.count(sent.outcome.value, sent.gas_used or 0)
-        self.summary.finished(sent)
+        action = self._actions.pop(sent.key, None)
+        self.summary.finished(sent, None if action is None else action.task)
+        level = logging.INFO if sent.outcome is Outcome.SUCCEEDED else logging.WARNING
+        details = {"transaction": sent.hash, "gas": sent.gas_used, "block": sent.block, "key": sent.key}
+        about = {"action": sent.key.partition(":")[0]} if action is None else {"action": action.name} | _about(action)
+        logger.log(level, "%s", sent.outcome.value, extra=about | details)
 
     def _measure(self) -> None:
         purse, me, view, parameters = self._purse, self.sender.address, self.reader.view, self.market.parameters
@@ -268,9 +267,15 @@ class Node:
         figures = self.metrics
         figures.credit.set(purse.credit / COIN)
         figures.earned.set(self._earned / COIN)
-        figures.free.set(purse.free / COIN)
+        figures.free.set(self._free / COIN)
         figures.locked.set(purse.locked / COIN)
         figures.bonds.set((answers * parameters.answer_bond + cases * parameters.case_bond) / COIN)
         figures.block.set(view.block)
         figures.replay_speed.set(self.bench.replay_speed)
         figures.queue.set(self.jobs.running + len(self.sender.pending()))
+
+
+def _about(action: Send) -> dict[str, Any]:
+    """What a transaction is about, for logs."""
+    task = {} if action.task is None else {"task": f"{action.task:#x}"}
+    return task if action.segment is None else {**task, "segment": action.segment}

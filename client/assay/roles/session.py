@@ -51,6 +51,10 @@ def keystore_path(settings: Settings) -> Path:
     name = settings.text("account.keystore")
     if not name:
         raise SettingsError("account.keystore is not set: make a key file with `assay account new`")
+    if not Path(name).is_file():
+        raise SettingsError(
+            f"there is no key file {name}: correct account.keystore, or make it with `assay account new`"
+        )
     return Path(name)
 
 

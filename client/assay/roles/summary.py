@@ -40,17 +40,10 @@ class Summary:
     begin: float = field(default_factory=time.monotonic)
     all: Tally = field(default_factory=Tally)
     by_task: dict[int, Tally] = field(default_factory=dict)
-    _tasks: dict[str, int] = field(default_factory=dict)
 
-    def sent(self, key: str, task: int | None) -> None:
-        """A transaction was sent for a task."""
-        if task is not None:
-            self._tasks[key] = task
-
-    def finished(self, sent: Sent) -> None:
-        """A transaction has become final."""
+    def finished(self, sent: Sent, task: int | None) -> None:
+        """A transaction, sent for a task or for none, has become final."""
         self.all.add(sent)
-        task = self._tasks.get(sent.key)
         if task is not None:
             self.by_task.setdefault(task, Tally()).add(sent)
 

@@ -66,7 +66,7 @@ def check_balance(sender: Sender, escrow: int) -> None:
     balance = sender.chain.ask("asking for the balance", lambda: sender.chain.web3.eth.get_balance(address))
     if balance <= escrow:
         raise TaskFileError(
-            f"{sender.address} has {coins(balance)} coins, the escrow is {coins(escrow)} and gas comes on top: send it "
+            f"{sender.address} has {coins(balance)}, the escrow is {coins(escrow)} and gas comes on top: send it "
             "coins, withdraw what it has earned, or lower the prices in task.toml"
         )
 

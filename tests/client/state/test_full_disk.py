@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -16,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from full_disk import no_room
 
 from assay.errors import AssayError
 from assay.program.operator import ElementType, TensorDescriptor
@@ -36,19 +35,7 @@ def small(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path
     folder = tmp_path / "small"
     folder.mkdir()
     if request.param == "limit":
-
-        @contextlib.contextmanager
-        def limited() -> Iterator[None]:
-            before = resource.getrlimit(resource.RLIMIT_FSIZE)
-            handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
-            try:
-                yield
-            finally:
-                resource.setrlimit(resource.RLIMIT_FSIZE, before)
-                signal.signal(signal.SIGXFSZ, handler)
-
-        yield folder, limited
+        yield folder, no_room
         return
     mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
