@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from assay.market.explain import solver_stake
 from assay.market.groups import GroupContract, GroupMarket, GroupState, GroupView
 from assay.market.records import TaskRecord
 from assay.market.types import TaskState
 from assay.roles.context import Action, Context, Send, Work
 from assay.roles.demands import serve
 from assay.roles.disputes import court_moves, own_cases
-from assay.roles.solver import Solver, SolverOptions, stake_needed
+from assay.roles.solver import Solver, SolverOptions
 from assay.roles.upkeep import reopening, upkeep_of, withdrawal
 
 PATIENCE = 5
@@ -35,7 +36,7 @@ class GroupMember(Solver):
         """Why the group does not take a task; the contract's own limits come on top."""
         if not task.posting.exact:
             return "a group trains tasks in exact mode"
-        stake = stake_needed(context, task)
+        stake = solver_stake(task, context.market.parameters)
         if stake > context.purse.free:
             return f"the stake is {stake}, the members contributed {context.purse.free}"
         return super().refusal(context, task)
