@@ -74,6 +74,8 @@ class LoadSettings:
     deepest: int = 3
     store_faults: float = 0.03
     endpoint_faults: float = 0.002
+    attention: float = 0.5
+    """Chance that a role gets its turn before a block: they are never all as quick as the chain."""
     tick: int = 20
     patience: int = 4000
     """Beats without a task that ends, after which the market is taken to be stuck."""
@@ -187,6 +189,8 @@ class LoadWorld:
         settings = self.settings
         self.counts.beats += 1
         for actor in self.chance.sample(self.actors, len(self.actors)):
+            if self.chance.random() >= settings.attention:
+                continue
             if actor.node is None:
                 actor.node = actor.make()
             assert actor.state is not None
@@ -222,7 +226,7 @@ class LoadWorld:
             if self.counts.beats - last > self.settings.patience:
                 words = "; ".join(books.unfinished(self.reader)) or f"left over: {books.left_over(self.reader)}"
                 raise LoadError(f"nothing has ended for {self.settings.patience} blocks: {words[:2000]}")
-            if self.counts.beats % 50 == 0 and told != self.counts.beats:
+            if self.counts.beats % 20 == 0 and told != self.counts.beats:
                 told = self.counts.beats
                 say(
                     f"block {self.reader.view.block}: {len(tasks)} tasks posted, {ended} over, "
