@@ -15,6 +15,7 @@ from tolerant_market import (
     CarefulSkippingBench,
     FalseAccuser,
     SkippingBench,
+    UnjustBench,
     WideProfileBench,
 )
 
@@ -153,6 +154,20 @@ def test_a_profiler_that_widens_the_thresholds_is_taken_to_court(world: World) -
     expected = profile(world.bundle.task, 0, view(world).task(task).posting.profile_segments)
     assert view(world).task(task).threshold_root == tensor.root(expected.thresholds)
     assert world.market.stakes.locked(liar) == 0 == world.market.stakes.free(liar)
+
+
+def test_a_solver_takes_an_unjust_verdict_to_court(world: World) -> None:
+    gather(world, (SOLVER, Solver(), Workbench), (LIAR, two_seats(), UnjustBench))
+    task = play_task(world)
+    assert task.state is TaskState.SETTLED
+    solver, liar = world.address(SOLVER), world.address(LIAR)
+    (case,) = view(world).cases_of(task.id)
+    assert (case.challenger, case.claimant, case.challenger_won) == (solver, liar, True)
+    (line,) = (view(world).lines[each.id] for each in view(world).rounds_of(task.id) if not each.is_profile)
+    assert (line.has_fallen, line.passes) == (True, True)
+    # One seat is lost for the verdict, the one for the honest profile is not.
+    stakes = world.market.stakes
+    assert (stakes.locked(liar), stakes.free(liar)) == (0, world.market.parameters.seat)
 
 
 def test_an_accused_segment_fails_a_proof_whose_drawn_verifier_was_bribed(world: World) -> None:

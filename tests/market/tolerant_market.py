@@ -81,6 +81,13 @@ class BribedBench(Workbench):
         return ReplayLeaf(segment, self.manifest(task).roots[segment + 1], 0, bytes([7]) * 32)
 
 
+class UnjustBench(Workbench):
+    """Says of every drawn segment that it lies two thresholds away."""
+
+    def replay_segment(self, task: TaskRecord, segment: int, draw_seed: int) -> ReplayLeaf:
+        return replace(super().replay_segment(task, segment, draw_seed), distance_bits=TWO)
+
+
 class Auditor:
     """Looks at undrawn segments only."""
 

@@ -82,7 +82,7 @@ class Solver:
                 yield from self._answer_for(context, task)
         if not any(task.state is TaskState.TAKEN for task in mine):
             yield from self._take(context, list(context.view.in_state(TaskState.OPEN)))
-        yield from closing_accusations(context, 0)
+        yield from closing_accusations(context, 12)
         yield from releasing(context)
         yield from court_moves(context)
         yield from withdrawal(context, self.options.least_withdrawal)

@@ -101,11 +101,12 @@ def settling(context: Context, task: TaskRecord, patience: int) -> Iterator[Acti
 
 
 def closing_accusations(context: Context, patience: int) -> Iterator[Action]:
-    """Close accusations that nobody can dispute any more, or whose task is over."""
+    """Close accusations that nobody can dispute any more, or whose task is over; those concerned do at once."""
     view = context.view
     for line in view.open_accusations():
-        over = view.task(line.task_id).state.is_over
-        if not line.open_cases and (over or view.time > line.until + patience):
+        task = view.task(line.task_id)
+        wait = 0 if context.me in (task.solver, line.claimant) else patience
+        if not line.open_cases and (task.state.is_over or view.time > line.until + wait):
             call = context.market.claims.close_accusation(line.id)
             yield Send(f"close-accusation:{line.id:x}", call, line.task_id, line.segment)
 

@@ -32,8 +32,9 @@ class WhenIdle(Enum):
 
 @dataclass(frozen=True)
 class WhistleblowerOptions:
-    """What a whistleblower does. `cost` is what one answer costs it, in wei; with 0 it joins whenever it can.
-    `join_chance` is in parts per million."""
+    """What a whistleblower does. `cost` is what one answer costs it, in wei: it joins while the jackpot pays that, and
+    replays nothing else; with 0 it joins whenever it can, and checks every claim. `join_chance` is in parts per
+    million."""
 
     stake: int = 10**18
     cost: int = 0
@@ -99,7 +100,7 @@ class Whistleblower:
                 yield Send(f"join:{found.id:x}", context.market.answers.join(found.id), task.id)
         elif found.state is RoundState.SHOWN and me in found.answers:
             yield from self._answer(context, found, task)
-        elif found.state is RoundState.DISCLOSED:
+        elif found.state is RoundState.DISCLOSED and (me in found.answers or self.options.cost == 0):
             yield from dispute(context, subject_of_round(view, found), found.id)
 
     def joins(self, context: Context, found: RoundRecord, task: TaskRecord) -> bool:
@@ -130,7 +131,10 @@ class Whistleblower:
     # ---- Accusations ------------------------------------------------------------------------------------------------
 
     def _contradict_accusations(self, context: Context) -> Iterator[Action]:
-        """Dispute accusations that the own replay contradicts, and answers to them that it contradicts."""
+        """Dispute accusations that the own replay contradicts, and answers to them that it contradicts: half of the
+        bond is won."""
+        if self.options.cost >= context.market.parameters.accusation_bond // 2:
+            return
         for line in context.view.open_accusations():
             if context.me != line.claimant:
                 yield from dispute(context, subject_of_accusation(context.view, line), line.id)

@@ -24,7 +24,7 @@ from role_world import (
 )  # fmt: skip
 
 from assay.market import events as e
-from assay.market.types import Class, Fault, Hidden
+from assay.market.types import Class, Fault, Hidden, Shown
 from assay.roles.audits import auditable, random_segments
 from assay.roles.context import Context
 from assay.roles.joining import joins
@@ -61,6 +61,20 @@ def test_the_chance_is_decided_once_for_a_round() -> None:
 
 def test_nobody_joins_where_not_even_one_would_earn_its_cost() -> None:
     assert not chosen(seen(purse=replace(ENOUGH, active=0)), chance=1_000_000, cost=10**18)
+
+
+def test_a_claim_that_was_not_joined_is_checked_only_where_checking_costs_nothing() -> None:
+    shown = Shown(Hidden(b"", b"", b""), b"", 0, b"r" * 32, bytes(32), True)
+    events = [
+        *opened(), *drawn(), COMMITTED, deposited(WITNESS),
+        e.ReplayShown(ROUND, VERIFIER, shown, (), 1, 2, 3),
+        e.ClaimEntered(ROUND, VERIFIER, b"r" * 32, True, 5000),
+        e.RoundDisclosed(ROUND, VERIFIER, False, b"r" * 32, True, b"", b"", 5000),
+    ]  # fmt: skip
+    for cost, joined, checks in ((0, False, True), (1, False, False), (1, True, True)):
+        more = [e.Joined(ROUND, WITNESS, 1, 1)] if joined else []
+        player = Whistleblower(WhistleblowerOptions(cost=cost, audits=0))
+        assert ("replay" in keys(player.plan(context(WITNESS, [*events, *more])))) == checks
 
 
 def idle(when: WhenIdle, block: int, *more: e.Event, **changes: Any) -> list[str]:
