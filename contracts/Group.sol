@@ -128,7 +128,8 @@ contract Group is IGroup {
         if (msg.sender != leader && block.timestamp <= until) revert TooEarly(until, block.timestamp);
         state = GroupState.Shared;
         emit Dissolved();
-        for (uint256 i = 0; i < _members.length; i++) {
+        uint256 count = _members.length;
+        for (uint256 i = 0; i < count; i++) {
             if (_members[i].hasPaid) _credit(_members[i], _members[i].contribution, 0);
         }
     }
@@ -174,7 +175,7 @@ contract Group is IGroup {
 
     /// @inheritdoc IGroup
     function takeOver() external {
-        if (!_isMember(msg.sender)) revert NotAMember(msg.sender);
+        _placeOf(msg.sender);
         uint256 until = leaderUntil();
         if (block.timestamp <= until) revert TooEarly(until, block.timestamp);
         emit LeaderChanged(msg.sender, leader);
@@ -250,9 +251,7 @@ contract Group is IGroup {
             Trees.verify(work.end, uint256(segment) + 1, depth, work.endProof, root);
         }
         _requireSigned(Statement(task, work.run, Agreements.workSubject(segment, work.start), work.end), signature, owner);
-        for (uint256 i = 0; i < _members.length; i++) {
-            if (_members[i].account == owner) _members[i].isLiable = true;
-        }
+        _members[_placeOf(owner)].isLiable = true;
         emit Liable(owner, segment);
     }
 
@@ -342,7 +341,8 @@ contract Group is IGroup {
         if (STAKES.balanceOf(Class.Credit, account) == 0) return;
         uint256 income = STAKES.withdraw() - returned;
         if (returned != 0) {
-            for (uint256 i = 0; i < _members.length; i++) {
+            uint256 count = _members.length;
+            for (uint256 i = 0; i < count; i++) {
                 uint256 due = _members[i].due;
                 _members[i].due = 0;
                 _credit(_members[i], due, 0);
@@ -365,11 +365,9 @@ contract Group is IGroup {
 
     /// @inheritdoc IGroup
     function withdraw() external returns (uint256 amount) {
-        for (uint256 i = 0; i < _members.length; i++) {
-            if (_members[i].account != msg.sender) continue;
-            amount = _members[i].credit;
-            _members[i].credit = 0;
-        }
+        Position storage member = _members[_placeOf(msg.sender)];
+        amount = member.credit;
+        member.credit = 0;
         if (amount == 0) revert NothingToWithdraw(msg.sender);
         emit Withdrawn(msg.sender, amount);
         (bool sent,) = msg.sender.call{value: amount}("");
@@ -396,11 +394,10 @@ contract Group is IGroup {
         if (state != needed) revert WrongState(state);
     }
 
-    function _isMember(address account) private view returns (bool) {
-        for (uint256 i = 0; i < _members.length; i++) {
-            if (_members[i].account == account) return true;
-        }
-        return false;
+    function _placeOf(address account) private view returns (uint256 place) {
+        uint256 count = _members.length;
+        while (place < count && _members[place].account != account) place++;
+        if (place == count) revert NotAMember(account);
     }
 
     /// @dev The segment a case on the group's training claim is about: leaf c of the claim ends segment c - 1, and the court takes no

@@ -139,11 +139,11 @@ interface IGroup {
     function blameAccusation(uint32 segment, address accuser, Work calldata work, bytes calldata signature) external;
 
     /// @notice The same for a drawn verifier's claim that stands.
-    /// @param share Number of the verifier's share of the proof.
+    /// @param share_ Number of the verifier's share of the proof.
     /// @param place Place of the failing segment in it.
     /// @param leaf The claim's leaf, and its siblings.
     function blameRound(
-        uint8 share,
+        uint8 share_,
         uint32 place,
         ReplayLeaf calldata leaf,
         bytes32[] calldata proof,

@@ -153,13 +153,13 @@ def check_disk(stage: Stage) -> None:
 
 
 def carry_out(wanted: list[Stage]) -> None:
-    """Do the stages that are not done. A linked `.toolchain` is another checkout's set-up: used as it is, never changed."""
+    """Do the stages that are not done. A linked `.toolchain` is another checkout's: used as it is, never changed."""
     if TOOLS.is_symlink():
         absent = [str(path) for stage in wanted for path in stage.made if not path.exists()]
         if absent:
             raise SetupError(
-                f"{TOOLS} links to the set-up of another checkout, which lacks {', '.join(absent)}: set that one up, or "
-                "remove the link"
+                f"{TOOLS} links to the set-up of another checkout, which lacks {', '.join(absent)}: "
+                "set that one up, or remove the link"
             )
         return
     missing = [stage for stage in wanted if not is_done(stage)]
