@@ -77,7 +77,7 @@ class _Playback:
 
     def _observe(self, message: Message, way: str, payload: Words) -> None:
         direction = link(self.members[message.sender], self.members[message.receiver])
-        self.transcript.observe(direction, message.depth, way, torch.from_numpy(payload.view(np.uint8)))
+        self.transcript.observe(direction, message.order, way, torch.from_numpy(payload.view(np.uint8)))
 
 
 class StageJudge:

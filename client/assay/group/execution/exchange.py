@@ -16,8 +16,8 @@ from assay.group.execution.schedule import Message, StageSchedule
 from assay.group.execution.stage import Words
 from assay.group.transcript import Transcript
 
-_FIRST_TAG = 2
-"""Messages of depth -1 have tag 1; tag 0 is torch's own."""
+_FIRST_TAG = 1
+"""Tag 0 is torch's own."""
 
 
 class _Arrival:
@@ -60,7 +60,7 @@ class GroupChannel:
             self.transcript.step = step
         for arrival in self._arrivals.values():
             arrival.done.clear()
-            work = dist.irecv(arrival.buffer, src=arrival.message.sender, tag=_FIRST_TAG + arrival.message.depth)
+            work = dist.irecv(arrival.buffer, src=arrival.message.sender, tag=_FIRST_TAG + arrival.message.order)
             if work is None:
                 raise MemberFailedError("this process is not in the group; start it from the plan")
             self._queue.put((arrival, work))
@@ -71,7 +71,7 @@ class GroupChannel:
             self._distort(payload)
         data = torch.from_numpy(payload.view("u1"))
         self._observe(message, "sent", data)
-        work = dist.isend(data, dst=message.receiver, tag=_FIRST_TAG + message.depth)
+        work = dist.isend(data, dst=message.receiver, tag=_FIRST_TAG + message.order)
         if work is not None:
             self._sends.append(work)
         self.sent_bytes += data.numel()
@@ -105,7 +105,7 @@ class GroupChannel:
     def _observe(self, message: Message, way: str, data: torch.Tensor) -> None:
         if self.transcript is not None:
             direction = link(self.members[message.sender], self.members[message.receiver])
-            self.transcript.observe(direction, message.depth, way, data)
+            self.transcript.observe(direction, message.order, way, data)
 
     def _wait_for_arrivals(self) -> None:
         while True:

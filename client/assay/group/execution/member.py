@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 import time
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,13 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import Store
 
 from assay.engine.cpu.device import CpuDevice
-from assay.group.errors import MemberFailedError
+from assay.group.cluster_file import read_cluster_file
+from assay.group.errors import MemberFailedError, PlacementError
 from assay.group.execution.audit import is_audited
 from assay.group.execution.exchange import GroupChannel, links
 from assay.group.execution.keeping import Keeping
 from assay.group.execution.message_log import MessageLog
-from assay.group.execution.partition import member_order, member_shares, partition
+from assay.group.execution.partition import Partition, member_order, member_shares, partition
 from assay.group.execution.ring import AuditRing
 from assay.group.execution.schedule import StageSchedule, make_schedules
 from assay.group.execution.stage import StageRun, Words
@@ -57,8 +61,9 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
     store = join_generation(orders, members)
     task = read_task(orders["arguments"]["task"])
     device = CpuDevice(int(orders.get("threads", 1)))
-    divided = partition(task.program, member_shares(plan))
-    schedules = make_schedules(task.program, divided)
+    divided = partition(task.program, member_shares(plan), _memory(orders, members))
+    _agree_on_partition(store, generation, members, divided)
+    schedules = make_schedules(task.program, divided, plan.microbatches)
     schedule = schedules[dist.get_rank()]
     run = StageRun(task.program, divided, schedule, task.data, task.seed, device)
     place = member_folder(Path(orders["directory"]), orders["name"])
@@ -98,8 +103,26 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
         "proof": str(folder.folder) if keeping.is_keeper else "",
         "sent_bytes": trainer.channel.sent_bytes,
         "predicted_bytes_per_step": divided.bytes_per_step,
-        "segment_seconds": trainer.segment_seconds,
+        "step_seconds": trainer.step_seconds,
     }
+
+
+def _memory(orders: dict[str, Any], members: tuple[str, ...]) -> tuple[float, ...]:
+    """Bytes of memory of each member, as the cluster's description says; 0 where it sets no limit."""
+    devices = {device.name: device for device in read_cluster_file(Path(orders["cluster"])).cluster.devices}
+    return tuple(devices[name].memory_bytes if name in devices else 0.0 for name in members)
+
+
+def _agree_on_partition(store: Store, generation: int, members: tuple[str, ...], divided: Partition) -> None:
+    """Raise PlacementError where members derived different partitions, before anything is sent."""
+    crossings = [(int(c.value[0]), c.value[1], c.sender, c.receiver, c.elements) for c in divided.crossings]
+    mine = sha256(json.dumps([members, divided.owner, crossings]).encode()).hexdigest()
+    agreed = store.compare_set(f"partition/{generation}", "", mine).decode()
+    if agreed != mine:
+        raise PlacementError(
+            f"this member's partition has hash {mine[:16]}, the group's {agreed[:16]}: use the same cluster.toml and the "
+            "same version of assay on every member"
+        )
 
 
 def _wait_until_ready(store: Store, generation: int, name: str, members: tuple[str, ...], timeout: float) -> None:
@@ -126,6 +149,7 @@ class _SegmentTrainer:
         self.log = None if ring is None else MessageLog(ring.log_path)
         self.channel = GroupChannel(schedule, members, self.transcript, self.log, self._distort)
         self.busy_seconds, self.segment_seconds = 0.0, 0.0
+        self.step_seconds = math.inf  # a step's mean over the fastest segment
         self._garbage = False
 
     def train(self, segment: int) -> None:
@@ -144,6 +168,7 @@ class _SegmentTrainer:
             self.run.step(number, self.channel)
             self.store.set(f"progress/{self.orders['name']}", str(number + 1))
         self.segment_seconds = time.monotonic() - started
+        self.step_seconds = min(self.step_seconds, self.segment_seconds / (end - first))
         # Waiting for others is their time; what is left tells a slow member from a slow group.
         self.busy_seconds = self.segment_seconds - (self.channel.waited_seconds - waited)
         if self.log is not None:

@@ -1,10 +1,13 @@
 """In which order a stage computes, sends and receives within a step.
 
-The **depth** of an operator is how many times the values it depends on have crossed between stages. Messages of depth d
-hold what operators of depth d made (state that crosses: depth -1), so no two stages ever wait for each other. An
-operator's **due** depth is the one at which somebody else waits for what it leads to: weight gradients and updates are
-due last, and run while a stage would otherwise wait. Operators of one depth and due depth are a **phase**, compiled
-together.
+Everything has a **slot**, a pair (depth, piece). The depth of an operator is how often what it depends on has crossed
+between stages (or waited for all pieces of a batch). Pieces of split operators come in order; whole operators of the
+same depth after all of them; free ones before. Messages have the slot of the operators that made their values (state
+that crosses: depth -1). Stages only ever wait for smaller slots than their own, so no two wait for each other.
+
+The **due** slot of an operator is the one at which somebody else waits for what it leads to. Weight gradients and
+updates are due last, and run while a stage would otherwise wait. Operators of one slot and due slot are a **phase**,
+compiled together.
 """
 
 from __future__ import annotations
@@ -12,23 +15,39 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from assay.group.execution.families import operands_of
+from assay.group.execution.families import find_families, operands_of
 from assay.group.execution.partition import Crossing, Partition, Value
+from assay.group.execution.pieces import Pieces, find_pieces, piece_of
 from assay.program.operator import ElementType, Operand, Operator, Program, Role, Section, Source, TensorDescriptor
 
-LAST = 1 << 30
-"""Due depth of what nobody else waits for."""
+Slot = tuple[int, int]
 
-EXTERNAL = (Source.STATE, Source.DATA, Source.OPERATOR)
+FIRST: Slot = (-2, 0)
+"""Before all messages."""
+
+LAST: Slot = (1 << 30, 0)
+"""Due slot of what nobody else waits for."""
+
+WHOLE = -1
+"""Piece number of an input that is read as a whole."""
+
+_FREE = -1
+_EXTERNAL = (Source.STATE, Source.DATA, Source.OPERATOR)
+
+Input = tuple[Source, int, int]
+"""Source, number, and the piece (or WHOLE) that a phase reads."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """Values that one stage sends another at one depth, packed in this order, 4 bytes an element."""
+    """Values that one stage sends another in one slot, packed in this order, 4 bytes an element. `order` numbers a
+    step's messages in the order of slots. Where `piece` is not WHOLE, the values are those pieces of their tensors."""
 
     sender: int
     receiver: int
-    depth: int
+    slot: Slot
+    order: int
+    piece: int
     values: tuple[Value, ...]
     types: tuple[ElementType, ...]
     sizes: tuple[int, ...]  # elements
@@ -42,12 +61,14 @@ class Message:
 @dataclass(frozen=True)
 class Phase:
     """Operators (program numbers) run together. `inputs` are bound as the compiled program's data, in this order;
-    `kept` are operators whose values are read outside the phase."""
+    `kept` are operators whose values are read outside the phase; `needs` is the last message that must have come."""
 
-    depth: int
-    due: int
+    slot: Slot
+    due: Slot
+    needs: Slot
+    piece: int
     operators: tuple[int, ...]
-    inputs: tuple[Value, ...]
+    inputs: tuple[Input, ...]
     kept: tuple[int, ...]
     program: Program
 
@@ -58,115 +79,183 @@ class Phase:
 
 @dataclass(frozen=True)
 class StageSchedule:
-    """Everything a stage does in a step. `phases` in an order in which they can run; messages by depth."""
+    """Everything a stage does in a step. `phases` in an order in which they can run; messages in order of slots."""
 
     stage: int
+    pieces: Pieces
     phases: tuple[Phase, ...]
     sends: tuple[Message, ...]
     receives: tuple[Message, ...]
-    depth: int  # of the deepest phase or message
 
 
-def make_schedules(program: Program, partition: Partition) -> tuple[StageSchedule, ...]:
-    """The schedules of all stages; a pure function of its arguments."""
-    depths = _depths(program, partition)
-    messages = _messages(program, partition, depths)
-    return tuple(
-        _stage_schedule(program, partition, stage, depths[stage], messages) for stage in range(len(partition.parts))
-    )
+def make_schedules(program: Program, partition: Partition, microbatches: int = 1) -> tuple[StageSchedule, ...]:
+    """The schedules of all stages; a pure function of its arguments. `microbatches`: pieces to cut batches into."""
+    pieces = find_pieces(program, find_families(program), microbatches if len(partition.parts) > 1 else 1)
+    maker = _Maker(program, partition, pieces)
+    return tuple(maker.stage(number) for number in range(len(partition.parts)))
 
 
-def _depths(program: Program, partition: Partition) -> list[dict[int, int]]:
-    """Depth of every operator on every stage that computes it."""
-    operators = program.section(Role.STEP).operators
-    stages_of: dict[int, list[int]] = {}
-    for stage, part in enumerate(partition.parts):
-        for number in part.operators:
-            stages_of.setdefault(number, []).append(stage)
-    depths: list[dict[int, int]] = [{} for _ in partition.parts]
-    for number in sorted(stages_of):
-        for stage in stages_of[number]:
-            depth = 0  # also of those that read state from elsewhere, which crosses at depth -1
-            for other in operands_of(operators[number], Source.OPERATOR):
-                here = depths[stage].get(other)
-                depth = max(depth, depths[partition.home[other]][other] + 1 if here is None else here)
-            depths[stage][number] = depth
-    return depths
+class _Maker:
+    """Depths and messages of all stages, from which each stage's schedule follows."""
 
+    def __init__(self, program: Program, partition: Partition, pieces: Pieces) -> None:
+        self.program, self.partition, self.pieces = program, partition, pieces
+        self.section = program.section(Role.STEP)
+        self.depths = self._depths()
+        self.messages = self._messages()
 
-def _messages(program: Program, partition: Partition, depths: Sequence[Mapping[int, int]]) -> list[Message]:
-    operators = program.section(Role.STEP).operators
-    gathered: dict[tuple[int, int, int], list[Crossing]] = {}
-    for crossing in partition.crossings:
-        source, index = crossing.value
-        depth = -1 if source == Source.STATE else depths[crossing.sender][index]
-        gathered.setdefault((depth, crossing.sender, crossing.receiver), []).append(crossing)
-    messages = []
-    for (depth, sender, receiver), crossings in sorted(gathered.items()):
-        values = tuple(crossing.value for crossing in crossings)
-        types = tuple(
-            program.state[index].type if source == Source.STATE else operators[index].type for source, index in values
-        )
-        messages.append(Message(sender, receiver, depth, values, types, tuple(c.elements for c in crossings)))
-    return messages
+    def _depths(self) -> list[dict[int, int]]:
+        """Depth of every operator on every stage that computes it."""
+        stages_of: dict[int, list[int]] = {}
+        for stage, part in enumerate(self.partition.parts):
+            for number in part.operators:
+                stages_of.setdefault(number, []).append(stage)
+        depths: list[dict[int, int]] = [{} for _ in self.partition.parts]
+        for number in sorted(stages_of):
+            for stage in stages_of[number]:
+                depth = 0  # also of those that read state from elsewhere, which crosses at depth -1
+                for other in operands_of(self.section.operators[number], Source.OPERATOR):
+                    here = depths[stage].get(other)
+                    before = depths[self.partition.home[other]][other] + 1 if here is None else here
+                    if here is not None and number in self.pieces.split and self._is_whole(other):
+                        before += 1  # its slot comes after the pieces of its depth
+                    depth = max(depth, before)
+                depths[stage][number] = depth
+        return depths
 
+    def _is_whole(self, number: int) -> bool:
+        return number in self.partition.home and number not in self.pieces.split
 
-def _stage_schedule(
-    program: Program, partition: Partition, stage: int, depths: Mapping[int, int], messages: Sequence[Message]
-) -> StageSchedule:
-    section = program.section(Role.STEP)
-    part = partition.parts[stage]
-    sent = {value[1] for m in messages if m.sender == stage for value in m.values if value[0] == Source.OPERATOR}
-    due: dict[int, int] = {}
-    readers: dict[int, set[int]] = {}
-    for number in reversed(part.operators):
-        own = depths[number] if number in sent else LAST
-        due[number] = min([own, *(due[reader] for reader in readers.get(number, ()))])
-        for other in operands_of(section.operators[number], Source.OPERATOR):
-            readers.setdefault(other, set()).add(number)
-    groups: dict[tuple[int, int], list[int]] = {}
-    for number in part.operators:
-        groups.setdefault((due[number], depths[number]), []).append(number)
-    held = {*part.state, *part.copies}
-    wanted = {section.next_state[number].operator for number in held} | sent | {program.loss}
-    phases = []
-    for (when, depth), numbers in sorted(groups.items()):
-        inside = set(numbers)
-        kept = tuple(n for n in numbers if n in wanted or not readers.get(n, set()) <= inside)
-        phases.append(_phase(program, section, depth, when, tuple(numbers), kept))
-    sends = tuple(message for message in messages if message.sender == stage)
-    receives = tuple(message for message in messages if message.receiver == stage)
-    deepest = max([*(phase.depth for phase in phases), *(m.depth + 1 for m in receives), *(m.depth for m in sends)])
-    return StageSchedule(stage, tuple(phases), sends, receives, deepest)
+    def _slots(self, number: int, depth: int) -> list[Slot]:
+        """The slot of each piece of an operator, or its only one."""
+        if number in self.pieces.split:
+            return [(depth, piece) for piece in range(self.pieces.count)]
+        return [(depth, self.pieces.count if number in self.partition.home else _FREE)]
 
+    def _messages(self) -> list[Message]:
+        gathered: dict[tuple[Slot, int, int, int], list[Crossing]] = {}
+        for crossing in self.partition.crossings:
+            source, index = crossing.value
+            ends = (crossing.sender, crossing.receiver)
+            if source == Source.STATE:
+                gathered.setdefault(((-1, 0), WHOLE, *ends), []).append(crossing)
+                continue
+            for slot in self._slots(index, self.depths[crossing.sender][index]):
+                piece = slot[1] if index in self.pieces.split else WHOLE
+                gathered.setdefault((slot, piece, *ends), []).append(crossing)
+        messages = []
+        for order, ((slot, piece, sender, receiver), crossings) in enumerate(sorted(gathered.items())):
+            parts = 1 if piece == WHOLE else self.pieces.count
+            types = tuple(self._descriptor(crossing.value).type for crossing in crossings)
+            sizes = tuple(crossing.elements // parts for crossing in crossings)
+            values = tuple(crossing.value for crossing in crossings)
+            messages.append(Message(sender, receiver, slot, order, piece, values, types, sizes))
+        return messages
 
-def _phase(
-    program: Program, section: Section, depth: int, due: int, numbers: tuple[int, ...], kept: tuple[int, ...]
-) -> Phase:
-    """A phase as a program of its own, which reads everything from outside as data."""
-    local = {number: place for place, number in enumerate(numbers)}
-    inputs: dict[Value, int] = {}
+    def _descriptor(self, value: Value) -> TensorDescriptor:
+        source, index = value
+        if source == Source.OPERATOR:
+            operator = self.section.operators[index]
+            return TensorDescriptor(f"operator {index}", operator.type, operator.extents)
+        return (self.program.state if source == Source.STATE else self.program.data)[index]
 
-    def moved(operand: Operand) -> Operand:
-        if operand.source == Source.OPERATOR and operand.index in local:
-            return replace(operand, index=local[operand.index])
-        if operand.source in EXTERNAL:
-            place = inputs.setdefault((operand.source, operand.index), len(inputs))
+    def stage(self, stage: int) -> StageSchedule:
+        """The schedule of one stage."""
+        part, operators = self.partition.parts[stage], self.section.operators
+        sends = tuple(message for message in self.messages if message.sender == stage)
+        receives = tuple(message for message in self.messages if message.receiver == stage)
+        sent = {value[1] for message in sends for value in message.values if value[0] == Source.OPERATOR}
+        # An instance is (operator, its slot); pieces are instances of their own.
+        instances = [
+            (number, slot) for number in part.operators for slot in self._slots(number, self.depths[stage][number])
+        ]
+        readers: dict[int, list[tuple[int, Slot]]] = {}
+        for number, slot in instances:
+            for other in set(operands_of(operators[number], Source.OPERATOR)):
+                readers.setdefault(other, []).append((number, slot))
+        due: dict[tuple[int, Slot], Slot] = {}
+        for number, slot in reversed(instances):
+            followers = [due[reader] for reader in readers.get(number, ()) if self._reads_piece(number, slot, *reader)]
+            due[number, slot] = min([slot if number in sent else LAST, *followers])
+        groups: dict[tuple[Slot, Slot], list[int]] = {}
+        for number, slot in instances:
+            groups.setdefault((due[number, slot], slot), []).append(number)
+        held = {*part.state, *part.copies}
+        wanted = {self.section.next_state[number].operator for number in held} | sent | {self.program.loss}
+        arrival = {(value, message.piece): message.slot for message in receives for value in message.values}
+        phases: list[Phase] = []
+        need_of: dict[tuple[int, Slot], Slot] = {}
+        for (when, slot), numbers in sorted(groups.items()):
+            inside = {(number, slot) for number in numbers}
+            kept = tuple(
+                number for number in numbers
+                if number in wanted or any(
+                    reader not in inside for reader in readers.get(number, ())
+                    if self._reads_piece(number, slot, *reader)
+                )
+            )  # fmt: skip
+            needs = self._needs(stage, numbers, slot, arrival, need_of)
+            need_of.update(((number, slot), needs) for number in numbers)
+            phases.append(self._phase(slot, when, needs, tuple(numbers), kept))
+        return StageSchedule(stage, self.pieces, tuple(phases), sends, receives)
+
+    def _reads_piece(self, number: int, slot: Slot, reader: int, reader_slot: Slot) -> bool:
+        """Whether a reader's instance reads this instance: of two split operators, only the same pieces meet."""
+        both = number in self.pieces.split and reader in self.pieces.split
+        return not both or slot[1] == reader_slot[1]
+
+    def _needs(
+        self, stage: int, numbers: Sequence[int], slot: Slot, arrival: Mapping[tuple[Value, int], Slot],
+        need_of: Mapping[tuple[int, Slot], Slot],
+    ) -> Slot:  # fmt: skip
+        """The last message that must have come before these operators can run."""
+        needs = FIRST
+        here = self.depths[stage]
+        for number in numbers:
+            for operand in self.section.operators[number].operands:
+                if operand.source not in (Source.STATE, Source.OPERATOR):
+                    continue
+                value = (operand.source, operand.index)
+                for piece in (WHOLE, *range(self.pieces.count)):
+                    if number in self.pieces.split and piece not in (WHOLE, slot[1]):
+                        continue
+                    needs = max(needs, arrival.get((value, piece), FIRST))
+                if operand.source == Source.OPERATOR and operand.index in here:
+                    for made in self._slots(operand.index, here[operand.index]):
+                        if self._reads_piece(operand.index, made, number, slot):
+                            needs = max(needs, need_of.get((operand.index, made), FIRST))
+        return needs
+
+    def _phase(self, slot: Slot, due: Slot, needs: Slot, numbers: tuple[int, ...], kept: tuple[int, ...]) -> Phase:
+        """A phase as a program of its own, which reads everything from outside as data."""
+        piece = slot[1] if numbers[0] in self.pieces.split else WHOLE
+        local = {number: place for place, number in enumerate(numbers)}
+        inputs: dict[Input, int] = {}
+
+        def moved(operand: Operand) -> Operand:
+            if operand.source not in _EXTERNAL:
+                return operand
+            part = WHOLE
+            if piece != WHOLE and operand.source == Source.OPERATOR and operand.index in self.pieces.split:
+                part, size = piece, operand.count // self.pieces.count
+                operand = replace(operand, count=size, offset=operand.offset - piece * size)
+            if operand.source == Source.OPERATOR and operand.index in local:
+                return replace(operand, index=local[operand.index])
+            place = inputs.setdefault((operand.source, operand.index, part), len(inputs))
             return replace(operand, source=Source.DATA, index=place)
-        return operand
 
-    operators: list[Operator] = []
-    for number in numbers:
-        operator = section.operators[number]
-        operators.append(replace(operator, operands=tuple(moved(operand) for operand in operator.operands)))
-    tensors = tuple(_descriptor(program, section, value) for value in inputs)
-    compiled = Program((), tensors, program.constants, (Section(Role.STEP, tuple(operators)),))
-    return Phase(depth, due, numbers, tuple(inputs), kept, compiled)
-
-
-def _descriptor(program: Program, section: Section, value: Value) -> TensorDescriptor:
-    source, index = value
-    if source == Source.OPERATOR:
-        operator = section.operators[index]
-        return TensorDescriptor(f"operator {index}", operator.type, operator.extents)
-    return (program.state if source == Source.STATE else program.data)[index]
+        operators: list[Operator] = []
+        for number in numbers:
+            operator = self.section.operators[number]
+            if piece != WHOLE:
+                operator = piece_of(operator, piece, self.pieces.count)
+            operators.append(replace(operator, operands=tuple(moved(operand) for operand in operator.operands)))
+        tensors = []
+        for source, index, part in inputs:
+            descriptor = self._descriptor((source, index))
+            if part != WHOLE:
+                descriptor = replace(descriptor, shape=(descriptor.count // self.pieces.count,))
+            tensors.append(descriptor)
+        section = Section(Role.STEP, tuple(operators))
+        compiled = Program((), tuple(tensors), self.program.constants, (section,))
+        return Phase(slot, due, needs, piece, numbers, tuple(inputs), kept, compiled)

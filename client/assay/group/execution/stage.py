@@ -11,8 +11,8 @@ import numpy.typing as npt
 from assay.engine.device import Bindings, Device, Executable, contiguous
 from assay.group.errors import GroupMessageError
 from assay.group.execution.partition import Partition, Value
-from assay.group.execution.schedule import Message, Phase, StageSchedule
-from assay.program.operator import Array, ElementType, Program, Role, Source
+from assay.group.execution.schedule import FIRST, WHOLE, Message, Phase, StageSchedule
+from assay.program.operator import Array, ElementType, Program, Role, Source, TensorDescriptor
 from assay.training.canonical import aligned
 from assay.training.errors import TaskError
 
@@ -56,10 +56,15 @@ class StageRun:
         self._entries = {number: program.section(Role.STEP).next_state[number].operator for number in self.held}
         self._data = [contiguous(part) for part in data]
         self._phases = [(phase, device.compile(phase.program, Role.STEP, _local(phase))) for phase in schedule.phases]
+        operators = program.section(Role.STEP).operators
+        # What is read outside its phase: split operators have one buffer that their pieces fill.
         self._values: dict[int, Array] = {}
         for phase, executable in self._phases:
             for number in phase.kept:
-                self._values[number] = executable.value(phase.local(number))
+                if phase.piece == WHOLE:
+                    self._values[number] = executable.value(phase.local(number))
+                elif number not in self._values:
+                    self._values[number] = _flat(operators[number].type, operators[number].elements)
         self._state = {number: aligned(program.state[number]) for number in self.held}
         self._spare = {
             number: self._state[number] if entry is None else aligned(program.state[number])
@@ -68,10 +73,14 @@ class StageRun:
         # The first tensor that an operator's value goes to directly; others get copies at the step's end.
         self._target: dict[int, int] = {}
         for number, entry in self._entries.items():
-            if entry is not None and entry in self._values:
+            if entry is not None and entry in self._values and entry not in schedule.pieces.split:
                 self._target.setdefault(entry, number)
         self._payloads = {message: np.empty(message.bytes // 4, np.uint32) for message in schedule.sends}
         self._received: dict[Value, Array] = {}
+        for message in schedule.receives:
+            for value, kind, size in zip(message.values, message.types, message.sizes, strict=True):
+                parts = 1 if message.piece == WHOLE else schedule.pieces.count
+                self._received.setdefault(value, _flat(kind, size * parts))
         self._loaded = False
 
     @property
@@ -105,16 +114,20 @@ class StageRun:
         if not self._loaded:
             raise TaskError("the stage has no state yet: load the initial state or a checkpoint first")
         channel.begin(number)
-        waiting = list(self._phases)
-        self._send(-1, channel)
-        for depth in range(self.schedule.depth + 1):
-            for message in self.schedule.receives:
-                if message.depth == depth - 1:
-                    self._receive(message, channel, waiting, number)
-            for pair in [pair for pair in waiting if pair[0].due <= depth]:
+        waiting, coming = list(self._phases), list(self.schedule.receives)
+        for slot in sorted({message.slot for message in self.schedule.sends}):
+            due = [pair for pair in waiting if pair[0].due <= slot]
+            needed = max((phase.needs for phase, _ in due), default=FIRST)
+            while coming and coming[0].slot <= needed:
+                self._receive(coming.pop(0), channel, waiting, number)
+            for pair in [pair for pair in waiting if pair[0].due <= slot]:
                 waiting.remove(pair)
                 self._run(*pair, number)
-            self._send(depth, channel)
+            for message in self.schedule.sends:
+                if message.slot == slot:
+                    channel.send(message, self._pack(message))
+        while coming:
+            self._receive(coming.pop(0), channel, waiting, number)
         for phase, executable in waiting:
             self._run(phase, executable, number)
         for place, entry in self._entries.items():
@@ -134,8 +147,8 @@ class StageRun:
     def _receive(self, message: Message, channel: Channel, waiting: list[tuple[Phase, Executable]], step: int) -> None:
         """Wait for a message, and meanwhile run what can already run."""
         while not channel.arrived(message):
-            # Phases are in an order in which they can run: what the first one reads is there.
-            ready = next((pair for pair in waiting if pair[0].depth <= message.depth), None)
+            # Phases are in an order in which they can run, and all messages before this one have come.
+            ready = next((pair for pair in waiting if pair[0].needs < message.slot), None)
             if ready is None:
                 break
             waiting.remove(ready)
@@ -143,21 +156,31 @@ class StageRun:
         words = channel.receive(message)
         if words.shape != (message.bytes // 4,):
             raise GroupMessageError(
-                f"the message of stage {message.sender} at depth {message.depth} has {words.size} elements, the "
+                f"message {message.order} of stage {message.sender} has {words.size} elements, the "
                 f"program makes {message.bytes // 4}; exclude the member"
             )
         place = 0
-        for value, kind, size in zip(message.values, message.types, message.sizes, strict=True):
+        for value, size in zip(message.values, message.sizes, strict=True):
             part = words[place : place + size]
-            self._received[value] = part.view(np.float32) if kind is ElementType.FLOAT else part.view(np.int32)
+            np.copyto(self._piece(self._received[value], message.piece).view(np.uint32), part)
             place += size
 
+    def _piece(self, whole: Array, piece: int) -> Array:
+        """A piece of a flat array, or all of it."""
+        if piece == WHOLE:
+            return whole
+        size = whole.size // self.schedule.pieces.count
+        return whole.reshape(-1)[piece * size : (piece + 1) * size]
+
     def _run(self, phase: Phase, executable: Executable, step: int) -> None:
-        bindings = Bindings({}, self.seed).bind(Source.DATA, [self._value(value) for value in phase.inputs])
-        outputs = {
-            phase.local(number): self._spare[self._target[number]] for number in phase.kept if number in self._target
-        }
-        executable.run(bindings, step, outputs)
+        arrays = [self._piece(self._value((source, index)), piece) for source, index, piece in phase.inputs]
+        outputs: dict[int, Array] = {}
+        for number in phase.kept:
+            if number in self._target:
+                outputs[phase.local(number)] = self._spare[self._target[number]]
+            elif phase.piece != WHOLE:
+                outputs[phase.local(number)] = self._piece(self._values[number], phase.piece)
+        executable.run(Bindings({}, self.seed).bind(Source.DATA, arrays), step, outputs)
 
     def _value(self, value: Value) -> Array:
         source, index = value
@@ -171,21 +194,21 @@ class StageRun:
             return self._spare[self._target[index]]
         return self._values[index]
 
-    def _send(self, depth: int, channel: Channel) -> None:
-        for message in self.schedule.sends:
-            if message.depth != depth:
-                continue
-            payload, place = self._payloads[message], 0
-            for value, kind, size in zip(message.values, message.types, message.sizes, strict=True):
-                words = self._value(value).reshape(-1).view(np.uint32)
-                part = payload[place : place + size]
-                np.copyto(part, words)
-                if kind is ElementType.FLOAT:
-                    # Processors differ in the bits of a NaN; what is hashed and compared must not.
-                    part[(part & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)] = _CANONICAL_NAN
-                place += size
-            channel.send(message, payload)
+    def _pack(self, message: Message) -> Words:
+        payload, place = self._payloads[message], 0
+        for value, kind, size in zip(message.values, message.types, message.sizes, strict=True):
+            part = payload[place : place + size]
+            np.copyto(part, self._piece(self._value(value), message.piece).reshape(-1).view(np.uint32))
+            if kind is ElementType.FLOAT:
+                # Processors differ in the bits of a NaN; what is hashed and compared must not.
+                part[(part & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)] = _CANONICAL_NAN
+            place += size
+        return payload
 
 
 def _local(phase: Phase) -> list[int]:
     return [phase.local(number) for number in phase.kept]
+
+
+def _flat(kind: ElementType, elements: int) -> Array:
+    return aligned(TensorDescriptor("", kind, (elements,)))

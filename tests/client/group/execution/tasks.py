@@ -101,9 +101,11 @@ class QueueChannel:
         return buffer
 
 
-def run_stages(task: TrainingTask, divided: Partition, steps: int, every: int) -> tuple[list[list[Array]], int, float]:
+def run_stages(
+    task: TrainingTask, divided: Partition, steps: int, every: int, pieces: int = 1
+) -> tuple[list[list[Array]], int, float]:
     """All stages side by side in threads: the whole state after every `every` steps, bytes sent, and the last loss."""
-    schedules = make_schedules(task.program, divided)
+    schedules = make_schedules(task.program, divided, pieces)
     queues: dict[Message, queue.Queue[Words]] = {m: queue.Queue() for s in schedules for m in s.sends}
     states: list[dict[int, Array]] = [{} for _ in range(steps // every)]
     losses: list[float] = []

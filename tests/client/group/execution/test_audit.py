@@ -41,7 +41,7 @@ class WatchedChannel(QueueChannel):
 
     def observe(self, way: str, message: Message, payload: Words) -> None:
         direction = link(MEMBERS[message.sender], MEMBERS[message.receiver])
-        self.transcript.observe(direction, message.depth, way, torch.from_numpy(payload.view(np.uint8)))
+        self.transcript.observe(direction, message.order, way, torch.from_numpy(payload.view(np.uint8)))
 
     def send(self, message: Message, payload: Words) -> None:
         self.distort(self.transcript.step, payload)

@@ -11,11 +11,12 @@ from assay.group.errors import PlacementError
 from assay.group.execution.families import find_families
 from assay.group.execution.min_cut import FlowNetwork
 from assay.group.execution.partition import Partition, member_order, member_shares, partition
+from assay.group.execution.pieces import find_pieces
 from assay.group.execution.schedule import make_schedules
 from assay.group.plan import GroupPlan
-from assay.program.operator import Program, Role, Source
+from assay.program.operator import Body, Program, Role, Source
 
-from .tasks import task_of
+from .tasks import BATCH, task_of
 
 NAMES = ("mlp", "cnn", "gpt")
 
@@ -119,22 +120,35 @@ def test_replicas_divide_the_layers_of_their_stage() -> None:
     assert member_order(replace(plan, pipelines=(("a", "b"),))) == ("a", "b")
 
 
+@pytest.mark.parametrize("pieces", [1, 4])
 @pytest.mark.parametrize("name", NAMES)
-def test_no_message_waits_for_a_later_one(name: str) -> None:
+def test_no_stage_waits_for_a_later_message_than_it_sends(name: str, pieces: int) -> None:
     program = task_of(name).program
-    for schedule in make_schedules(program, partition(program, [1.0, 1.0, 1.0])):
-        known = {value for message in schedule.receives for value in message.values}
-        made: set[int] = set()
-        arrives = {value: message.depth for message in schedule.receives for value in message.values}
-        for phase in schedule.phases:
-            for source, index in phase.inputs:
-                value = (source, index)
-                assert source in (Source.STATE, Source.DATA) or index in made or value in known
-                assert value not in known or arrives[value] < phase.depth or source == Source.STATE
-            made |= set(phase.operators)
+    for schedule in make_schedules(program, partition(program, [1.0, 1.0, 1.0]), pieces):
         for message in schedule.sends:
-            due = {phase.due for phase in schedule.phases for _, index in message.values if index in phase.operators}
-            assert due == {message.depth}
+            for phase in schedule.phases:
+                assert phase.needs < message.slot or phase.due > message.slot
+        assert [message.order for message in schedule.receives] == sorted(m.order for m in schedule.receives)
+
+
+def test_layers_are_split_by_samples_and_folds_over_the_batch_are_not() -> None:
+    program = task_of("mlp").program
+    split = find_pieces(program, find_families(program), 4).split
+    operators = program.section(Role.STEP).operators
+    for number, operator in enumerate(operators):
+        over_batch = operator.body in (Body.FOLD_FMA, Body.FOLD_ADD) and operator.reduced == (BATCH,)
+        assert not (over_batch and number in split)
+        updates = any(operand.source == Source.STATE for operand in operator.operands) and not operator.reduced
+        assert not (updates and operator.extents[:1] != (BATCH,) and number in split)
+    products = [n for n, o in enumerate(operators) if o.body == Body.FOLD_FMA and o.extents[:1] == (BATCH,)]
+    assert len(products) == 5  # three layers forward, two back
+    assert set(products) <= split
+
+
+def test_a_batch_is_cut_into_pieces_that_divide_it() -> None:
+    program = task_of("mlp").program
+    families = find_families(program)
+    assert [find_pieces(program, families, wanted).count for wanted in (1, 2, 3, 6, 8)] == [1, 2, 1, 2, 8]
 
 
 def test_a_minimum_cut_is_the_best_of_all_cuts() -> None:

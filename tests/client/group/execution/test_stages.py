@@ -22,9 +22,9 @@ def test_stages_train_to_one_machines_bits(name: str) -> None:
         run.step(number)
         if number % 10 == 9:
             expected.append(state_root(run.state))
-    for shares in ([1.0, 1.0], [1.0, 2.0, 1.0]):
+    for shares, pieces in (([1.0, 1.0], 1), ([1.0, 2.0, 1.0], 4)):
         divided = partition(task.program, shares)
-        states, sent, loss = run_stages(task, divided, 100, 10)
+        states, sent, loss = run_stages(task, divided, 100, 10, pieces)
         assert [state_root(state) for state in states] == expected
         assert sent == 100 * divided.bytes_per_step
         assert np.float32(loss) == np.float32(run.loss())

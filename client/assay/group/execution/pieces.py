@@ -1,0 +1,73 @@
+"""Which operators can be computed a few samples at a time, so that stages work on different samples at once.
+
+An operator is **split** when each piece of its output (an equal part of the row-major elements) reads only the same
+piece of what is split itself: layers, whose first dimension is the batch. What folds over the batch (weight gradients,
+batch norm) is not, and waits for all pieces. Every element is computed by the same scalar operations in the same order
+as ever, so splitting changes no bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import gcd
+
+from assay.group.execution.families import Families
+from assay.program.operator import Body, Operand, Operator, Program, Role, Source
+from assay.program.validate import position_interval
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """`count` pieces of every operator in `split`; the pieces of an element range are numbered in order."""
+
+    count: int
+    split: frozenset[int]
+
+
+def find_pieces(program: Program, families: Families, wanted: int) -> Pieces:
+    """Split as many operators as possible into `wanted` pieces, or the largest number below that divides the batch."""
+    operators = program.section(Role.STEP).operators
+    count = wanted
+    for operator in operators:
+        if operator.body == Body.PERMUTE:
+            count = gcd(count, operator.p0) if operator.p0 % count else count
+    if count == 1:
+        return Pieces(1, frozenset())
+    by_sample: set[int] = set()  # those whose pieces hold different samples
+    for number, operator in enumerate(operators):
+        order = operator.body == Body.PERMUTE and operator.elements == operator.p0
+        if order or _splits(operator, by_sample, count):
+            by_sample.add(number)
+    # The free ones are computed at once, before the first piece.
+    return Pieces(count, frozenset(number for number in by_sample if number not in families.free))
+
+
+def _splits(operator: Operator, by_sample: set[int], count: int) -> bool:
+    if not operator.extents or operator.extents[0] % count or operator.body == Body.UNIFORM:
+        return False
+    found = False
+    for place, operand in enumerate(operator.operands):
+        if operand.source != Source.OPERATOR or operand.index not in by_sample:
+            continue
+        size = operand.count // count
+        for piece in range(count):
+            part = piece_of(operator, piece, count)
+            gathers = operator.body == Body.GATHER and place == 0
+            low, high = position_interval(part, part.operands[place], gathers)
+            if low < piece * size or high >= (piece + 1) * size:
+                return False
+        found = True
+    return found
+
+
+def piece_of(operator: Operator, piece: int, count: int) -> Operator:
+    """The operator restricted to a piece of its first dimension; positions it reads are those in the whole tensors."""
+    length = operator.extents[0] // count
+    operands = tuple(_shifted(operand, piece * length) for operand in operator.operands)
+    return replace(operator, extents=(length, *operator.extents[1:]), operands=operands)
+
+
+def _shifted(operand: Operand, start: int) -> Operand:
+    """The operand as the loop that begins at `start` of the first dimension sees it."""
+    guards = tuple(replace(guard, offset=guard.offset + guard.stride[0] * start) for guard in operand.guards)
+    return replace(operand, offset=operand.offset + operand.stride[0] * start, guards=guards)
