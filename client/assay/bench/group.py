@@ -5,6 +5,7 @@ foundation-model study; `search_seconds` is wall-clock time on one core. `aqsgd`
 20 epochs) of a 4-layer character GPT, 64 wide, on 256 samples, cut into 4 stages. `wire_ratio` counts bytes of whole
 messages on repeated visits. `slow_link_speedup` is throughput of the same pipeline with 4/8 bits over without, at 100
 Mbit/s and 50 ms; `fast_link_slowdown` how much longer a step takes where the link costs nothing.
+`execution` is that of `group_execution`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from assay.bench.group_execution import execution_figures
 from assay.group.bound import proven_bound
 from assay.group.compression.choice import parse_compression
 from assay.group.compression.emulate import BoundaryBytes, train_emulated
@@ -61,6 +63,7 @@ def run_group_bench(settings: GroupBenchSettings, say: Callable[[str], None] = l
         "aqsgd": losses,
         "wire_ratio": wire_figures(count),
         **throughput_figures(settings, say),
+        "execution": execution_figures(say),
     }
 
 

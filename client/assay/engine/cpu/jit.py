@@ -97,11 +97,10 @@ class CompiledLoops:
     """Machine code of one IR module; what `launch.run` needs of a kernel."""
 
     def __init__(self, text: str) -> None:
-        with _lock:
-            code = _object_code(text)
-            name = "loops-" + hashlib.sha256(text.encode()).hexdigest()[:24]
-            library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(ENTRY)
-            self._tracker = library.link(_jit(), name)
+        code = _object_code(text)
+        name = "loops-" + hashlib.sha256(text.encode()).hexdigest()[:24]
+        library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process().export_symbol(ENTRY)
+        self._tracker = library.link(_jit(), name)
         self.address = int(self._tracker[ENTRY])
 
 
@@ -110,7 +109,9 @@ _compiled: dict[str, CompiledLoops] = {}
 
 def compile_loops(text: str) -> CompiledLoops:
     """Compile (or find) the module `text`, which must define `ENTRY`."""
-    found = _compiled.get(text)
-    if found is None:
-        found = _compiled[text] = CompiledLoops(text)
-    return found
+    # One at a time: two threads that want the same kernel must not both link it under its one name.
+    with _lock:
+        found = _compiled.get(text)
+        if found is None:
+            found = _compiled[text] = CompiledLoops(text)
+        return found

@@ -120,8 +120,8 @@ def _agree_on_partition(store: Store, generation: int, members: tuple[str, ...],
     agreed = store.compare_set(f"partition/{generation}", "", mine).decode()
     if agreed != mine:
         raise PlacementError(
-            f"this member's partition has hash {mine[:16]}, the group's {agreed[:16]}: use the same cluster.toml and the "
-            "same version of assay on every member"
+            f"this member's partition has hash {mine[:16]}, the group's {agreed[:16]}: use the same cluster.toml and "
+            "the same version of assay on every member"
         )
 
 

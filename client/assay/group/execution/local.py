@@ -1,0 +1,90 @@
+"""A group whose members are all processes of this machine: to measure and to try, with the real programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch._C._distributed_c10d import TCPStore
+
+from assay.group.cost import StepTime
+from assay.group.errors import MemberFailedError
+from assay.group.execution.task_files import write_task
+from assay.group.plan import GroupPlan, write_plan
+from assay.group.session import SessionOrders
+from assay.training.task import TrainingTask
+
+
+def run_local_group(task: TrainingTask, members: int, microbatches: int, limit_seconds: float) -> list[dict[str, Any]]:
+    """Train `task` with `members` processes of one thread each; returns their reports, in order of stages.
+
+    Raises MemberFailedError with a member's last words where one fails.
+    """
+    names = tuple(f"member-{number}" for number in range(members))
+    none = StepTime(0.0, 0.0, 0.0, 0.0)
+    plan = GroupPlan((names,), (1,) * members, (), "none", microbatches, none, 0.0, 0.0, False)
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    with tempfile.TemporaryDirectory(prefix="assay-group-") as text:
+        folder = Path(text)
+        write_task(task, folder / "task")
+        write_plan(plan, folder / "plan.toml")
+        (folder / "cluster.toml").write_text(_cluster_of(names), encoding="utf-8")
+        orders = SessionOrders(
+            name="",
+            cluster=str(folder / "cluster.toml"),
+            plan=str(folder / "plan.toml"),
+            directory=str(folder),
+            store_host="127.0.0.1",
+            store_port=store.port,
+            steps=task.steps,
+            checkpoint_interval=task.interval,
+            factory="",
+            arguments={"task": str(folder / "task")},
+            trainer="assay.group.execution.member",
+            deadline_seconds=limit_seconds,
+            settings={"keepers": 1},
+        )
+        return _run_members(folder, orders, names, limit_seconds)
+
+
+def _run_members(
+    folder: Path, orders: SessionOrders, names: tuple[str, ...], limit_seconds: float
+) -> list[dict[str, Any]]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    processes = []
+    try:
+        for name in names:
+            path = folder / f"{name}.json"
+            path.write_text(json.dumps({**asdict(orders), "name": name}), encoding="utf-8")
+            command = [sys.executable, "-m", "assay.group.session", str(path)]
+            processes.append(
+                subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+            )
+        reports = []
+        for name, process in zip(names, processes, strict=True):
+            output, problems = process.communicate(timeout=limit_seconds)
+            if process.returncode != 0:
+                raise MemberFailedError(f"{name} failed: {problems.strip()[-400:]}")
+            reports.append(dict(json.loads(output)["report"]))
+        return reports
+    except subprocess.TimeoutExpired as error:
+        raise MemberFailedError(f"the group was not done in {limit_seconds:.0f} s; train fewer steps") from error
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+
+def _cluster_of(names: tuple[str, ...]) -> str:
+    lines = ["[program]", "activation_bytes = 1.0", "parameter_bytes = 1.0", f"layers = {len(names)}"]
+    lines += ["[[link]]", 'between = ["here", "here"]', "delay_ms = 0.01", "bandwidth_mbps = 10000.0"]
+    for name in names:
+        lines += ["[[device]]", f'name = "{name}"', 'region = "here"']
+    return "\n".join(lines) + "\n"
