@@ -1,7 +1,7 @@
 """Group execution measured: a market task trained exactly by two members beside one, on this machine, a thread each.
 
-`bytes_per_step`: what the partition predicts and what was sent. `speedup`: one member's step time over that of two, each
-the mean over its fastest segment, with the batch in one piece and in four. The state roots must be equal.
+`bytes_per_step`: what the partition predicts and what was sent. `speedup`: one member's step time over that of two,
+each the mean over its fastest segment, with the batch in one piece and in four. The state roots must be equal.
 """
 
 from __future__ import annotations
