@@ -24,6 +24,7 @@ from torch._C._distributed_c10d import TCPStore
 from assay.group.cluster_file import read_cluster_file
 from assay.group.errors import MemberFailedError
 from assay.group.generation import DONE, SLOW
+from assay.group.member_process import member_environment
 from assay.group.plan import GroupPlan, read_plan, render_plan, replan
 
 POLL_SECONDS = 0.1
@@ -187,7 +188,7 @@ def _run_generation(
     # Orders may hold a key: nobody else may read them, and they go when the trainer has ended.
     with os.fdopen(os.open(order_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
         json.dump(given, file)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(orders.threads)}
+    environment = member_environment(orders.threads)
     with (folder / f"log-{generation}.txt").open("w", encoding="utf-8") as log:
         trainer = subprocess.Popen(
             [sys.executable, "-m", orders.trainer, str(order_path), str(report)],

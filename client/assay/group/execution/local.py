@@ -16,6 +16,7 @@ from torch._C._distributed_c10d import TCPStore
 from assay.group.cost import StepTime
 from assay.group.errors import MemberFailedError
 from assay.group.execution.task_files import write_task
+from assay.group.member_process import member_environment
 from assay.group.plan import GroupPlan, write_plan
 from assay.group.session import SessionOrders
 from assay.training.task import TrainingTask
@@ -56,7 +57,7 @@ def run_local_group(task: TrainingTask, members: int, microbatches: int, limit_s
 def _run_members(
     folder: Path, orders: SessionOrders, names: tuple[str, ...], limit_seconds: float
 ) -> list[dict[str, Any]]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    environment = {**member_environment(threads=1), "PYTHONPATH": os.pathsep.join(sys.path)}
     processes = []
     try:
         for name in names:

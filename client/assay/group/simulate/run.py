@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from assay.group.errors import SimulationError
+from assay.group.member_process import member_environment
 from assay.group.network import Network
 from assay.group.simulate.member import Trial
 from assay.group.simulate.namespaces import INTERFACE, NamespaceNetwork, namespace_network, namespaces_permitted
@@ -92,7 +92,7 @@ class SimulatedNetwork:
     def _run_members(self, trial: Trial, size: int, folder: Path, timeout: float) -> list[dict[str, Any]]:
         port = 29400 if self.namespaces else _free_port()
         processes = []
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment = member_environment(threads=1)
         try:
             for rank in range(size):
                 held = self.mode == "held"
