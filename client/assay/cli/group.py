@@ -10,6 +10,7 @@ import click
 
 from assay.cli.group_market import COMMANDS
 from assay.cli.group_run import meet, member
+from assay.cli.options import json_option, print_written
 
 
 @click.group()
@@ -19,6 +20,16 @@ def group() -> None:
 
 for command in (*COMMANDS, meet, member):
     group.add_command(command)
+
+
+@group.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@json_option
+def new(folder: Path, as_json: bool) -> None:
+    """Write a cluster.toml and a group.toml to start from into FOLDER, with every key explained."""
+    from assay.templates import GROUP, write_templates
+
+    print_written(write_templates(GROUP, folder), as_json)
 
 
 @group.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,3 +54,11 @@ def note(sentence: str, as_json: bool) -> None:
     """Tell a person what is going on, on standard error; silent under --json."""
     if not as_json:
         click.echo(sentence, err=True)
+
+
+def print_written(paths: list[Path], as_json: bool) -> None:
+    """Name the files that a command wrote."""
+    if as_json:
+        click.echo(json.dumps({"written": [str(path) for path in paths]}))
+    else:
+        click.echo("\n".join(f"wrote {path}" for path in paths))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from assay.cli.options import json_option, note, settings_options
+from assay.cli.options import json_option, note, print_written, settings_options
 from assay.cli.task_demand import demand
 from assay.cli.task_files import audit, fetch
 from assay.cli.task_view import explain, list_tasks, show, watch
@@ -32,6 +32,17 @@ def task() -> None:
 
 for command in (list_tasks, show, watch, explain, fetch, audit, demand):
     task.add_command(command)
+
+
+@task.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@json_option
+def new(folder: Path, as_json: bool) -> None:
+    """Write a task to start from into FOLDER: a task.toml with every key explained, its model and its samples."""
+    from assay.templates import write_task
+
+    print_written(write_task(folder), as_json)
+
 
 TASK_FILE = click.argument("file", type=click.Path(dir_okay=False, path_type=Path), default=Path("task.toml"))
 

@@ -1,30 +1,4 @@
-"""Read `cluster.toml`: the devices, the links between them, and what the program costs.
-
-scenario = "world_wide"            # optional: devices and links of a known scenario instead of the tables below
-
-[program]
-stages = 8                         # leave both out to let the plan choose
-replicas = 8
-activation_bytes = 4.712e8         # one boundary, one direction, one replica's share of the batch
-parameter_bytes = 6.5e8            # gradients of one stage (of the whole model with model_bytes instead)
-layers = 24
-layer_flops = 2.1e14               # optional; with it every device needs flops
-layer_memory_bytes = 1.3e9         # optional
-microbatches = 4
-compression = "aqsgd-4-8"          # optional: how forward and backward messages are quantised
-
-[[device]]
-name = "ann"
-region = "Ohio"                    # optional; links may be given between regions
-flops = 5e12
-memory_bytes = 24e9
-address = "203.0.113.7:29500"      # optional; where `assay group measure` and the pipeline listen
-
-[[link]]
-between = ["Ohio", "Tokyo"]        # two devices, two regions, or one region twice for the links inside it
-delay_ms = 130.0
-bandwidth_mbps = 694.0
-"""
+"""Read `cluster.toml`: the devices, the links between them, and what the program costs (`templates/cluster.toml`)."""
 
 from __future__ import annotations
 

@@ -1,27 +1,4 @@
-"""Read `group.toml`: who is in a group, on which terms, and how its members train together.
-
-agreement = "agreement.json"       # where `assay group draft` writes the terms that everybody signs
-plan = "plan.toml"                 # from `assay group plan`
-cluster = "cluster.toml"
-meet = "203.0.113.7:29400"         # where `assay group meet` runs
-interface = "eth0"                 # optional: the network interface to the other members
-segments = ["ann", "ben"]          # optional: who answers for segment 0, 1, and so on from the beginning again
-
-[limits]
-most_stake = "2.5"                 # coins
-least_price = "1"                  # coins, optional
-task = "0x1f.."                    # optional: only this task
-form_hours = 24                    # until all contributions must be in
-take_days = 7                      # until a task must be taken
-patience_minutes = 60              # a leader silent for so long may be replaced
-evidence_hours = 24                # between a task's end and the sharing out
-
-[[member]]                         # the first one leads
-name = "ann"
-account = "0x.."
-contribution = "1.5"               # coins
-share = 0.5                        # of what the group earns; shares sum to one
-"""
+"""Read `group.toml`: who is in a group, on which terms, and how its members train together (`templates/group.toml`)."""
 
 from __future__ import annotations
 
@@ -133,7 +110,7 @@ def read_group_file(path: Path) -> GroupFile:
             limits,
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise GroupAgreementError(f"{path} lacks or misnames a field: {error}; `assay group draft --help`") from error
+        raise GroupAgreementError(f"{path} lacks or misnames a field: {error}; see `assay group new`") from error
     except ValueError as error:
         raise GroupAgreementError(f"{path}: meet is not HOST:PORT ({error})") from error
 
