@@ -9,13 +9,14 @@ import pytest
 
 from assay.attacks.material import Material, prepare
 from assay.attacks.proofs import ATTACKS, Attack, Forgery, forged_momentum, large_updates_planted, sorted_initial_state
-from assay.bench.separation import Finding, SeparationSettings, distances, find, honest_distances, subject
+from assay.bench.separation import PROFILED_SEGMENTS, Finding, SeparationSettings, distances, find, honest_runs
+from assay.bench.subjects import subject
 from assay.commitments.execution import state_root
 from assay.program.sections import Precision
 from assay.training.profile import Profile, profile
 from assay.training.replay import DISTANCE_LIMIT, Replayer
 
-SETTINGS = SeparationSettings(segments=4, interval=3, drawn=2, draws=2000, honest=2)
+SETTINGS = SeparationSettings(segments=4, interval=3, drawn=2, draws=2000, honest=8, honest_run=4)
 SAMPLING_ERROR = 0.04
 """Three and a half standard deviations of a frequency over 2000 draws."""
 
@@ -29,7 +30,7 @@ traced = cache(subject)
 def world(model: str) -> tuple[Material, Replayer, Profile]:
     made = traced(model)
     task = made.task(Precision.FP32, SETTINGS.segments, SETTINGS.interval)
-    return prepare(task, made.graph, made.optimizer), Replayer(task), profile(task, 5, segments=2)
+    return prepare(task, made.graph, made.half, made.optimizer), Replayer(task), profile(task, 5, PROFILED_SEGMENTS)
 
 
 @cache
@@ -60,8 +61,11 @@ def test_a_draw_finds_a_forged_proof_as_often_as_computed(attack: Attack, model:
 def test_honest_runs_pass_in_every_segment_on_any_number_of_threads(model: str) -> None:
     material, replayer, profiled = world(model)
     assert profiled.separates
-    found = distances(replayer, material.honest, profiled.thresholds)
-    found += honest_distances(traced(model), Precision.FP32, SETTINGS)
+    found = list(distances(replayer, material.honest, profiled.thresholds))
+    runs = honest_runs(traced(model), Precision.FP32, SETTINGS)
+    assert [run.kernels for run in runs] == ["1 thread", "2 threads"]
+    assert all(run.accepted for run in runs)
+    found += [distance for run in runs for distance in run.distances]
     assert len(found) == 3 * SETTINGS.segments
     assert all(distance <= DISTANCE_LIMIT for distance in found), found
 
@@ -104,3 +108,11 @@ def test_whoever_looks_at_the_largest_updates_alone_finds_nothing(model: str) ->
     largest = sorted(range(len(sizes)), key=lambda segment: -sizes[segment])[: SETTINGS.drawn]
     assert finding.failing.isdisjoint(largest)
     assert finding.measured > 0.5
+
+
+@models
+@pytest.mark.parametrize("name", ["concatenated runs", "not a number"])
+def test_a_proof_false_in_one_segment_shows_which_before_any_replay(name: str, model: str) -> None:
+    attack = next(attack for attack in ATTACKS if attack.name == name)
+    _, finding = forged(attack, model)
+    assert finding.cheated == {finding.suspected}

@@ -10,15 +10,12 @@ import numpy as np
 from assay.engine.native import NativeRun
 from assay.program.graph import Graph
 from assay.program.operator import Array
-from assay.program.optimizer import Optimizer
+from assay.program.optimizer import BETA_POWERS, MOMENT_PREFIXES, Optimizer
 from assay.program.sections import Precision
 from assay.training.task import TrainingTask
 
 State = tuple[Array, ...]
 States = tuple[State, ...]  # checkpoint 0 (the initial state) to checkpoint S
-
-MOMENT_PREFIXES = ("momentum.", "first_moment.", "second_moment.")
-BETA_POWERS = ("beta1_power", "beta2_power")
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,11 +24,12 @@ class Material:
 
     `honest` is what training the task gives (an attacker may train some segments); `donor` is a colluder's run of the
     same task, in its own data order, from other initial weights; `stolen` was trained elsewhere: other weights, another
-    data order. Each has a state a checkpoint.
+    data order. Each has a state a checkpoint. `half` is the task's graph for half the batch.
     """
 
     task: TrainingTask
     graph: Graph
+    half: Graph
     optimizer: Optimizer
     honest: States
     donor: States
@@ -63,12 +61,13 @@ class Material:
         ]
 
 
-def prepare(task: TrainingTask, graph: Graph, optimizer: Optimizer, seed: int = 1) -> Material:
+def prepare(task: TrainingTask, graph: Graph, half: Graph, optimizer: Optimizer, seed: int = 1) -> Material:
     """Train the three runs that attacks draw on, natively, at the declared precision."""
     other = other_weights(task.state, seed)
     return Material(
         task,
         graph,
+        half,
         optimizer,
         honest=(task.state, *train(task, graph, task.state)),
         donor=(other, *train(task, graph, other)),

@@ -21,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 
 from assay.attacks.material import (
-    MOMENT_PREFIXES,
     Material,
     State,
     States,
@@ -31,7 +30,15 @@ from assay.attacks.material import (
     train_segment,
 )
 from assay.program.operator import Array
-from assay.program.optimizer import SGD, learning_rate, schedule_of
+from assay.program.optimizer import (
+    FIRST_MOMENT,
+    MOMENT_PREFIXES,
+    MOMENTUM,
+    SECOND_MOMENT,
+    SGD,
+    learning_rate,
+    schedule_of,
+)
 from assay.program.sections import Precision
 
 HUGE_VARIANCE = 1e8
@@ -138,6 +145,15 @@ def _broken(material: Material) -> State:
     return tuple(np.full_like(p, np.nan) if p.dtype == np.float32 else p for p in material.task.state)
 
 
+def no_indices(material: Material) -> Forgery:
+    """The published verifier takes the data's indices from the proof, and an empty sequence asks for no step: every
+    checkpoint is the stolen model, and every replay ends where it began.
+
+    Here a proof holds no indices: steps and samples follow from the task.
+    """
+    return _trained_wrongly(material, [material.stolen[-1]] * material.task.segments)
+
+
 def concatenated(material: Material) -> Forgery:
     """The first half of one run and the second half of another, both honest: one segment leads nowhere."""
     joint = material.task.segments // 2
@@ -226,7 +242,7 @@ def _invert(material: Material, segment: int, end: State, advance: Callable[[int
                 found.append(now)
                 continue
             moved = now + np.clip(np.nan_to_num(wanted - got), -10, 10)
-            if material.names[place].startswith(("second_moment.",)) or material.names[place].endswith("running_var"):
+            if material.names[place].startswith(SECOND_MOMENT) or material.names[place].endswith("running_var"):
                 moved = np.maximum(moved, 0)
             found.append(moved.astype(np.float32))
         start = tuple(found)
@@ -254,11 +270,11 @@ def _with_momentum(material: Material, state: State, wanted: Mapping[int, npt.ND
     for place, value in wanted.items():
         name = material.names[place]
         if isinstance(material.optimizer, SGD):
-            forged[material.names.index(f"momentum.{name}")] = value.astype(np.float32)
+            forged[material.names.index(MOMENTUM + name)] = value.astype(np.float32)
             continue
         first = value * np.sqrt(HUGE_VARIANCE)
-        forged[material.names.index(f"first_moment.{name}")] = first.astype(np.float32)
-        forged[material.names.index(f"second_moment.{name}")] = np.full(value.shape, HUGE_VARIANCE, np.float32)
+        forged[material.names.index(FIRST_MOMENT + name)] = first.astype(np.float32)
+        forged[material.names.index(SECOND_MOMENT + name)] = np.full(value.shape, HUGE_VARIANCE, np.float32)
     return tuple(forged)
 
 
@@ -318,6 +334,34 @@ def tiny_updates(material: Material) -> Forgery:
     return _trained_wrongly(material, train(material.task, material.graph, material.task.state, after_step=shrink))
 
 
+def half_batches(material: Material) -> Forgery:
+    """Every step sees the first half of its batch: half the work."""
+
+    def first_halves(numbers: range) -> Iterable[int]:
+        return (2 * number for number in numbers)  # batch 2 g of half the size begins where batch g does
+
+    trained = train(material.task, material.half, material.task.state, steps=first_halves)
+    return _trained_wrongly(material, trained)
+
+
+def replaced_batch(material: Material) -> Forgery:
+    """One step of every segment sees another batch."""
+
+    def replaced(numbers: range) -> Iterable[int]:
+        return (*numbers[:-1], numbers[-1] + material.task.steps)
+
+    return _trained_wrongly(material, train(material.task, material.graph, material.task.state, steps=replaced))
+
+
+def another_rate(material: Material) -> Forgery:
+    """Trained with a learning rate 1 % too large: no work saved, but not what was asked for."""
+
+    def stretch(before: State, after: State) -> State:
+        return replace_tensors(after, between(before, after, 1.01), material.parameters)
+
+    return _trained_wrongly(material, train(material.task, material.graph, material.task.state, after_step=stretch))
+
+
 def stopped_layers(material: Material) -> Forgery:
     """The first weight tensor and its moments stay as they were: its backward pass is saved."""
     name = material.names[material.parameters[0]]
@@ -341,16 +385,20 @@ ATTACKS: tuple[Attack, ...] = (
     Attack("interpolated checkpoints", interpolated),
     Attack("inverted checkpoints, one step a guess", inverted_cheaply),
     Attack("inverted checkpoints, at full price", inverted),
+    Attack("empty index sequence", no_indices),
     Attack("concatenated runs", concatenated),
     Attack("skipped optimizer state", skipped_optimizer_state),
     Attack("another data order", another_order),
     Attack("duplicated samples", duplicated_samples),
     Attack("one step a segment left out", fewer_steps),
+    Attack("one batch a segment replaced", replaced_batch),
+    Attack("half of every batch", half_batches),
+    Attack("learning rate 1 % too large", another_rate),
     Attack("run of half the steps", shorter_run),
     Attack("shorter run padded out", padded_out),
     Attack("model trained elsewhere", trained_elsewhere),
     Attack("lower precision than declared", lower_precision),
-    Attack("no updates for a layer", stopped_layers),
+    Attack("frozen layer", stopped_layers),
     Attack("forged momentum", forged_momentum),
     Attack("tiny updates", tiny_updates),
     Attack("not a number", not_a_number),

@@ -5,71 +5,56 @@ A distance of at most 1 passes. What is measured goes the way a verifier goes: p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import gc
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from assay.arithmetic.permutation import permutation_key, permute
-from assay.attacks.material import Material, State, other_weights, prepare, train
-from assay.attacks.proofs import ATTACKS, Attack, Forgery, attacks_on
-from assay.bench.models import Gpt, language_loss
+from assay.attacks.material import other_weights, prepare, train
+from assay.attacks.proofs import Attack, Forgery, attacks_on
+from assay.bench.kernels import HONEST, Kernels, chosen
+from assay.bench.separation_report import Plain, combined, describe, markdown, plot, summary
+from assay.bench.subjects import MODELS, Subject, subject
 from assay.commitments.execution import state_root
 from assay.economics.formulas import missed
-from assay.errors import MissingDependencyError
-from assay.program.graph import Graph
+from assay.engine.cpu.device import CpuDevice
 from assay.program.operator import Array
-from assay.program.optimizer import SGD, AdamW, Optimizer
-from assay.program.sections import Precision, build_program
-from assay.program.trace import trace
+from assay.program.sections import Precision
 from assay.training.profile import Profile, profile
 from assay.training.replay import DISTANCE_LIMIT, Replayer
-from assay.training.task import Mode, TrainingTask
+from assay.training.suspicion import rank_segments
+from assay.training.task import Mode
 
-MODELS = ("mlp", "cnn", "gpt")
-SAMPLES, BATCH = 64, 16
-PROFILED_SEGMENTS = 2
-THREAD_COUNTS = (1, 2)
+PROFILED_SEGMENTS = 4
 DRAW_SEED = 3
+FULL_SEGMENTS = {"mlp": 10_000, "cnn": 1_000, "gpt": 1_000}
+"""Honest segments of a model and precision in the full study."""
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class SeparationSettings:
-    """Size of the study. `honest` is the number of honest runs a model and precision, of `segments` segments each."""
+    """Size of the study. `honest` is the number of honest segments a model and precision, in runs of `honest_run`."""
 
     models: Sequence[str] = MODELS
-    precisions: Sequence[Precision] = (Precision.FP32, Precision.BF16)
-    segments: int = 8
+    precisions: Sequence[Precision] = tuple(Precision)
+    segments: int = 8  # of a forged proof
     interval: int = 5
     drawn: int = 2
     draws: int = 4000  # draws of `drawn` segments, for the measured probability of detection
-    honest: int = 2
+    honest: int = 40
+    honest_run: int = 20
+    first_run: int = 0  # number of the first honest run, for a study in parts
+    full: bool = False
+    attacks: bool = True
 
-
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """A traced model with data, of which tasks are made."""
-
-    name: str
-    graph: Graph
-    initial: State
-    data: State
-    optimizer: Optimizer
-
-    def task(self, precision: Precision, segments: int, interval: int, seed: int = 11) -> TrainingTask:
-        """A tolerant task that trains this model."""
-        program = build_program(self.graph, precision)
-        return TrainingTask(
-            program, self.initial, self.data, seed, segments * interval, interval, Mode.TOLERANT, precision
-        )
+    def honest_segments(self, model: str) -> int:
+        return FULL_SEGMENTS[model] if self.full else self.honest
 
 
 @dataclass(frozen=True)
@@ -80,6 +65,7 @@ class Finding:
     distances: tuple[float, ...]  # one a segment, in thresholds; NaN fails
     cheated: frozenset[int]
     initial_refused: bool  # checkpoint 0 is not the task's initial state
+    suspected: int  # the segment that looks most suspicious without a replay
     computed: float  # probability that a draw holds a cheated segment
     measured: float  # part of the draws made that held a segment which fails
 
@@ -98,35 +84,46 @@ class Finding:
         return min((self.distances[s] for s in self.cheated if not np.isnan(self.distances[s])), default=float("inf"))
 
 
-def subject(name: str) -> Subject:
-    """`mlp`, `cnn` or `gpt`, small enough to train in milliseconds, with seeded weights and learnable data."""
-    torch.manual_seed(1)
-    optimizer: Optimizer = AdamW(0.01)
-    loss: Any = "cross_entropy"
-    if name == "mlp":
-        module: nn.Module = nn.Sequential(
-            nn.Linear(8, 24), nn.GELU(approximate="tanh"), nn.LayerNorm(24), nn.Linear(24, 4)
-        )
-        inputs = torch.randn(SAMPLES, 8)
-        labels = (inputs @ torch.randn(8, 4)).argmax(1)
-    elif name == "cnn":
-        module = nn.Sequential(
-            nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 4)
-        )
-        inputs = torch.randn(SAMPLES, 1, 8, 8)
-        labels = (inputs.flatten(1) @ torch.randn(64, 4)).argmax(1)
-        optimizer = SGD(0.05, momentum=0.9, weight_decay=1e-4)
-    elif name == "gpt":
-        module = Gpt(vocabulary=16, width=16, heads=2, layers=1, time=8)
-        text = torch.tensor([(i * i + 3 * (i // 7)) % 16 for i in range(SAMPLES + 9)])
-        inputs = torch.stack([text[i : i + 8] for i in range(SAMPLES)])
-        labels = torch.stack([text[i + 1 : i + 9] for i in range(SAMPLES)])
-        optimizer, loss = AdamW(0.003), language_loss
-    else:
-        raise KeyError(f"no model {name!r}: choose {', '.join(MODELS)}")
-    traced = trace(module, loss, optimizer, [inputs[:BATCH], labels[:BATCH]], SAMPLES)
-    arrays = [p.numpy() if p.is_floating_point() else p.numpy().astype(np.int32) for p in (inputs, labels)]
-    return Subject(name, traced.graph, traced.initial_state, tuple(arrays), optimizer)
+@dataclass(frozen=True)
+class HonestRun:
+    """Distances of an honest run, one a segment, and whether its own profile allowed tolerant mode at all."""
+
+    kernels: str
+    separation: float  # smallest over the profiled segments
+    distances: tuple[float, ...]
+
+    @property
+    def accepted(self) -> bool:
+        return self.separation >= 1
+
+    @property
+    def over(self) -> int:
+        return sum(not distance <= DISTANCE_LIMIT for distance in self.distances)
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """Both distributions of one model at one declared precision."""
+
+    model: str
+    precision: Precision
+    profile: Profile
+    runs: tuple[HonestRun, ...]
+    findings: tuple[Finding, ...]
+
+    def honest(self, accepted: bool) -> tuple[float, ...]:
+        """Distances of all segments of the tasks that profiling accepted, or of those it refused."""
+        return tuple(d for run in self.runs if run.accepted is accepted for d in run.distances)
+
+    @property
+    def false_accusations(self) -> int:
+        """Honest segments over the threshold in tasks that profiling accepted."""
+        return sum(run.over for run in self.runs if run.accepted)
+
+    @property
+    def proposed_mode(self) -> Mode:
+        """What profiling proposes for the task that was attacked."""
+        return Mode.TOLERANT if self.profile.separates else Mode.EXACT
 
 
 # --- distances -------------------------------------------------------------------------------------------------------
@@ -152,131 +149,90 @@ def draws_of(draws: int, segments: int, drawn: int) -> tuple[frozenset[int], ...
 def find(
     attack: Attack, forgery: Forgery, replayer: Replayer, thresholds: Array, settings: SeparationSettings
 ) -> Finding:
-    """Measure a forgery as verifiers would."""
+    """Measure a forgery as verifiers would, and as a whistleblower looks at it before any replay."""
     task = replayer.task
     refused = state_root(forgery.states[0]) != task.initial_root
     measured = distances(replayer, forgery.states, thresholds)
     drawn = min(settings.drawn, task.segments)
     computed = 1.0 - missed(len(forgery.cheated), task.segments, drawn)
-    finding = Finding(attack.name, measured, forgery.cheated, refused, computed, 0.0)
-    chosen = draws_of(settings.draws, task.segments, drawn)
-    hits = sum(not finding.failing.isdisjoint(segments) for segments in chosen)
+    names = [descriptor.name for descriptor in task.program.state]
+    suspected = rank_segments([task.state, *forgery.states[1:]], names)[0].segment
+    finding = Finding(attack.name, measured, forgery.cheated, refused, suspected, computed, 0.0)
+    chosen_segments = draws_of(settings.draws, task.segments, drawn)
+    hits = sum(not finding.failing.isdisjoint(segments) for segments in chosen_segments)
     return replace(finding, measured=hits / settings.draws)
 
 
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """PyTorch on a number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def honest_distances(model: Subject, precision: Precision, settings: SeparationSettings) -> tuple[float, ...]:
-    """Distances of honest native runs, each a task of its own: another seed, other weights, another thread count.
+def honest_runs(model: Subject, precision: Precision, settings: SeparationSettings) -> tuple[HonestRun, ...]:
+    """Honest native runs, each a task of its own: another seed, other weights, other kernels.
 
     Every task is judged by its own profile, as in the market.
     """
-    found: list[float] = []
-    for number in range(settings.honest):
-        task = model.task(precision, settings.segments, settings.interval)
-        task = replace(task, seed=1000 + number, state=other_weights(task.state, 1000 + number))
-        thresholds = profile(task, DRAW_SEED, PROFILED_SEGMENTS).thresholds
-        with threads(THREAD_COUNTS[number % len(THREAD_COUNTS)]):
-            states = [task.state, *train(task, model.graph, task.state)]
-        found += distances(Replayer(task), states, thresholds)
+    segments = settings.honest_segments(model.name)
+    found: list[HonestRun] = []
+    base = model.task(precision, settings.honest_run, settings.interval)
+    device = CpuDevice()
+    for number in range(settings.first_run, settings.first_run - (-segments // settings.honest_run)):
+        task = replace(base, seed=1000 + number, state=other_weights(base.state, 1000 + number))
+        profiled = profile(task, DRAW_SEED, PROFILED_SEGMENTS, device)
+        kernels: Kernels = HONEST[number % len(HONEST)]
+        with chosen(kernels, precision) as trained_at:
+            states = [task.state, *train(task, model.graph, task.state, precision=trained_at)]
+        measured = distances(Replayer(task, device), states, profiled.thresholds)
+        found.append(HonestRun(kernels.name, min(profiled.separations), measured))
+        gc.collect()
     return tuple(found)
 
 
-@dataclass(frozen=True, eq=False)
-class Study:
-    """Both distributions of one model at one declared precision."""
-
-    model: str
-    precision: Precision
-    profile: Profile
-    honest: tuple[float, ...]
-    findings: tuple[Finding, ...]
-
-    @property
-    def false_accusations(self) -> int:
-        return sum(not distance <= DISTANCE_LIMIT for distance in self.honest)
-
-    @property
-    def proposed_mode(self) -> Mode:
-        """What profiling proposes."""
-        return Mode.TOLERANT if self.profile.separates else Mode.EXACT
-
-
 def examine(model: Subject, precision: Precision, settings: SeparationSettings, say: Say = lambda _: None) -> Study:
-    """Profile a task, forge its proof in every known way, and train it honestly."""
+    """Profile a task, forge its proof in every known way, and train others honestly."""
     task = model.task(precision, settings.segments, settings.interval)
     profiled = profile(task, DRAW_SEED, PROFILED_SEGMENTS)
-    material: Material = prepare(task, model.graph, model.optimizer)
-    replayer = Replayer(task)
-    honest = distances(replayer, material.honest, profiled.thresholds)
     findings = []
-    for attack in attacks_on(precision):
-        findings.append(find(attack, attack.forge(material), replayer, profiled.thresholds, settings))
-    honest += honest_distances(model, precision, settings)
-    study = Study(model.name, precision, profiled, honest, tuple(findings))
-    say(describe(study))
+    if settings.attacks:
+        replayer = Replayer(task)
+        with chosen(HONEST[0], precision):
+            material = prepare(task, model.graph, model.half, model.optimizer)
+            for attack in attacks_on(precision):
+                findings.append(find(attack, attack.forge(material), replayer, profiled.thresholds, settings))
+    study = Study(model.name, precision, profiled, honest_runs(model, precision, settings), tuple(findings))
+    say(describe(as_json(study)))
     return study
 
 
-# --- output ----------------------------------------------------------------------------------------------------------
-
-
-def describe(study: Study) -> str:
-    """The study as a table for people."""
-    finite = [distance for distance in study.honest if np.isfinite(distance)]
-    separation = min(study.profile.separations)
-    lines = [
-        f"{study.model}, {study.precision.value}: a skipped step lies {separation:.3g} thresholds away; "
-        f"profiling proposes {study.proposed_mode.value} mode",
-        f"  {'honest':40s} median {np.median(finite):9.3g}  largest  {max(study.honest):9.3g}  "
-        f"over {study.false_accusations} of {len(study.honest)} segments",
-    ]
-    for finding in study.findings:
-        over = f"{len(finding.failing & finding.cheated)}/{len(finding.cheated)}"
-        notes = ", initial root refused" if finding.initial_refused else ""
-        notes += "" if finding.separated else ", NOT SEPARATED"
-        lines.append(
-            f"  {finding.attack:40s} least  {finding.least:9.3g}  over {over:>5s} cheated  "
-            f"found {finding.measured:.3f} computed {finding.computed:.3f}{notes}"
-        )
-    return "\n".join(lines)
-
-
-def as_json(study: Study) -> dict[str, Any]:
+def as_json(study: Study) -> Plain:
     """The study as plain data; NaN and infinite distances are null."""
 
     def plain(value: float) -> float | None:
-        return float(f"{value:.6g}") if np.isfinite(value) else None
+        return float(f"{value:.3g}") if np.isfinite(value) else None
+
+    def honest(accepted: bool) -> Plain:
+        return summary([plain(value) for value in study.honest(accepted)])
 
     return {
         "model": study.model,
         "precision": study.precision.value,
         "separation": [plain(value) for value in study.profile.separations],
         "proposed_mode": study.proposed_mode.value,
-        "honest": {
-            "segments": len(study.honest),
-            "over": study.false_accusations,
-            "largest": plain(max(study.honest)),
-            "quantiles": {str(q): plain(float(np.quantile(study.honest, q))) for q in (0.5, 0.9, 0.99, 0.999)},
+        "tasks": {"all": len(study.runs), "accepted": sum(run.accepted for run in study.runs)},
+        "honest": honest(True),
+        "honest_in_refused_tasks": honest(False),
+        "kernels": {
+            name: max(
+                (plain(d) or 0.0 for run in study.runs if run.kernels == name for d in run.distances), default=0.0
+            )
+            for name in dict.fromkeys(run.kernels for run in study.runs)
         },
         "attacks": [
             {
                 "name": finding.attack,
                 "distances": [plain(value) for value in finding.distances],
                 "cheated": sorted(finding.cheated),
-                "cheated_fraction": len(finding.cheated) / len(finding.distances),
+                "over": len(finding.failing & finding.cheated),
                 "least_cheated": plain(finding.least),
                 "separated": finding.separated,
                 "initial_refused": finding.initial_refused,
+                "suspected": finding.suspected,
                 "detection_computed": round(finding.computed, 6),
                 "detection_measured": round(finding.measured, 6),
             }
@@ -285,48 +241,24 @@ def as_json(study: Study) -> dict[str, Any]:
     }
 
 
-def plot(studies: Sequence[Study], path: Path) -> None:
-    """Both distributions as a PNG: distances of honest segments, and of each attack's cheated ones."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError(
-            "plots need matplotlib, which is not installed: pip install 'assay[plots]', or leave --plot out"
-        ) from error
-    figure = Figure(figsize=(7 * len(studies), 7), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(studies), squeeze=False, sharey=True)[0]
-    names = [attack.name for attack in ATTACKS]
-    for panel, study in zip(panels, studies, strict=True):
-        # A distance of 0 (equal bits) and an infinite one have no place on a logarithmic axis: shown at its ends.
-        rows = [("honest", study.honest, "tab:green")]
-        rows += [(f.attack, tuple(f.distances[s] for s in sorted(f.cheated)), "tab:red") for f in study.findings]
-        for name, values, colour in rows:
-            height = len(names) if name == "honest" else len(names) - 1 - names.index(name)
-            shown = np.clip(np.nan_to_num(np.array(values), nan=1e12, posinf=1e12), 1e-4, 1e12)
-            panel.scatter(shown, np.full(len(shown), height), s=12, alpha=0.5, color=colour)
-        panel.axvline(DISTANCE_LIMIT, color="black", linewidth=1)
-        panel.set_xscale("log")
-        panel.set_yticks(range(len(names) + 1), [*reversed(names), "honest"])
-        panel.set_title(f"{study.model}, {study.precision.value} ({study.proposed_mode.value} mode proposed)")
-        panel.set_xlabel("distance in thresholds")
-    figure.savefig(path, dpi=120)
-
-
-def run_separation_bench(
-    settings: SeparationSettings, say: Say = lambda _: None, plot_path: Path | None = None
-) -> dict[str, Any]:
+def run_separation_bench(settings: SeparationSettings, say: Say = lambda _: None) -> Plain:
     """All studies asked for, as `assay bench separation --json` prints them."""
     studies = []
     for name in settings.models:
         model = subject(name)
-        studies += [examine(model, precision, settings, say) for precision in settings.precisions]
-    if plot_path is not None:
-        plot(studies, plot_path)
+        studies += [as_json(examine(model, precision, settings, say)) for precision in settings.precisions]
     return {
         "segments": settings.segments,
         "interval": settings.interval,
         "drawn": settings.drawn,
-        "studies": [as_json(study) for study in studies],
+        "studies": studies,
     }
+
+
+def render(studies: Sequence[Plain], plot_path: Path | None, markdown_path: Path | None) -> None:
+    """Write the plot and the tables of studies made now or earlier, the parts of one study as one."""
+    studies = combined(studies)
+    if plot_path is not None:
+        plot(studies, plot_path)
+    if markdown_path is not None:
+        markdown_path.write_text(markdown(studies))

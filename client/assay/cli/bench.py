@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -53,8 +54,6 @@ def engine(repetitions: int, threads: int, figures: tuple[str, ...], as_json: bo
 @json_option
 def group(text: str | None, pairs: int, as_json: bool) -> None:
     """Placement on the published networks, losses and bytes under compression, throughput on a slow link."""
-    from pathlib import Path
-
     from assay.bench.group import GroupBenchSettings, run_group_bench
 
     settings = GroupBenchSettings(text=Path(text) if text else None, pairs=pairs)
@@ -90,33 +89,55 @@ def market(figures: tuple[str, ...], tasks: int, seconds: float, as_json: bool) 
 @bench.command()
 @click.option("--model", "models", multiple=True, type=click.Choice(["mlp", "cnn", "gpt"]), help="May be repeated.")
 @click.option(
-    "--precision", "precisions", multiple=True, type=click.Choice(["fp32", "bf16"]), help="Declared; may be repeated."
+    "--precision", "precisions", multiple=True, type=click.Choice(["fp32", "tf32", "bf16"]),
+    help="Declared; may be repeated.",
+)  # fmt: skip
+@click.option("--segments", type=click.IntRange(4, 1000), default=8, show_default=True, help="Segments a forged proof.")
+@click.option("--honest", type=click.IntRange(1), default=40, show_default=True, help="Honest segments a model.")
+@click.option(
+    "--first-run", type=click.IntRange(0), default=0, help="Number of the first honest run: a study in parts."
 )
-@click.option("--segments", type=click.IntRange(4, 1000), default=8, show_default=True, help="Segments a proof.")
-@click.option("--honest", type=click.IntRange(1, 10000), default=2, show_default=True, help="Honest runs a model.")
-@click.option("--plot", "plot_path", type=click.Path(dir_okay=False), help="PNG of both distributions.")
+@click.option("--full", is_flag=True, help="10 000 honest segments of the MLP, 1 000 of the CNN and the GPT: an hour.")
+@click.option("--no-attacks", is_flag=True, help="Honest runs only.")
+@click.option(
+    "--saved", multiple=True, type=click.Path(exists=True, dir_okay=False), help="Show earlier --json output."
+)
+@click.option("--plot", "plot_path", type=click.Path(dir_okay=False, path_type=Path), help="PNG of both distributions.")
+@click.option("--markdown", "markdown_path", type=click.Path(dir_okay=False, path_type=Path), help="Tables as a page.")
 @json_option
 def separation(
     models: tuple[str, ...],
     precisions: tuple[str, ...],
     segments: int,
     honest: int,
-    plot_path: str | None,
+    first_run: int,
+    full: bool,
+    no_attacks: bool,
+    saved: tuple[str, ...],
+    plot_path: Path | None,
+    markdown_path: Path | None,
     as_json: bool,
 ) -> None:
     """Distances of honest runs and of forged proofs, in thresholds, and how often a draw finds the forged ones."""
-    from pathlib import Path
-
-    from assay.bench.separation import MODELS, SeparationSettings, run_separation_bench
+    from assay.bench.separation import SeparationSettings, render, run_separation_bench
     from assay.program.sections import Precision
 
-    settings = SeparationSettings(
-        models or MODELS,
-        tuple(Precision(name) for name in precisions or ("fp32", "bf16")),
-        segments=segments,
-        honest=honest,
-    )
-    figures = run_separation_bench(settings, _say, Path(plot_path) if plot_path else None)
+    if saved:
+        studies = [study for name in saved for study in json.loads(Path(name).read_text())["studies"]]
+        figures: dict[str, Any] = {"studies": studies}
+    else:
+        defaults = SeparationSettings()
+        settings = SeparationSettings(
+            models or defaults.models,
+            tuple(Precision(name) for name in precisions) or defaults.precisions,
+            segments=segments,
+            honest=honest,
+            first_run=first_run,
+            full=full,
+            attacks=not no_attacks,
+        )
+        figures = run_separation_bench(settings, _say)
+    render(figures["studies"], plot_path, markdown_path)
     if as_json:
         _print(figures, as_json)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from assay.cli.options import json_option, note, settings_options
+from assay.program.optimizer import BETA_POWERS, MOMENT_PREFIXES
 from assay.roles.session import open_market, open_reader
 from assay.settings import Settings
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from assay.tasks.bundle import Bundle
     from assay.tasks.proof import ProofManifest
 
-OPTIMIZER_STATE = ("momentum.", "first_moment.", "second_moment.", "beta1_power", "beta2_power")
+OPTIMIZER_STATE = MOMENT_PREFIXES + BETA_POWERS
 MODEL_NAME = "model.safetensors"
 STATE_NAME = "state.safetensors"
 

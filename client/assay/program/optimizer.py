@@ -96,6 +96,10 @@ class AdamW:
 
 Optimizer = SGD | AdamW
 
+# Names of the optimizer's own state tensors: a prefix before the parameter's name, or a name of their own.
+MOMENTUM, FIRST_MOMENT, SECOND_MOMENT = MOMENT_PREFIXES = ("momentum.", "first_moment.", "second_moment.")
+BETA_POWERS = ("beta1_power", "beta2_power")
+
 
 def schedule_of(optimizer: Optimizer) -> Schedule:
     """The optimizer's schedule, a plain number being a constant one."""

@@ -4,7 +4,7 @@
 - **noisy step**: the step with seeded noise of the declared precision on what every fold reads;
 - **deviation**: thresholds so far, from a clean and a noisy run of one segment, and whether they tell a skipped step.
 
-Norms are Euclidean, and computed after dividing by the largest change, so that tiny updates do not underflow.
+Norms are Euclidean, and computed after dividing by the largest element, so that tiny updates do not underflow.
 """
 
 from __future__ import annotations
@@ -37,19 +37,28 @@ from assay.program.operator import (
 from assay.program.validate import validate
 
 NOISE_STREAM = 1 << 31  # streams below are the graph's own; 0xffffffff is the trace's and the permutation's
-MARGIN = 4.0
-"""What a threshold is above the largest deviation seen. Emulated noise is independent from element to element and only
-in folds; kernels also differ elsewhere. Enough for binary32 on the models measured (`assay bench separation`), not for
-bf16, where honest segments of an MLP came out up to five thresholds away."""
-
 UNIT_ROUNDOFF = 2.0**-24
+LARGEST = 2.0**128 - 2.0**104
+"""The largest finite binary32 number."""
 
-SINGLE_NOISE = 2.0**-16
+MARGIN = 64.0
+"""What a threshold is above the largest deviation profiled. A profile sees the first segments; later on gradients
+shrink while their rounding does not, and over fifty epochs of an MLP the honest relative deviation of moments grew to
+twenty times. `assay bench separation` measures what is left of the way to a skipped step (attacks/SEPARATION.md)."""
+
+ROUNDINGS = 16.0
+"""Roundings of a tensor that pass as no difference. Updates that shrink to nothing (the end of a cosine schedule, a
+converged model) leave rounding as all there is, so a distance in units of the update alone would grow beyond bounds."""
+
+SINGLE_NOISE = 2.0**-19
 """Relative noise that stands for binary32 kernels of every make. Half a unit in the last place in the folds alone is
 too little: native kernels also differ in exp, tanh, division and square root, round once what we round twice, and hold
-constants such as 1 - beta in binary64, which shifts every element the same way. Measured on an MLP with layer norm,
-GELU and AdamW: honest binary32 runs lay 13 times beyond four times the deviation of half-unit noise, a skipped step
-5e5 times."""
+constants such as 1 - beta in binary64, which shifts every element the same way."""
+
+NEAR_ZERO = 1e-3
+"""The margin of a tensor of n elements is NEAR_ZERO^(-1/n) times as large: an update that is a random vector of n
+elements falls below a fraction e of its usual length with a chance of about e^n, and its relative noise rises as much.
+That is a thousandfold for a scalar, 5.6 for 4 elements, and nothing for a weight matrix."""
 
 
 TRUNCATION_NOISE = 2.0**-6
@@ -66,9 +75,14 @@ class Precision(Enum):
     BF16 = "bf16"
 
     @property
-    def noise(self) -> float:
-        """Relative noise of what products read at this precision."""
-        return {"fp32": SINGLE_NOISE, "tf32": 2.0**-11, "bf16": 2.0**-9}[self.value]
+    def product_noise(self) -> float:
+        """Relative noise of what products read. bf16 twice its half-unit: products also round what they give."""
+        return {"fp32": SINGLE_NOISE, "tf32": 2.0**-11, "bf16": 2.0**-8}[self.value]
+
+    @property
+    def sum_noise(self) -> float:
+        """Relative noise of what sums read: values in bf16 where that is declared, else binary32."""
+        return {"fp32": SINGLE_NOISE, "tf32": SINGLE_NOISE, "bf16": 2.0**-8}[self.value]
 
 
 def build_program(graph: Graph, precision: Precision | None = None, margin: float = MARGIN) -> Program:
@@ -92,34 +106,46 @@ def build_program(graph: Graph, precision: Precision | None = None, margin: floa
 
 
 class _Change:
-    """How far a tensor moved in a segment: the scale and norm that other differences are measured by."""
+    """How far a tensor moved in a segment: what other differences are measured by."""
 
     def __init__(self, b: Builder, end: View, start: View) -> None:
         self.b, self.end = b, end
-        update = b.apply(Body.SUB, end, start)
-        self.places = list(range(update.rank))
-        self.scale = b.reduce(Body.FOLD_MAX, [b.apply(Body.ABS, update)], self.places)
-        self.norm = self._norm(update)
+        self.update = _norm(b, b.apply(Body.SUB, end, start))
 
-    def _norm(self, difference: View) -> View:
-        """Euclidean norm of a difference, in units of the scale."""
-        scaled = self.b.apply(Body.DIV, difference, self.scale)
-        return self.b.apply(Body.SQRT, self.b.reduce(Body.FOLD_FMA, [scaled, scaled], self.places))
+    def from_end(self, other: View) -> View:
+        """|other - end|."""
+        return _norm(self.b, self.b.apply(Body.SUB, self.end, other))
+
+    def rounding(self) -> View:
+        """What rounding may come to in any segment, however little it moved: ROUNDINGS * 2^-24 * |end|."""
+        return self.b.apply(Body.MUL, _norm(self.b, self.end), ROUNDINGS * UNIT_ROUNDOFF)
 
     def relative(self, other: View) -> View:
         """|other - end| / |end - start|: 0 where all bits are equal, infinite where nothing moved but bits differ."""
         b = self.b
-        ratio = b.apply(Body.DIV, self._norm(b.apply(Body.SUB, self.end, other)), self.norm)
-        still = b.apply(Body.EQ, self.scale, 0.0)
-        ratio = b.apply(Body.SELECT, still, float("inf"), ratio, kind=FLOAT)
+        ratio = b.apply(Body.DIV, self.from_end(other), self.update)
         return b.apply(Body.SELECT, bits_equal(b, self.end, other), 0.0, ratio, kind=FLOAT)
 
-    def roundoff(self) -> View:
-        """2^-24 |end| / |end - start|: what rounding the result once amounts to; 0 where nothing moved."""
+    def distance(self, other: View, threshold: View) -> View:
+        """|other - end| / (threshold * |end - start| + rounding): 0 where all bits are equal.
+
+        A sum that is infinite would accept everything: infinite then.
+        """
         b = self.b
-        still = b.apply(Body.EQ, self.scale, 0.0)
-        ratio = b.apply(Body.DIV, b.apply(Body.MUL, self._norm(self.end), UNIT_ROUNDOFF), self.norm)
-        return b.apply(Body.SELECT, still, 0.0, ratio, kind=FLOAT)
+        allowed = b.apply(Body.FMA, self.update, threshold, self.rounding())
+        finite = b.apply(Body.LE, allowed, LARGEST)
+        ratio = b.apply(Body.DIV, self.from_end(other), allowed)
+        ratio = b.apply(Body.SELECT, finite, ratio, float("inf"), kind=FLOAT)
+        return b.apply(Body.SELECT, bits_equal(b, self.end, other), 0.0, ratio, kind=FLOAT)
+
+
+def _norm(b: Builder, vector: View) -> View:
+    """Euclidean norm, with squares taken in units of the largest element so that they do not underflow."""
+    places = list(range(vector.rank))
+    largest = b.reduce(Body.FOLD_MAX, [b.apply(Body.ABS, vector)], places)
+    unit = b.apply(Body.SELECT, b.apply(Body.EQ, largest, 0.0), 1.0, largest, kind=FLOAT)
+    scaled = b.apply(Body.DIV, vector, unit)
+    return b.apply(Body.MUL, b.apply(Body.SQRT, b.reduce(Body.FOLD_FMA, [scaled, scaled], places)), largest)
 
 
 def bits_equal(b: Builder, x: View, y: View) -> View:
@@ -151,7 +177,8 @@ def _largest(b: Builder, values: Sequence[View]) -> View:
 
 
 def distance_section(state: Sequence[TensorDescriptor]) -> Section:
-    """Over all tensors, the largest |replay - checkpoint| / |replay - start| / threshold; integers must be equal."""
+    """Over all tensors, the largest |replay - checkpoint| / (threshold * |replay - start| + rounding of the replay);
+    integers must be equal."""
     b = Builder()
     values = []
     for index, descriptor in enumerate(state):
@@ -161,10 +188,8 @@ def distance_section(state: Sequence[TensorDescriptor]) -> Section:
         if descriptor.type == ElementType.INT:
             values.append(b.apply(Body.SELECT, bits_equal(b, end, compared), 0.0, float("inf"), kind=FLOAT))
             continue
-        relative = _Change(b, end, _tensor(descriptor, Source.START, index)).relative(compared)
-        scaled = b.apply(Body.DIV, relative, _threshold(index, len(state)))
-        # 0 / 0 is no failure: equal bits pass whatever the threshold.
-        values.append(b.apply(Body.SELECT, bits_equal(b, end, compared), 0.0, scaled, kind=FLOAT))
+        change = _Change(b, end, _tensor(descriptor, Source.START, index))
+        values.append(change.distance(compared, _threshold(index, len(state))))
     b.origin = "distance"
     result = _largest(b, values)
     section, _ = finish(b, Role.DISTANCE, (), [result.operand.index])
@@ -174,11 +199,11 @@ def distance_section(state: Sequence[TensorDescriptor]) -> Section:
 def deviation_section(state: Sequence[TensorDescriptor], margin: float = MARGIN) -> Section:
     """New thresholds, and the separation.
 
-    Threshold of tensor t: the largest of the one so far, margin * |noisy - clean| / |clean - start|, and margin times
-    one rounding of the result (noise may leave a small tensor as it was by chance); infinite where integers differ.
-    Separation: the largest over float tensors of |clean - penultimate| / |clean - start| over the new threshold.
-    Tensors without any deviation count 0 there: what no noise reaches (a power of beta) is easy to forge and shows
-    nothing.
+    Threshold of tensor t: the larger of the one so far, and margin * NEAR_ZERO^(-1 / elements) times
+    |noisy - clean| / |clean - start|; infinite where integers differ.
+    Separation: the distance of the penultimate state (a skipped step) from the clean one by the new thresholds, the
+    largest over float tensors. Tensors without any deviation count 0 there: what no noise reaches (a power of beta) is
+    easy to forge and shows nothing.
     """
     b = Builder()
     thresholds, separations = [], []
@@ -193,11 +218,11 @@ def deviation_section(state: Sequence[TensorDescriptor], margin: float = MARGIN)
             continue
         change = _Change(b, clean, _tensor(descriptor, Source.START, index))
         deviation = change.relative(noisy)
-        least = b.apply(Body.MUL, b.apply(Body.MAX, deviation, change.roundoff()), margin)
-        threshold = b.apply(Body.MAX, least, before)
-        skipped = change.relative(_tensor(descriptor, Source.PENULTIMATE, index))
+        threshold = b.apply(
+            Body.MAX, b.apply(Body.MUL, deviation, margin * NEAR_ZERO ** (-1 / descriptor.count)), before
+        )
         silent = b.apply(Body.EQ, deviation, 0.0)
-        ratio = b.apply(Body.DIV, skipped, threshold)
+        ratio = change.distance(_tensor(descriptor, Source.PENULTIMATE, index), threshold)
         separations.append(b.apply(Body.SELECT, silent, 0.0, ratio, kind=FLOAT))
         thresholds.append(threshold)
     b.origin = "separation"
@@ -226,9 +251,9 @@ def _vector(b: Builder, scalars: Sequence[View]) -> View:
 def noisy_section(step: Section, precision: Precision) -> Section:
     """The step in which every tensor x read by a fold of products, or of floats, is x + x * e * (2 u - 1).
 
-    u is uniform, with a stream of its own for each operand of each fold. e is the half-unit of the precision for
-    products and of binary32 for sums, and at least 2^-24 sqrt(K) in a fold of K terms: kernels add those in other
-    orders, which moves a sum by about that. A tensor that is truncated is x + TRUNCATION_NOISE * (2 u - 1).
+    u is uniform, with a stream of its own for each operand of each fold. e is the declared precision's for products and
+    for sums, and at least 2^-24 sqrt(K) in a fold of K terms: kernels add those in other orders, which moves a sum by
+    about that. A tensor that is truncated is x + TRUNCATION_NOISE * (2 u - 1).
     """
     operators: list[Operator] = []
     origins: list[str] = []
@@ -248,7 +273,7 @@ def noisy_section(step: Section, precision: Precision) -> Section:
             for operand in old.operands
         ]
         if old.body in (Body.FOLD_FMA, Body.FOLD_ADD):
-            unit = precision.noise if old.body == Body.FOLD_FMA else SINGLE_NOISE
+            unit = precision.product_noise if old.body == Body.FOLD_FMA else precision.sum_noise
             amplitude = max(unit, UNIT_ROUNDOFF * sqrt(old.terms))
             for place, operand in enumerate(operands):
                 if operand.source in _NOISED:

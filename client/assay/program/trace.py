@@ -39,7 +39,17 @@ from assay.program.graph import (
     Value,
 )
 from assay.program.operator import Array, ElementType, TensorDescriptor
-from assay.program.optimizer import SGD, AdamW, Optimizer, WarmupCosine, schedule_of
+from assay.program.optimizer import (
+    BETA_POWERS,
+    FIRST_MOMENT,
+    MOMENTUM,
+    SECOND_MOMENT,
+    SGD,
+    AdamW,
+    Optimizer,
+    WarmupCosine,
+    schedule_of,
+)
 from assay.program.record import TORCH_FOLDER, TYPE_NAMES, Recorder, call_name, element_type, to_numpy
 from assay.program.step_inputs import SAMPLE_NUMBERS, STEP_NUMBER, step_input_of
 
@@ -353,7 +363,7 @@ class _Builder(Recorder):
     ) -> None:
         momenta: list[Argument] = []
         if optimizer.momentum:
-            momenta = [self._add_state(f"momentum.{n}", np.zeros(metas[n].shape, np.float32)) for n in names]
+            momenta = [self._add_state(MOMENTUM + n, np.zeros(metas[n].shape, np.float32)) for n in names]
         outputs = [metas[n] for n in names] * (2 if momenta else 1)
         results = self.add(
             "assay.sgd",
@@ -377,9 +387,9 @@ class _Builder(Recorder):
         gradients: dict[str, Input],
         rate: Value,
     ) -> None:
-        first = {n: self._add_state(f"first_moment.{n}", np.zeros(metas[n].shape, np.float32)) for n in names}
-        second = {n: self._add_state(f"second_moment.{n}", np.zeros(metas[n].shape, np.float32)) for n in names}
-        powers = tuple(self._add_state(f"beta{i}_power", np.ones((), np.float32)) for i in (1, 2))
+        first = {n: self._add_state(FIRST_MOMENT + n, np.zeros(metas[n].shape, np.float32)) for n in names}
+        second = {n: self._add_state(SECOND_MOMENT + n, np.zeros(metas[n].shape, np.float32)) for n in names}
+        powers = tuple(self._add_state(name, np.ones((), np.float32)) for name in BETA_POWERS)
         beta1, beta2 = (float(beta) for beta in optimizer.betas)
         scalar = TensorMeta("float32", ())
         new_powers = self.add("assay.beta_powers", powers, [scalar, scalar], {"beta1": beta1, "beta2": beta2})

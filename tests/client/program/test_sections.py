@@ -14,7 +14,10 @@ from assay.program.optimizer import AdamW
 from assay.program.reference import StepContext
 from assay.program.sections import (
     MARGIN,
+    NEAR_ZERO,
     NOISE_STREAM,
+    ROUNDINGS,
+    UNIT_ROUNDOFF,
     Precision,
     build_program,
     deviation_section,
@@ -89,17 +92,33 @@ def test_a_bit_equal_checkpoint_has_distance_zero_whatever_the_thresholds() -> N
     assert distance(broken, [1, 1, 1], end=broken) == 0.0
 
 
+ROUNDING = ROUNDINGS * UNIT_ROUNDOFF
+
+
 def test_the_distance_is_the_largest_relative_one_in_units_of_its_threshold() -> None:
     off = made(END[0] + 0.01, 3.02, [3, 4])
     first = np.linalg.norm(np.full(70, 0.01)) / np.linalg.norm(END[0])
     assert distance(off, [0.1, 0.1, 0.0]) == pytest.approx(max(first, 0.01) / 0.1, rel=1e-4)
-    assert distance(off, [0.001, 0.1, 0.0]) == pytest.approx(first / 0.001, rel=1e-4)
+    assert distance(off, [0.001, 0.1, 0.0]) == pytest.approx(first / (0.001 + ROUNDING), rel=1e-4)
 
 
 def test_tiny_updates_neither_underflow_nor_hide() -> None:
     start, end = made(np.zeros(70), 0.0, [0, 0]), made(np.full(70, 1e-30), 1e-35, [0, 0])
     off = made(np.full(70, 1.01e-30), 1e-35, [0, 0])
     assert distance(off, [1, 1, 1], end=end, start=start) == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("moved", [0.0, 1e-7, 1e-3])
+def test_rounding_passes_however_little_a_tensor_moved_and_nothing_more_does(moved: float) -> None:
+    start, end = made(np.full(70, 1.0), 1.0, [0, 0]), made(np.full(70, 1.0 + moved), 1.0, [0, 0])
+    for roundings, passes in ((0.4, True), (4.0, False)):
+        off = made(end[0] + np.float32(roundings * ROUNDING), 1.0, [0, 0])
+        assert (distance(off, [0, 0, 0], end=end, start=start) <= 1) is passes
+
+
+def test_a_state_too_large_to_measure_does_not_excuse_everything() -> None:
+    end = made(np.full(70, 3e38), 3.0, [3, 4])
+    assert distance(made(np.zeros(70), 3.0, [3, 4]), [1, 1, 1], end=end) == np.inf
 
 
 @pytest.mark.parametrize(
@@ -116,22 +135,35 @@ def test_what_cannot_be_measured_does_not_pass(compared: list[Array], end: list[
     assert not distance(compared, [1, 1, 1], end=end) <= 1
 
 
+def margin_of(elements: int) -> float:
+    return float(MARGIN * NEAR_ZERO ** (-1 / elements))
+
+
 def test_a_deviation_raises_thresholds_and_never_lowers_them() -> None:
     noisy = made(END[0] * 1.001, 3.0, [3, 4])
     before = np.array([0.0, 7.0, 0.0], np.float32)
     inputs = Inputs(END, start=START, noisy=noisy, penultimate=START, threshold=before)
     *_, vector, separation = run_section(SECTIONS, Role.DEVIATION, inputs).outputs
-    assert vector[0] == pytest.approx(MARGIN * 0.001, rel=1e-3)
+    assert vector[0] == pytest.approx(margin_of(70) * 0.001, rel=1e-3)
     assert vector[1] == 7.0
     assert vector[2] == 0.0
     # The last step did everything here; the scalar, which no noise reached, does not count.
-    assert float(separation) == pytest.approx(1 / (MARGIN * 0.001), rel=1e-3)
+    assert float(separation) == pytest.approx(1 / (margin_of(70) * 0.001), rel=1e-3)
 
 
-def test_a_threshold_is_at_least_the_rounding_of_the_result() -> None:
+def test_small_tensors_get_a_wider_margin() -> None:
+    noisy = made(END[0] * 1.001, 3.0 + 0.002, [3, 4])
+    inputs = Inputs(END, start=START, noisy=noisy, penultimate=START, threshold=np.zeros(3, np.float32))
+    *_, vector, _ = run_section(SECTIONS, Role.DEVIATION, inputs).outputs
+    assert vector[1] / vector[0] == pytest.approx(margin_of(1) / margin_of(70), rel=2e-3)
+    assert margin_of(1) / MARGIN == pytest.approx(1000)
+    assert margin_of(10_000) / MARGIN < 1.001
+
+
+def test_what_noise_does_not_reach_has_no_threshold_but_rounding() -> None:
     inputs = Inputs(END, start=START, noisy=END, penultimate=START, threshold=np.zeros(3, np.float32))
     *_, vector, separation = run_section(SECTIONS, Role.DEVIATION, inputs).outputs
-    assert vector[1] == pytest.approx(MARGIN * 2.0**-24 * 3 / 2, rel=1e-4)
+    assert list(vector) == [0.0, 0.0, 0.0]
     assert separation == 0.0
 
 
@@ -156,7 +188,7 @@ def test_honest_noise_passes_and_a_skipped_step_does_not(task: TracedTask, preci
         inputs = Inputs(clean[-1], start=start, compared=checkpoint, threshold=thresholds)
         return float(run_section(program, Role.DISTANCE, inputs).outputs[-1])
 
-    assert judged(noisy[-1]) == pytest.approx(1 / MARGIN, rel=1e-3)
+    assert 0 < judged(noisy[-1]) <= 1 / MARGIN
     assert not judged(clean[-2]) <= 1
     assert judged(clean[-1]) == 0
 

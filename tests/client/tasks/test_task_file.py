@@ -45,7 +45,7 @@ def test_reads_schedule_precision_and_loss_function(tmp_path: Path) -> None:
     assert (task.optimizer.momentum, task.optimizer.clip_norm) == (0.9, 1.5)
     assert task.precision is Precision.BF16
     assert isinstance(task.loss, FunctionSource)
-    assert task.market.profile_segments == 2
+    assert task.market.profile_segments == 4
 
 
 def test_reads_what_a_group_compresses(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from assay.program.lowering.view import NotAffineError, View
 from assay.program.operator import Array, Operand, Operator, Program, Role, Section, Source
 from assay.program.validate import validate
 
-LOWERING_VERSION = 1
+LOWERING_VERSION = 2
 
 # Calls whose lowering needs the shape of their output, which no argument gives.
 _SHAPED_CALLS = frozenset({"assay.bernoulli", "assay.permute"})

@@ -1,0 +1,97 @@
+"""Honest kernels that differ: thread counts, products with and without oneDNN, products of tf32 as a GPU makes them.
+
+On one machine these stand for other makes of hardware: each adds in another order or rounds at other places. Vector
+widths can be set for a whole process, outside: `ATEN_CPU_CAPABILITY=default`, `ONEDNN_MAX_CPU_ISA=SSE41`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from assay.program.sections import Precision
+
+_TF32_DROPPED = 13  # of binary32's 23 fraction bits tf32 keeps 10
+_PRODUCTS = frozenset(
+    f"aten.{name}.default"
+    for name in (
+        "mm",
+        "bmm",
+        "addmm",
+        "baddbmm",
+        "mv",
+        "convolution",
+        "convolution_backward",
+        "_scaled_dot_product_flash_attention_for_cpu",
+        "_scaled_dot_product_flash_attention_for_cpu_backward",
+    )
+)
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """One way to compute the same training step; `precision` None is the declared one."""
+
+    name: str
+    threads: int = 1
+    onednn: bool = True
+    precision: Precision | None = None
+
+
+HONEST: tuple[Kernels, ...] = (
+    Kernels("1 thread"),
+    Kernels("2 threads", threads=2),
+    Kernels("without oneDNN", onednn=False),
+    Kernels("fp32 whatever is declared", precision=Precision.FP32),
+)
+
+
+@contextmanager
+def chosen(kernels: Kernels, declared: Precision) -> Iterator[Precision]:
+    """PyTorch set to some kernels; gives the precision to train at."""
+    precision = declared if kernels.precision is None else kernels.precision
+    before = torch.get_num_threads()
+    torch.set_num_threads(kernels.threads)
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(torch.backends.mkldnn.flags(enabled=kernels.onednn))
+            if precision is Precision.TF32:
+                stack.enter_context(Tf32Products())
+            yield precision
+    finally:
+        torch.set_num_threads(before)
+
+
+class Tf32Products(TorchDispatchMode):
+    """What products read is rounded to tf32 (nearest, ties to even), and they add in binary32, as tensor cores do.
+
+    Inside the fused attention kernel the probabilities stay in binary32. A convolution's bias gradient is a sum, and
+    no product.
+    """
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[Any], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if str(func) not in _PRODUCTS:
+            return func(*args, **(kwargs or {}))
+        result = func(*(rounded_to_tf32(argument) for argument in args), **(kwargs or {}))
+        if str(func) == "aten.convolution_backward.default" and result[2] is not None:
+            gradient = args[0]
+            return (*result[:2], gradient.sum([0, *range(2, gradient.dim())]))
+        return result
+
+
+def rounded_to_tf32(value: Any) -> Any:
+    """A float32 tensor with 10 bits of fraction; anything else as it is."""
+    if not isinstance(value, Tensor) or value.dtype != torch.float32:
+        return value
+    bits = value.contiguous().view(torch.int32)
+    half = (1 << (_TF32_DROPPED - 1)) - 1
+    bits = (bits + half + ((bits >> _TF32_DROPPED) & 1)) & ~((1 << _TF32_DROPPED) - 1)
+    return bits.view(torch.float32).as_strided(value.size(), value.contiguous().stride())
