@@ -14,6 +14,7 @@ import click
 from assay.cli.options import json_option, note, print_written, settings_options
 from assay.cli.task_demand import demand
 from assay.cli.task_files import audit, fetch
+from assay.cli.task_profile import profile
 from assay.cli.task_view import explain, list_tasks, show, watch
 from assay.roles.session import deployment_of, keystore_path, open_market, open_reader, open_sender
 from assay.settings import Settings
@@ -30,7 +31,7 @@ def task() -> None:
     """Trace, submit, inspect and cancel training tasks."""
 
 
-for command in (list_tasks, show, watch, explain, fetch, audit, demand):
+for command in (list_tasks, show, watch, explain, fetch, audit, demand, profile):
     task.add_command(command)
 
 

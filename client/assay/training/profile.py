@@ -37,6 +37,18 @@ class Profile:
         """Whether every profiled segment would show a skipped step. A NaN does not separate."""
         return all(separation >= MINIMUM_SEPARATION for separation in self.separations)
 
+    @property
+    def verdict(self) -> str:
+        """What the profile says of tolerant mode, and where it cannot be had, what to do instead."""
+        worst = min(self.separations, key=lambda separation: -np.inf if np.isnan(separation) else separation)
+        if self.separates:
+            return f"tolerant mode separates: a skipped step lies at least {worst:.3g} thresholds away"
+        return (
+            f"tolerant mode cannot separate honest from dishonest training here: a skipped step lies {worst:.3g} "
+            f'thresholds away, and {MINIMUM_SEPARATION:g} is needed; set mode = "exact", or declare a higher precision '
+            "or a shorter checkpoint interval"
+        )
+
 
 def profile(
     task: TrainingTask,
