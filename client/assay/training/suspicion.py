@@ -78,6 +78,8 @@ def rank_segments(checkpoints: Iterable[Sequence[Array]], names: Sequence[str]) 
 
 def _ranked(rows: Series, facts: dict[int, str]) -> list[Suspicion]:
     """Rows (segments, features): log sizes of each tensor's update, alignment with the moments, straightness."""
+    # A segment is foreign if it goes another way than both neighbours: after a jump only the jump is.
+    rows[:, -1] = np.fmax(rows[:, -1], np.append(rows[1:, -1], np.nan))
     scores = np.stack([_standing_out(column) for column in rows.T], axis=1)
     scores[:, -2] += np.nan_to_num(np.maximum(0.0, LEANING - rows[:, -2]) / SMALLEST_SCALE)
     found = []
@@ -85,7 +87,7 @@ def _ranked(rows: Series, facts: dict[int, str]) -> list[Suspicion]:
         kinds = {
             "its update is of another size than its neighbours'": float(np.mean(row[:-2])),
             "its update does not follow the moments": float(row[-2]),
-            "its direction stands to the one before as its neighbours' do not": float(row[-1]),
+            "its direction stands to those beside it as its neighbours' do not": float(row[-1]),
         }
         reason, score = max(kinds.items(), key=lambda item: item[1])
         found.append(

@@ -1,0 +1,40 @@
+"""`assay task profile`: whether tolerant mode separates, known before a task is posted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from click.testing import CliRunner, Result
+
+from assay.cli.task_profile import profile
+from assay.tasks.errors import TaskFileError
+from tests.client.tasks.example import TASK, write_task
+
+
+def profiled(folder: Path, training: str, *options: str, rate: str = "0.01", interval: int = 3) -> Result:
+    text = TASK.replace('mode = "exact"', training).replace("learning_rate = 0.01", f"learning_rate = {rate}")
+    text = text.replace("steps = 12", f"steps = {4 * interval}")
+    text = text.replace("checkpoint_interval = 3", f"checkpoint_interval = {interval}")
+    return CliRunner().invoke(profile, [str(write_task(folder, text)), *options])
+
+
+def test_a_binary32_task_separates(tmp_path: Path) -> None:
+    result = profiled(tmp_path, 'mode = "tolerant"', "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["separates"] and min(found["separations"]) > 1
+    assert len(found["separations"]) == 4
+    assert {"0.weight", "first_moment.0.weight"} <= set(found["thresholds"])
+
+
+def test_a_tiny_learning_rate_under_bf16_is_refused_and_exact_mode_proposed(tmp_path: Path) -> None:
+    result = profiled(tmp_path, 'mode = "tolerant"\nprecision = "bf16"', rate="1e-7", interval=12)
+    assert result.exit_code == 1
+    assert "cannot tell honest from dishonest training" in result.stdout
+    assert "use exact mode" in result.stdout
+
+
+def test_an_exact_task_has_nothing_to_profile(tmp_path: Path) -> None:
+    result = profiled(tmp_path, 'mode = "exact"')
+    assert isinstance(result.exception, TaskFileError)
