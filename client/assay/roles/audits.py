@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 from assay.dispute.case import Part
@@ -12,6 +13,9 @@ from assay.market.claims import claim_id_of, training_line_of
 from assay.market.records import TaskRecord
 from assay.roles.context import Action, Context, Send, Work
 from assay.roles.subjects import HashedLeaf, Subject, replays_on_chain
+from assay.training.suspicion import rank_segments
+
+logger = logging.getLogger(__name__)
 
 MOST_RANDOM = 8
 """One 256-bit word chooses so many segments."""
@@ -22,6 +26,7 @@ class AuditOptions:
     """How many segments of a proof are replayed though nobody was drawn for them."""
 
     random: int = 1
+    suspicious: bool = False  # the one that looks most suspicious as well, for which all checkpoints are fetched
     attempts: int = 3  # at fetching
 
 
@@ -37,7 +42,12 @@ class Finding:
 def audits(context: Context, task: TaskRecord, options: AuditOptions) -> Iterator[Action]:
     """Replay chosen segments of a registered proof, and accuse those that are wrong."""
     eligible = auditable(context, task)
-    for segment in random_segments(context, task, eligible, options.random):
+    chosen = random_segments(context, task, eligible, options.random)
+    if options.suspicious:
+        # Beside the random ones, never in their place: a forger can plant segments that look worse than its false ones.
+        ranking = yield from _ranking(context, task, options)
+        chosen += [segment for segment in ranking if segment in eligible][:1]
+    for segment in dict.fromkeys(chosen):
         key = f"audit:{task.id:x}:{segment}:{task.checkpoint_root.hex()}"
         if context.results.failures(key) >= options.attempts:
             continue
@@ -46,6 +56,27 @@ def audits(context: Context, task: TaskRecord, options: AuditOptions) -> Iterato
             yield Work(key, lambda s=segment: check(context, task, s))  # type: ignore[misc]
         elif not finding.is_right:
             yield from (accuse_training if task.posting.exact else accuse)(context, finding.subject, finding.leaves)
+
+
+def _ranking(context: Context, task: TaskRecord, options: AuditOptions) -> Generator[Action, None, list[int]]:
+    """All segments, the most suspicious first; empty while that is not known."""
+    key = f"suspicion:{task.id:x}:{task.checkpoint_root.hex()}"
+    found: list[int] | None = context.results.result(key)
+    if found is None and context.results.failures(key) < options.attempts:
+        yield Work(key, lambda: suspicion(context, task))
+    return found or []
+
+
+def suspicion(context: Context, task: TaskRecord) -> list[int]:
+    """Fetch a proof's checkpoints one after the other and rank its segments."""
+    names = [descriptor.name for descriptor in context.bench.bundle(task).task.program.state]
+    states = (context.bench.checkpoint(task, index) for index in range(task.segments + 1))
+    ranked = rank_segments(states, names)
+    logger.info(
+        "ranked segments",
+        extra={"task": f"{task.id:#x}", "segment": ranked[0].segment, "reason": ranked[0].reason},
+    )
+    return [each.segment for each in ranked]
 
 
 def auditable(context: Context, task: TaskRecord) -> list[int]:

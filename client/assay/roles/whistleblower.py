@@ -40,6 +40,7 @@ class WhistleblowerOptions:
     cost: int = 0
     join_chance: int = 50_000  # of joining although there are enough
     audits: int = 1  # segments of every proof checked at random, beyond those answered
+    suspicion: bool = True  # with those, the segment that looks most suspicious
     when_idle: WhenIdle = WhenIdle.STAY
     idle_blocks: int = 50_000
     least_withdrawal: int = 10**15
@@ -90,7 +91,8 @@ class Whistleblower:
             if found is not None and context.me not in (found.verifier, task.solver):
                 yield from self._watch(context, found, task)
         if task.state is TaskState.VERIFYING and task.solver != context.me:
-            yield from audits(context, task, AuditOptions(self.options.audits))
+            suspicious = self.options.suspicion and self.options.audits > 0
+            yield from audits(context, task, AuditOptions(self.options.audits, suspicious))
 
     def _watch(self, context: Context, found: RoundRecord, task: TaskRecord) -> Iterator[Action]:
         view, me = context.view, context.me
