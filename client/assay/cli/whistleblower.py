@@ -27,8 +27,8 @@ def whistleblower_options(command: Command) -> Command:
                      help="Chance of joining a round although enough whistleblowers are active: many accounts of one "
                           "owner cannot crowd it out."),
         click.option("--audits", type=click.IntRange(0, 8), default=1, show_default=True,
-                     help="Segments of every task checked at random though nobody was drawn for them; with any, the segment "
-                     "that looks most suspicious is checked as well."),
+                     help="Segments of every task checked at random though nobody was drawn for them; with any, the "
+                     "one that looks most suspicious too."),
         click.option("--cost", type=COINS, default="0", show_default=True,
                      help="What one answer costs you, in coins: it joins while the jackpot pays that; 0: always."),
         click.option("--stake", type=COINS, default="1", show_default=True,

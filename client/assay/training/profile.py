@@ -44,9 +44,9 @@ class Profile:
         if self.separates:
             return f"tolerant mode separates: a skipped step lies at least {worst:.3g} thresholds away"
         return (
-            f"tolerant mode cannot tell honest from dishonest training here: a skipped step lies {worst:.3g} thresholds "
-            f"away, and {MINIMUM_SEPARATION:g} is needed; use exact mode, or declare a higher precision or a shorter "
-            "checkpoint interval"
+            f"tolerant mode cannot tell honest from dishonest training here: a skipped step lies {worst:.3g} "
+            f"thresholds away, and {MINIMUM_SEPARATION:g} is needed; use exact mode, or declare a higher precision "
+            "or a shorter checkpoint interval"
         )
 
 

@@ -9,7 +9,8 @@ from click.testing import CliRunner, Result
 
 from assay.cli.task_profile import profile
 from assay.tasks.errors import TaskFileError
-from tests.client.tasks.example import TASK, write_task
+
+from .example import TASK, write_task
 
 
 def profiled(folder: Path, training: str, *options: str, rate: str = "0.01", interval: int = 3) -> Result:
@@ -23,7 +24,8 @@ def test_a_binary32_task_separates(tmp_path: Path) -> None:
     result = profiled(tmp_path, 'mode = "tolerant"', "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
-    assert found["separates"] and min(found["separations"]) > 1
+    assert found["separates"]
+    assert min(found["separations"]) > 1
     assert len(found["separations"]) == 4
     assert {"0.weight", "first_moment.0.weight"} <= set(found["thresholds"])
 
