@@ -62,13 +62,13 @@ def chosen(kernels: Kernels, declared: Precision) -> Iterator[Precision]:
         with ExitStack() as stack:
             stack.enter_context(torch.backends.mkldnn.flags(enabled=kernels.onednn))
             if precision is Precision.TF32:
-                stack.enter_context(Tf32Products())
+                stack.enter_context(Tf32Products())  # type: ignore[no-untyped-call]
             yield precision
     finally:
         torch.set_num_threads(before)
 
 
-class Tf32Products(TorchDispatchMode):
+class Tf32Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """What products read is rounded to tf32 (nearest, ties to even), and they add in binary32, as tensor cores do.
 
     Inside the fused attention kernel the probabilities stay in binary32. A convolution's bias gradient is a sum, and
