@@ -18,6 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from assay.program.sections import Precision
 
 _TF32_DROPPED = 13  # of binary32's 23 fraction bits tf32 keeps 10
+_ATTENTION_BACKWARD = "aten._scaled_dot_product_flash_attention_for_cpu_backward.default"
+_ATTENTION_READ = 4  # gradient, query, key and value are factors; the output and the logarithms of sums are not
 _PRODUCTS = frozenset(
     f"aten.{name}.default"
     for name in (
@@ -80,7 +82,8 @@ class Tf32Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         if str(func) not in _PRODUCTS:
             return func(*args, **(kwargs or {}))
-        result = func(*(rounded_to_tf32(argument) for argument in args), **(kwargs or {}))
+        read = len(args) if str(func) != _ATTENTION_BACKWARD else _ATTENTION_READ
+        result = func(*(rounded_to_tf32(argument) for argument in args[:read]), *args[read:], **(kwargs or {}))
         if str(func) == "aten.convolution_backward.default" and result[2] is not None:
             gradient = args[0]
             return (*result[:2], gradient.sum([0, *range(2, gradient.dim())]))
@@ -88,10 +91,10 @@ class Tf32Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def rounded_to_tf32(value: Any) -> Any:
-    """A float32 tensor with 10 bits of fraction; anything else as it is."""
+    """A float32 tensor with 10 bits of fraction, strides kept; anything else as it is."""
     if not isinstance(value, Tensor) or value.dtype != torch.float32:
         return value
-    bits = value.contiguous().view(torch.int32)
+    bits = value.view(torch.int32)
     half = (1 << (_TF32_DROPPED - 1)) - 1
     bits = (bits + half + ((bits >> _TF32_DROPPED) & 1)) & ~((1 << _TF32_DROPPED) - 1)
-    return bits.view(torch.float32).as_strided(value.size(), value.contiguous().stride())
+    return bits.view(torch.float32)
