@@ -5,8 +5,7 @@ A distance of at most 1 passes. What is measured goes the way a verifier goes: p
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -22,7 +21,8 @@ from assay.bench.subjects import MODELS, Subject, subject
 from assay.commitments.execution import state_root
 from assay.economics.formulas import missed
 from assay.engine.cpu.device import CpuDevice
-from assay.program.operator import Array
+from assay.engine.device import Device, Executable
+from assay.program.operator import Array, Program, Role
 from assay.program.sections import Precision
 from assay.training.profile import Profile, profile
 from assay.training.replay import DISTANCE_LIMIT, Replayer
@@ -126,6 +126,28 @@ class Study:
         return Mode.TOLERANT if self.profile.separates else Mode.EXACT
 
 
+class CompiledOnce:
+    """A device that compiles each section once: all honest tasks of a model have the same program."""
+
+    def __init__(self, device: Device) -> None:
+        self.device, self.name = device, device.name
+        self._compiled: dict[tuple[Program, Role, frozenset[int]], Executable] = {}
+
+    def compile(
+        self,
+        program: Program,
+        role: Role,
+        keep: Collection[int],
+        observe: Callable[[int, Array], None] | None = None,
+    ) -> Executable:
+        if observe is not None:
+            return self.device.compile(program, role, keep, observe)
+        key = program, role, frozenset(keep)
+        if key not in self._compiled:
+            self._compiled[key] = self.device.compile(program, role, keep)
+        return self._compiled[key]
+
+
 # --- distances -------------------------------------------------------------------------------------------------------
 
 
@@ -171,7 +193,7 @@ def honest_runs(model: Subject, precision: Precision, settings: SeparationSettin
     segments = settings.honest_segments(model.name)
     found: list[HonestRun] = []
     base = model.task(precision, settings.honest_run, settings.interval)
-    device = CpuDevice()
+    device = CompiledOnce(CpuDevice())
     for number in range(settings.first_run, settings.first_run - (-segments // settings.honest_run)):
         task = replace(base, seed=1000 + number, state=other_weights(base.state, 1000 + number))
         profiled = profile(task, DRAW_SEED, PROFILED_SEGMENTS, device)
@@ -180,7 +202,6 @@ def honest_runs(model: Subject, precision: Precision, settings: SeparationSettin
             states = [task.state, *train(task, model.graph, task.state, precision=trained_at)]
         measured = distances(Replayer(task, device), states, profiled.thresholds)
         found.append(HonestRun(kernels.name, min(profiled.separations), measured))
-        gc.collect()
     return tuple(found)
 
 
