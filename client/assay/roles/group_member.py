@@ -34,8 +34,6 @@ class GroupMember(Solver):
 
     def refusal(self, context: Context, task: TaskRecord) -> str | None:
         """Why the group does not take a task; the contract's own limits come on top."""
-        if not task.posting.exact:
-            return "a group trains tasks in exact mode"
         stake = solver_stake(task, context.market.parameters)
         if stake > context.purse.free:
             return f"the stake is {stake}, the members contributed {context.purse.free}"

@@ -11,8 +11,7 @@ from assay.group.errors import MemberFailedError
 from assay.group.execution.task_files import write_task
 from assay.group.plan import GroupPlan, write_plan
 from assay.group.session import SessionOrders, run_session
-from assay.training.errors import TaskError
-from assay.training.task import Mode, TrainingTask
+from assay.training.task import TrainingTask
 from assay.training.train import Proof
 
 
@@ -63,11 +62,10 @@ class GroupRun:
 def run_group_training(task: TrainingTask, plan: GroupPlan, seat: Seat, folder: Path) -> GroupRun:
     """Train `task` with the group of `plan`, or finish what was begun in `folder`; every member calls this.
 
-    Exact mode only: the proof is bit-equal to one machine's. Raises `TaskError` for a tolerant task, MemberFailedError
-    when this member was left behind or the deadline passed.
+    The proof is bit-equal to one machine's, in exact arithmetic. A tolerant task is trained the same way: what it
+    tolerates are distances from exactly that. Raises MemberFailedError when this member was left behind or the deadline
+    passed.
     """
-    if task.mode is not Mode.EXACT:
-        raise TaskError("a group trains tasks in exact mode; train a tolerant one on one machine")
     write_task(task, folder / "task")
     write_plan(plan, folder / "plan.toml")
     keys: dict[str, Any] = {}

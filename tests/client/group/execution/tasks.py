@@ -18,8 +18,9 @@ from assay.group.execution.stage import StageRun, Words
 from assay.program.lowering import lower_step
 from assay.program.operator import Array
 from assay.program.optimizer import SGD, AdamW, WarmupCosine
+from assay.program.sections import Precision, build_program
 from assay.program.trace import trace
-from assay.training.task import TrainingTask
+from assay.training.task import Mode, TrainingTask
 
 BATCH, SAMPLES, SEED = 8, 40, 7
 
@@ -52,7 +53,7 @@ def _token_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 @cache
-def task_of(name: str, steps: int = 100, interval: int = 25) -> TrainingTask:
+def task_of(name: str, steps: int = 100, interval: int = 25, mode: Mode = Mode.EXACT) -> TrainingTask:
     """`mlp` (SGD with momentum), `cnn` (batch norm, pooling) or `gpt` (AdamW, clipping, tied weights, dropout)."""
     torch.manual_seed(3)
     labels = torch.randint(0, 5, (SAMPLES,))
@@ -73,7 +74,8 @@ def task_of(name: str, steps: int = 100, interval: int = 25) -> TrainingTask:
     arrays = tuple(
         part.numpy().astype(np.int32) if part.dtype == torch.int64 else part.numpy() for part in data
     )  # fmt: skip
-    return TrainingTask(lower_step(traced.graph), traced.initial_state, arrays, SEED, steps, interval)
+    program = lower_step(traced.graph) if mode is Mode.EXACT else build_program(traced.graph, Precision.FP32)
+    return TrainingTask(program, traced.initial_state, arrays, SEED, steps, interval, mode)
 
 
 class QueueChannel:
