@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from assay.engine.native import NativeRun
+from assay.engine.native.run import NativeRun
 from assay.program.graph import Graph
 from assay.program.operator import Array
 from assay.program.optimizer import BETA_POWERS, MOMENT_PREFIXES, Optimizer

@@ -22,7 +22,7 @@ from assay.commitments import tensor
 from assay.engine.cpu import isa
 from assay.engine.cpu.device import CpuDevice
 from assay.engine.cpu.matmul import matmul
-from assay.engine.native import NativeRun
+from assay.engine.native.run import NativeRun
 from assay.program.graph import Graph
 from assay.program.lowering import lower_step
 from assay.program.operator import Array, Role

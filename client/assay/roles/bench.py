@@ -199,7 +199,7 @@ class Workbench:
             return CanonicalRunner(bundle.task)
         import torch
 
-        from assay.engine.native import NativeRun
+        from assay.engine.native.run import NativeRun
 
         device = self.device
         if device == "auto":

@@ -12,8 +12,10 @@ from torch.nn import functional
 
 from assay.arithmetic.native_random import uniforms
 from assay.arithmetic.permutation import permutation
-from assay.engine.native import NativeRun, resolve, steps_done
-from assay.engine.native_random import bernoulli, device_uniforms, samples
+from assay.engine.native.compiler import resolve
+from assay.engine.native.own_calls import steps_done
+from assay.engine.native.random import bernoulli, device_uniforms, samples
+from assay.engine.native.run import NativeRun
 from assay.program.errors import GraphError
 from assay.program.graph import Graph, Node
 from assay.program.interpreter import Inputs, run_section
@@ -119,7 +121,7 @@ def test_attention_by_the_device_s_own_kernels_has_the_same_gradients(
     task: TracedTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recorded = native(task)
-    monkeypatch.setattr("assay.engine.native.has_recorded_attention", lambda device: False)
+    monkeypatch.setattr("assay.engine.native.attention.has_recorded_attention", lambda device: False)
     monkeypatch.setattr("torch.inference_mode", torch.no_grad)  # as on CUDA
     chosen = native(task)
     for step in range(2):

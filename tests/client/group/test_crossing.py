@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from assay.engine.cpu.device import CpuDevice
-from assay.engine.native import NativeRun
+from assay.engine.native.run import NativeRun
 from assay.group.compression.boundary import make_codec
 from assay.group.compression.choice import parse_compression
 from assay.group.compression.crossing import MEMORY, compress_boundaries, cross_boundary, cross_remembered_boundary

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from assay.engine.native import NativeRun
+from assay.engine.native.run import NativeRun
 from assay.program.graph import Graph
 from assay.program.operator import Array
 from assay.program.optimizer import SGD, AdamW

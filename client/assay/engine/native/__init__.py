@@ -1,0 +1,1 @@
+"""Native training: PyTorch's own kernels on the recorded graph."""
