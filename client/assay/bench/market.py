@@ -65,8 +65,9 @@ highest_reward = 2
 verifiers = 1
 segments_per_verifier = {drawn}
 """
-BATCH = 50
-"""Tasks posted with one request."""
+BATCH = 80
+"""Tasks posted with one request: a block takes no more of them."""
+POSTING_SECONDS = 600.0
 EXCESS_LIMIT = 0.10
 MEMORY_LIMIT_MIB = 200.0
 CORE_LIMIT = 0.05
@@ -172,26 +173,30 @@ def watching_cost(settings: MarketBenchSettings, say: Say) -> dict[str, Any]:
 
 
 def post_many(local: LocalMarket, posting: Posting, number: int) -> None:
-    """Post a task again and again, each with a seed of its own, from an account that anvil signs for."""
+    """Post a task again and again, each with a seed of its own, from an account that anvil signs for.
+
+    Anvil carries the requests of a batch out side by side and may drop some: what is missing is sent again.
+    """
     market, sender = local.market, local.chain.addresses[1]
-    provider = market.chain.web3.provider
+    web3 = market.chain.web3
+    account = web3.to_checksum_address(sender)
+    provider = web3.provider
     provider.make_request("anvil_setBalance", [sender, hex(10**24)])  # type: ignore[arg-type]
     escrow = market.tasks.escrow_of(posting)
-    # Requests of a batch are carried out side by side, so each says its nonce; the account has sent nothing before.
-    for first in range(0, number, BATCH):
+    end = time.monotonic() + POSTING_SECONDS
+    while (done := web3.eth.get_transaction_count(account)) < number:
         requests = []
-        for seed in range(first, min(first + BATCH, number)):
+        for seed in range(done, min(done + BATCH, number)):
             call = market.tasks.submit(replace(posting, task_seed=seed), escrow)
             transaction = {
                 "from": sender, "to": call.to, "data": "0x" + call.data.hex(), "value": hex(escrow),
                 "gas": hex(1_000_000), "nonce": hex(seed),
             }  # fmt: skip
             requests.append(("eth_sendTransaction", [transaction]))
-        for answer in provider.make_batch_request(requests):  # type: ignore[attr-defined]
-            if "error" in answer:
-                raise LocalChainError(f"anvil does not take a task: {answer['error']}")
-    while market.tasks.ask("submitted", market.chain.web3.to_checksum_address(sender)) < number:
-        time.sleep(0.2)
+        answers = provider.make_batch_request(requests)  # type: ignore[attr-defined]
+        if time.monotonic() > end:
+            raise LocalChainError(f"anvil has taken {done} of {number} tasks: its last answers were {answers[:1]}")
+        time.sleep(1.2)
 
 
 def run_market_bench(

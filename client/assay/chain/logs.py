@@ -65,10 +65,11 @@ class LogReader:
         if not cursor.hashes:
             self.first = cursor.block if self.first is None else min(self.first, cursor.block)
         newest = self.chain.ask("asking for the newest block", lambda: eth.block_number)
-        if newest < cursor.block:
+        known = self._hash(cursor.hashes[-1][0]) if cursor.hashes else None
+        if newest < cursor.block or (cursor.hashes and known is None):
             # An endpoint that lags behind what was read is no reorganisation: a chain that others have left is longer.
             return Batch((), cursor)
-        rolled_back = self._common_block(cursor)
+        rolled_back = None if not cursor.hashes or known == cursor.hashes[-1][1] else self._common_block(cursor)
         start = cursor.block if rolled_back is None else rolled_back
         hashes = tuple(each for each in cursor.hashes if each[0] <= start)
         head = newest - self.confirmations
@@ -84,10 +85,8 @@ class LogReader:
         kept = (*hashes, (end, digest))[-REMEMBERED_BLOCKS:]
         return Batch(tuple(logs), Cursor(end, kept), rolled_back)
 
-    def _common_block(self, cursor: Cursor) -> int | None:
-        """The newest remembered block that is still part of the chain, or None if all is as it was."""
-        if not cursor.hashes or self._hash(cursor.hashes[-1][0]) == cursor.hashes[-1][1]:
-            return None
+    def _common_block(self, cursor: Cursor) -> int:
+        """The newest remembered block, before the last one, that is still part of the chain."""
         for number, digest in reversed(cursor.hashes[:-1]):
             if self._hash(number) == digest:
                 return number

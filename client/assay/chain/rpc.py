@@ -11,7 +11,7 @@ from eth_abi.abi import decode
 from eth_abi.exceptions import DecodingError
 from eth_utils.abi import function_abi_to_4byte_selector
 from web3 import HTTPProvider, Web3
-from web3.exceptions import BadResponseFormat, ContractLogicError, Web3Exception, Web3RPCError
+from web3.exceptions import BadResponseFormat, BlockNotFound, ContractLogicError, Web3Exception, Web3RPCError
 from web3.middleware import ExtraDataToPOAMiddleware
 
 from assay.chain.errors import ChainError, RevertedError
@@ -21,7 +21,8 @@ Answer = TypeVar("Answer")
 TIMEOUT = 20.0  # seconds for one answer
 ATTEMPTS = 5
 # ValueError: an answer that is no JSON, or no text, as proxies give that cut answers off or add pages of their own.
-TRANSIENT = (requests.RequestException, TimeoutError, ConnectionError, ValueError, BadResponseFormat)
+# BlockNotFound: of several nodes behind one address, one may not have the newest block yet.
+TRANSIENT = (requests.RequestException, TimeoutError, ConnectionError, ValueError, BadResponseFormat, BlockNotFound)
 _BUSY = ("rate limit", "too many requests", "timeout", "temporarily", "overloaded", "header not found")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -53,23 +54,39 @@ def _raise_exit(number: int, _frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
+def _tell(message: str, code: str, as_json: bool) -> None:
+    click.echo(json.dumps({"error": message, "code": code}) if as_json else f"error: {message}", err=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit.
 
-    Exit codes: 0 done, 1 an `AssayError` (its message on standard error; under `--json` as
+    Exit codes: 0 done, 1 an error a user can act on (its message on standard error; under `--json` as
     `{"error": ..., "code": ...}`), 2 wrong usage, 130 interrupted, 143 terminated.
     """
     signal.signal(signal.SIGTERM, _raise_exit)
     words = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in words
     try:
         result = cli.main(args=words, prog_name="assay", standalone_mode=False)
     except AssayError as error:
-        as_json = json.dumps({"error": str(error), "code": error.code})
-        click.echo(as_json if "--json" in words else f"error: {error}", err=True)
+        _tell(str(error), error.code, as_json)
         sys.exit(1)
     except click.ClickException as error:
-        error.show()
+        if as_json:
+            _tell(error.format_message(), "usage", as_json)
+        else:
+            error.show()
         sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # Whoever read the output has left; Python must not try to flush it at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _tell(f"{error.filename}: {error.strerror}; check the path, its rights and the disk", "file", as_json)
+        sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(130)

@@ -30,6 +30,8 @@ from assay.state import DiskError, StateError, StateFolder
 
 logger = logging.getLogger(__name__)
 
+PURSE_BLOCKS = 20
+"""Blocks after which the ledger is asked again though nothing happened."""
 LONGEST_PAUSE = 30.0
 """Seconds between two looks at the chain at most, while something fails."""
 RETRIES = 3
@@ -60,7 +62,9 @@ class Node:
         self._troubles: dict[str, str] = {}
         self._actions: dict[str, Send] = {}  # what the transactions that are not final are for
         self._reopen: list[int] = []  # blocks after which the journal is to be looked through again
-        self._earned = self._free = 0
+        self._earned = self._free = self._purse_block = 0
+        self._purse: Purse | None = None  # until the next event
+        self._count_anew = False
         self._running = 0
 
     def secret(self, name: str) -> bytes:
@@ -92,6 +96,7 @@ class Node:
             if isinstance(error, StateError) and not isinstance(error, DiskError):
                 raise
             self._trouble("turn", error)
+            self._count_anew = True  # events that were read may not have been looked at
             return None
         self._recover("turn")
         return acted
@@ -142,9 +147,12 @@ class Node:
             logger.warning("the chain was reorganised", extra={"block": min(self._reopen)})
             self.sender.reopen_after(min(self._reopen))
             self._reopen.clear()
-            events = list(self.reader.events("Stakes"))
-            self._earned = 0
-        self._earned += credited(self.sender.address, events)
+            self._count_anew = True
+        if self._count_anew:
+            self._earned, self._purse = credited(self.sender.address, self.reader.events("Stakes")), None
+            self._count_anew = False
+        elif events:
+            self._earned, self._purse = self._earned + credited(self.sender.address, events), None
         self.jobs.sweep()
         running = self.jobs.running
         if not (changed or dirty or finished or running != self._running):
@@ -160,12 +168,8 @@ class Node:
     def context(self) -> Context:
         """What the players see now."""
         me, reader = self.sender.address, self.reader
-        stakes = self.market.stakes
-        seats, serving = stakes.seats(me), sum(found.verifier == me for found in reader.view.rounds_holding(me))
-        # What backs seats on the roll is kept for draws: another role of the account must not spend it.
-        self._free = stakes.free(me)
-        spare = max(0, self._free - max(0, seats - serving) * self.market.parameters.seat)
-        purse = Purse(spare, stakes.locked(me), stakes.credit(me), seats, stakes.pool(), stakes.active_whistleblowers())
+        if self._purse is None or reader.view.block >= self._purse_block + PURSE_BLOCKS:
+            self._purse, self._purse_block = self._read_purse(), reader.view.block
         cases, deadlines = {}, {}
         parties = [me] if self.group is None else [me, self.group.address]
         for case in (case for party in parties for case in own_cases(reader.view, party)):
@@ -180,9 +184,18 @@ class Node:
                 if any(seed):
                     seeds[found.id] = seed
         return Context(
-            self.market, me, reader.view, purse, self.jobs, self.bench, self.secret, cases, deadlines,
+            self.market, me, reader.view, self._purse, self.jobs, self.bench, self.secret, cases, deadlines,
             seeds, None if self.group is None else self.group.view(),
         )  # fmt: skip
+
+    def _read_purse(self) -> Purse:
+        """Ask the ledger. What it holds changes with events only, but for the number of active whistleblowers."""
+        me, stakes = self.sender.address, self.market.stakes
+        seats, serving = stakes.seats(me), sum(found.verifier == me for found in self.reader.view.rounds_holding(me))
+        # What backs seats on the roll is kept for draws: another role of the account must not spend it.
+        self._free = stakes.free(me)
+        spare = max(0, self._free - max(0, seats - serving) * self.market.parameters.seat)
+        return Purse(spare, stakes.locked(me), stakes.credit(me), seats, stakes.pool(), stakes.active_whistleblowers())
 
     def _decide(self) -> bool:
         """Carry out what the players decide. True if anything was begun or sent, or waits to be tried again."""
@@ -195,7 +208,6 @@ class Node:
                     acted = acted or begun or self.jobs.is_waiting(action.key)
                 else:
                     acted = self._send(action) or acted
-        self._purse = context.purse
         return acted
 
     def _planned(self, player: Player, context: Context) -> Sequence[Action]:
@@ -261,7 +273,12 @@ class Node:
         logger.log(level, "%s", sent.outcome.value, extra=about | details)
 
     def _measure(self) -> None:
-        purse, me, view, parameters = self._purse, self.sender.address, self.reader.view, self.market.parameters
+        purse, me, view, parameters = (
+            self._purse or Purse(),
+            self.sender.address,
+            self.reader.view,
+            self.market.parameters,
+        )
         answers = sum(me in found.answers for found in view.rounds_holding(me))
         cases = sum(case.challenger == me for case in own_cases(view, me))
         figures = self.metrics

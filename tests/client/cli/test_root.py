@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -58,3 +59,23 @@ def test_an_error_is_also_machine_readable(capsys: pytest.CaptureFixture[str], m
     answer = json.loads(shown.err)
     assert answer["code"] == "anvil-not-found"
     assert "/no/such/anvil" in answer["error"]
+
+
+def test_wrong_usage_is_machine_readable_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("task", "list", "--json", "--no-such-flag") == 2
+    answer = json.loads(capsys.readouterr().err)
+    assert answer["code"] == "usage"
+    assert "--no-such-flag" in answer["error"]
+
+
+def test_a_file_that_cannot_be_used_is_named_with_what_to_check(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASSAY_PASSWORD", "only for tests")
+    (tmp_path / "file").write_text("no folder")
+    key = tmp_path / "file" / "key.json"
+    assert run("account", "import", str(key), "--key-file", str(tmp_path), "--json") == 2  # a folder is no key file
+    assert json.loads(capsys.readouterr().err)["code"] == "usage"
+    (tmp_path / "digits").write_text("0x" + "11" * 32)
+    assert run("account", "import", str(key), "--key-file", str(tmp_path / "digits"), "--json") == 1
+    assert str(tmp_path / "file") in json.loads(capsys.readouterr().err)["error"]
