@@ -28,6 +28,7 @@ class Daemon:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def log_message(self, *words: object) -> None:
                 pass

@@ -34,6 +34,7 @@ class Proxy:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def log_message(self, *words: object) -> None:
                 pass
@@ -100,8 +101,13 @@ class Proxy:
             # Taken, and handed on only after the next one.
             self._held.append(json.dumps(request).encode())
             return json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": "0x" + "00" * 32}).encode()
+        past = max(0, self.head() - self.lag) if behind else 0
         if behind:
-            request = self.as_of(request)
+            request = self.as_of(request, past)
+            number = request["params"][1] if request["method"] in LATEST else "latest"
+            if str(number).startswith("0x") and int(number, 16) > past:
+                error = {"code": -32000, "message": "header not found"}
+                return json.dumps({"jsonrpc": "2.0", "id": request["id"], "error": error}).encode()
         answer = self.forward(json.dumps(request).encode())
         if request["method"] == "eth_sendRawTransaction" and self._held:
             self.forward(self._held.pop(0))
@@ -110,32 +116,36 @@ class Proxy:
             document["result"] = document.get("result", [])[::-1]
             return json.dumps(document).encode()
         if behind:
-            return self.forget(request, answer)
+            return self.forget(request, answer, past)
         return answer
 
     def head(self) -> int:
         question = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "eth_blockNumber", "params": []})
         return int(json.loads(self.forward(question.encode()))["result"], 16)
 
-    def as_of(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The same question, about an earlier block."""
+    def as_of(self, request: dict[str, Any], past: int) -> dict[str, Any]:
+        """The same question, about block `past` where it is about the newest."""
         method, values = request["method"], list(request.get("params", []))
-        past = hex(max(0, self.head() - self.lag))
         if method == "eth_getBlockByNumber" and values[0] == "latest":
-            values[0] = past
-        elif method in LATEST and len(values) > 1 and values[1] == "latest":
-            values[1] = past
+            values[0] = hex(past)
+        elif method in LATEST and values[1] == "latest":
+            values[1] = hex(past)
         return {**request, "params": values}
 
-    def forget(self, request: dict[str, Any], answer: bytes) -> bytes:
-        """An answer without what happened in the last blocks."""
-        document, past = json.loads(answer), max(0, self.head() - self.lag)
-        found = document.get("result")
-        if request["method"] == "eth_blockNumber":
+    def forget(self, request: dict[str, Any], answer: bytes, past: int) -> bytes:
+        """An answer without what happened after block `past`."""
+        document = json.loads(answer)
+        found, method = document.get("result"), request["method"]
+        if method == "eth_blockNumber":
             document["result"] = hex(past)
-        elif request["method"] == "eth_getLogs" and isinstance(found, list):
-            document["result"] = [log for log in found if int(log["blockNumber"], 16) <= past]
-        elif request["method"] in ("eth_getTransactionReceipt", "eth_getBlockByNumber") and isinstance(found, dict):
+        elif method == "eth_getLogs" and isinstance(found, list):
+            known = [log for log in found if int(log["blockNumber"], 16) <= past]
+            if "blockHash" in request["params"][0] and known != found:
+                del document["result"]
+                document["error"] = {"code": -32000, "message": "unknown block"}
+            else:
+                document["result"] = known
+        elif method in ("eth_getTransactionReceipt", "eth_getBlockByNumber") and isinstance(found, dict):
             number = found.get("blockNumber", found.get("number"))
             document["result"] = found if int(number, 16) <= past else None
         return json.dumps(document).encode()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 from hexbytes import HexBytes
 from web3.exceptions import BlockNotFound, Web3RPCError
@@ -15,8 +15,16 @@ from assay.chain.rpc import Chain
 
 PAGE_BLOCKS = 2000
 REMEMBERED_BLOCKS = 128
+RECENT_BLOCKS = 8
+"""The newest blocks, whose logs are asked for by the block's hash.
+
+Behind one address there may be several nodes, some of which have not got these blocks yet. Asked for a range of
+numbers, such a node answers as if nothing had happened in them; asked for a hash it does not know, it has to refuse
+(EIP-234).
+"""
 _RANGE_WORDS = ("range", "limit", "too many", "more than", "response size", "query returned")
 _RATE_WORDS = ("rate limit", "too many requests", "request limit")
+_MISSING_WORDS = ("unknown block", "not found")
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,13 @@ class Batch:
     rolled_back_to: int | None = None
 
 
+class _Header(NamedTuple):
+    """A block's hash, and that of the one before it."""
+
+    digest: str
+    parent: str
+
+
 class LogReader:
     """Reads the logs of some addresses, `confirmations` blocks behind the newest."""
 
@@ -60,54 +75,86 @@ class LogReader:
         self.page = page
 
     def read(self, cursor: Cursor) -> Batch:
-        """Everything after `cursor`, at most one page of blocks at a time."""
+        """What comes after `cursor`: at most one page of old blocks, or the recent ones."""
         eth = self.chain.web3.eth
         if not cursor.hashes:
             self.first = cursor.block if self.first is None else min(self.first, cursor.block)
         newest = self.chain.ask("asking for the newest block", lambda: eth.block_number)
-        known = self._hash(cursor.hashes[-1][0]) if cursor.hashes else None
+        known = self._header(cursor.hashes[-1][0]) if cursor.hashes else None
         if newest < cursor.block or (cursor.hashes and known is None):
             # An endpoint that lags behind what was read is no reorganisation: a chain that others have left is longer.
             return Batch((), cursor)
-        rolled_back = None if not cursor.hashes or known == cursor.hashes[-1][1] else self._common_block(cursor)
+        rolled_back = None if known is None or known.digest == cursor.hashes[-1][1] else self._common_block(cursor)
         start = cursor.block if rolled_back is None else rolled_back
-        hashes = tuple(each for each in cursor.hashes if each[0] <= start)
-        head = newest - self.confirmations
-        if head <= start:
-            return Batch((), Cursor(start, hashes), rolled_back)
-        end = min(head, start + self.page)
-        digest = self._hash(end)
-        logs = self._logs(start + 1, end)
-        moved = digest is None or self._hash(end) != digest or (hashes and self._hash(hashes[-1][0]) != hashes[-1][1])
-        if digest is None or moved:
-            # The chain moved while it was read: nothing is taken, the next call sees it whole.
-            return Batch((), Cursor(start, hashes), rolled_back)
-        kept = (*hashes, (end, digest))[-REMEMBERED_BLOCKS:]
-        return Batch(tuple(logs), Cursor(end, kept), rolled_back)
+        begin = Cursor(start, tuple(each for each in cursor.hashes if each[0] <= start))
+        head = min(newest - self.confirmations, start + self.page)
+        old = min(head, newest - RECENT_BLOCKS)
+        logs, end = self._read_old(begin, old) if old > start else self._read_recent(begin, head)
+        return Batch(tuple(logs), end, rolled_back)
+
+    def _read_old(self, begin: Cursor, end: int) -> tuple[list[LogReceipt], Cursor]:
+        """The logs after `begin` up to block `end`; nothing if the chain moved while it was read."""
+        last = self._header(end)
+        logs = self._logs(begin.block + 1, end)
+        if last is None:
+            return [], begin
+        hashes = (*begin.hashes, (end, last.digest))[-REMEMBERED_BLOCKS:]
+        for number, digest in hashes[-2:]:
+            header = self._header(number)
+            if header is None or header.digest != digest:
+                return [], begin
+        return logs, Cursor(end, hashes)
+
+    def _read_recent(self, begin: Cursor, end: int) -> tuple[list[LogReceipt], Cursor]:
+        """The logs after `begin` up to block `end`, block by block, each the child of the one before.
+
+        It ends early where the endpoint has not got a block, or has one of another chain: the next call sees more.
+        """
+        logs: list[LogReceipt] = []
+        cursor = begin
+        for number in range(begin.block + 1, end + 1):
+            header = self._header(number)
+            if header is None or (cursor.hashes and header.parent != cursor.hashes[-1][1]):
+                break
+            found = self._logs_of_block(number, header.digest)
+            if found is None:
+                break
+            logs += found
+            cursor = Cursor(number, (*cursor.hashes, (number, header.digest))[-REMEMBERED_BLOCKS:])
+        return logs, cursor
 
     def _common_block(self, cursor: Cursor) -> int:
         """The newest remembered block, before the last one, that is still part of the chain."""
         for number, digest in reversed(cursor.hashes[:-1]):
-            if self._hash(number) == digest:
+            header = self._header(number)
+            if header is not None and header.digest == digest:
                 return number
         # Nothing says where the chains part: all is read again.
         return self.first or 0
 
-    def _hash(self, number: int) -> str | None:
-        def question() -> str | None:
+    def _header(self, number: int) -> _Header | None:
+        def question() -> _Header | None:
             try:
-                return str(HexBytes(self.chain.web3.eth.get_block(number)["hash"]).to_0x_hex())
+                block = self.chain.web3.eth.get_block(number)
             except BlockNotFound:
                 return None
+            return _Header(HexBytes(block["hash"]).to_0x_hex(), HexBytes(block["parentHash"]).to_0x_hex())
 
         return self.chain.ask(f"reading block {number}", question)
 
+    def _logs_of_block(self, number: int, digest: str) -> list[LogReceipt] | None:
+        """Logs of one block, or None where the endpoint does not know it."""
+        try:
+            return self._ask(f"block {number}", {"blockHash": HexBytes(digest)})
+        except ChainError as error:
+            if any(word in str(error.__cause__).lower() for word in _MISSING_WORDS):
+                return None
+            raise
+
     def _logs(self, first: int, last: int) -> list[LogReceipt]:
         """Logs of the blocks [first, last]; ranges that the node finds too long are halved."""
-        wanted: FilterParams = {"address": self.addresses, "fromBlock": first, "toBlock": last}
-        question: Callable[[], list[Any]] = lambda: list(self.chain.web3.eth.get_logs(wanted))  # noqa: E731
         try:
-            logs = self.chain.ask(f"reading logs of blocks {first} to {last}", question)
+            return self._ask(f"blocks {first} to {last}", {"fromBlock": first, "toBlock": last})
         except ChainError as error:
             cause = error.__cause__
             words = str(cause).lower()
@@ -117,4 +164,8 @@ class LogReader:
                 raise
             middle = (first + last) // 2
             return self._logs(first, middle) + self._logs(middle + 1, last)
+
+    def _ask(self, where: str, blocks: FilterParams) -> list[LogReceipt]:
+        wanted: FilterParams = {"address": self.addresses, **blocks}
+        logs = self.chain.ask(f"reading logs of {where}", lambda: list(self.chain.web3.eth.get_logs(wanted)))
         return sorted(logs, key=lambda log: (log["blockNumber"], log["logIndex"]))

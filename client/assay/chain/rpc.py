@@ -13,6 +13,7 @@ from eth_utils.abi import function_abi_to_4byte_selector
 from web3 import HTTPProvider, Web3
 from web3.exceptions import BadResponseFormat, BlockNotFound, ContractLogicError, Web3Exception, Web3RPCError
 from web3.middleware import ExtraDataToPOAMiddleware
+from web3.types import BlockIdentifier
 
 from assay.chain.errors import ChainError, RevertedError
 
@@ -21,16 +22,22 @@ Answer = TypeVar("Answer")
 TIMEOUT = 20.0  # seconds for one answer
 ATTEMPTS = 5
 # ValueError: an answer that is no JSON, or no text, as proxies give that cut answers off or add pages of their own.
-# BlockNotFound: of several nodes behind one address, one may not have the newest block yet.
-TRANSIENT = (requests.RequestException, TimeoutError, ConnectionError, ValueError, BadResponseFormat, BlockNotFound)
-_BUSY = ("rate limit", "too many requests", "timeout", "temporarily", "overloaded", "header not found")
+TRANSIENT = (requests.RequestException, TimeoutError, ConnectionError, ValueError, BadResponseFormat)
+_BUSY = ("rate limit", "too many requests", "timeout", "temporarily", "overloaded")
+# Of several nodes behind one address, one may not have the newest block yet: geth's, Nethermind's and anvil's words.
+_BEHIND = ("header not found", "unknown block", "blockoutofrange")
 
 
 class Chain:
-    """One RPC endpoint and the contracts' error definitions."""
+    """One RPC endpoint and the contracts' error definitions.
+
+    `as_of` is the block whose state contracts are asked about. Behind one address there may be several nodes, and the
+    newest block of one is not that of the next: whoever compares answers with events names the block of both.
+    """
 
     def __init__(self, url: str, errors: list[dict[str, Any]] | None = None, timeout: float = TIMEOUT) -> None:
         self.url = url
+        self.as_of: BlockIdentifier = "latest"
         self.web3 = Web3(HTTPProvider(url, request_kwargs={"timeout": timeout}, exception_retry_configuration=None))
         # It would ask for the chain's id with every call; transactions are signed for the id that `Sender` asked for.
         self.web3.middleware_onion.remove("validation")
@@ -49,8 +56,10 @@ class Chain:
             except ContractLogicError as error:
                 raise RevertedError(what, self.reason(error)) from error
             except (*TRANSIENT, Web3RPCError) as error:
-                busy = any(word in str(error).lower() for word in _BUSY)
-                if isinstance(error, Web3RPCError) and not busy:
+                passes = isinstance(error, BlockNotFound) or any(
+                    word in str(error).lower() for word in (*_BUSY, *_BEHIND)
+                )
+                if isinstance(error, Web3RPCError) and not passes:
                     raise ChainError(f"{what}: {self.url} answers with an error: {error}") from error
                 if attempt + 1 == attempts:
                     raise ChainError(

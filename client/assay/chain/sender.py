@@ -22,6 +22,7 @@ from web3.types import BlockIdentifier, TxParams, TxReceipt, Wei
 
 from assay.chain.errors import ChainError, FeeCapError
 from assay.chain.identity import identify
+from assay.chain.logs import RECENT_BLOCKS
 from assay.chain.rpc import TRANSIENT, Chain
 from assay.state import StateFolder
 
@@ -272,13 +273,13 @@ class Sender:
     def _replace(self, row: dict[str, Any]) -> None:
         """Sign the same call with the same nonce and higher fees, and send it beside the old one.
 
-        With another nonce where this one was used by a transaction that is not in the journal: somebody else signs for
-        the account, and the call would wait for ever.
+        With another nonce where this one was used, so deep that every node knows by what, by a transaction that is not
+        in the journal: somebody else signs for the account, and the call would wait for ever.
         """
         eth = self.chain.web3.eth
         head = self.chain.ask("asking for the newest block", lambda: eth.block_number)
         if (
-            self._count(max(0, head - self.confirmations)) > row["nonce"]
+            self._count(max(0, head - max(self.confirmations, RECENT_BLOCKS))) > row["nonce"]
             and self._receipt(json.loads(row["hashes"])) is None
         ):
             self._send_anew(row)

@@ -12,6 +12,7 @@ from assay.dispute.hash_tree import LeafTree
 from assay.market.claims import claim_id_of, training_line_of
 from assay.market.records import TaskRecord
 from assay.roles.context import Action, Context, Send, Work
+from assay.roles.jobs import FETCH_ATTEMPTS
 from assay.roles.subjects import HashedLeaf, Subject, replays_on_chain
 from assay.training.suspicion import rank_segments
 
@@ -27,7 +28,7 @@ class AuditOptions:
 
     random: int = 1
     suspicious: bool = False  # the one that looks most suspicious as well, for which all checkpoints are fetched
-    attempts: int = 3  # at fetching
+    fetch_attempts: int = FETCH_ATTEMPTS
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def audits(context: Context, task: TaskRecord, options: AuditOptions) -> Iterato
         chosen += [segment for segment in ranking if segment in eligible][:1]
     for segment in dict.fromkeys(chosen):
         key = f"audit:{task.id:x}:{segment}:{task.checkpoint_root.hex()}"
-        if context.results.failures(key) >= options.attempts:
+        if context.results.failures(key) >= options.fetch_attempts:
             continue
         finding = context.results.result(key)
         if finding is None:
@@ -62,7 +63,7 @@ def _ranking(context: Context, task: TaskRecord, options: AuditOptions) -> Gener
     """All segments, the most suspicious first; empty while that is not known."""
     key = f"suspicion:{task.id:x}:{task.checkpoint_root.hex()}"
     found: list[int] | None = context.results.result(key)
-    if found is None and context.results.failures(key) < options.attempts:
+    if found is None and context.results.failures(key) < options.fetch_attempts:
         yield Work(key, lambda: suspicion(context, task))
     return found or []
 

@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 MISTAKES = 4
 """How often work is begun that ends with an error nobody foresaw: another attempt would hardly end otherwise."""
+FETCH_ATTEMPTS = 8
+"""After how many failures files count as not to be had: with the pauses between them, two minutes in which a store may
+be started again or a disk be cleared."""
 GIVEN_UP = 1 << 30
 KEPT_SECONDS = 3600.0
 """How long a result is kept that nobody asks for: what is decided from it is asked for at every decision."""

@@ -142,6 +142,7 @@ class Node:
         finally:
             if self.reader.rolled_back_to is not None:
                 self._reopen.append(self.reader.rolled_back_to)
+        self.market.chain.as_of = self.reader.view.block
         changed = bool(events) or self.reader.view.block != before or bool(self._reopen)
         if self._reopen:
             logger.warning("the chain was reorganised", extra={"block": min(self._reopen)})

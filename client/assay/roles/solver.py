@@ -12,6 +12,7 @@ from assay.market.types import RoundState, TaskState
 from assay.roles.context import Action, Context, Send, Work
 from assay.roles.demands import serve
 from assay.roles.disputes import court_moves, dispute
+from assay.roles.jobs import FETCH_ATTEMPTS
 from assay.roles.subjects import subject_of_accusation, subject_of_round
 from assay.roles.upkeep import closing_accusations, deposit, releasing, upkeep_of, withdrawal
 
@@ -25,6 +26,7 @@ class SolverOptions:
     memory_limit: int = 0  # 0: no limit
     speed: float = 1e9
     stake_limit: int = 10 * 10**18  # most stake deposited for one task
+    fetch_attempts: int = FETCH_ATTEMPTS  # at an open task's files; it is looked at again an hour later
     checks: int = 1  # segments of an own tolerant proof replayed before it is registered
     least_withdrawal: int = 10**15
 
@@ -92,7 +94,7 @@ class Solver:
             if self.refusal(context, task) is not None:
                 continue
             key = f"inspect:{task.id:x}"
-            if context.results.failures(key) >= 3:
+            if context.results.failures(key) >= self.options.fetch_attempts:
                 continue
             fits = context.results.result(key)
             if fits is None:

@@ -22,6 +22,7 @@ from assay.market.types import NO_DERIVATION, PROFILE, Derivation, RoundState, S
 from assay.market.verification import hidden_of, is_forced, salt_of
 from assay.roles.context import Action, Context, Send
 from assay.roles.disputes import claim_work, court_moves
+from assay.roles.jobs import FETCH_ATTEMPTS
 from assay.roles.subjects import HashedLeaf, profiles_on_chain, replays_on_chain, subject_of_round
 from assay.roles.upkeep import deposit, upkeep, withdrawal
 
@@ -35,7 +36,7 @@ class VerifierOptions:
     limit: int = 50
     volunteer: bool = True  # whether it serves shares for which nobody could be drawn
     least_withdrawal: int = 10**15
-    fetch_attempts: int = 8
+    fetch_attempts: int = FETCH_ATTEMPTS
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from eth_account import Account
 from faulty_rpc import Proxy
+from web3.types import FilterParams, LogReceipt
 
 from assay.chain.errors import ChainError
 from assay.chain.local import LocalChain, start_local_chain
-from assay.chain.logs import Cursor, LogReader
+from assay.chain.logs import RECENT_BLOCKS, Cursor, LogReader
 from assay.chain.rpc import Chain
 from assay.chain.sender import Call, FeePolicy, Outcome, Sender
 from assay.state import StateFolder
@@ -128,8 +129,9 @@ def test_a_deep_reorganisation_is_taken_back_whole_where_one_block_is_remembered
     assert kept == [(log["blockNumber"], int.from_bytes(log["data"], "big")) for log in truth]
 
 
+@pytest.mark.parametrize("mined", [2, 2 * RECENT_BLOCKS], ids=["recent blocks", "old blocks"])
 def test_a_reorganisation_while_logs_are_read_is_noticed(
-    anvil: LocalChain, sender: Sender, monkeypatch: pytest.MonkeyPatch
+    mined: int, anvil: LocalChain, sender: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     contract = sender.send("deploy", Call(None, LOGGER)).contract
     assert contract is not None
@@ -138,19 +140,44 @@ def test_a_reorganisation_while_logs_are_read_is_noticed(
     for number in range(3):
         sender.send(f"log {number}", Call(contract, number.to_bytes(32, "big")))
     first = reader.read(Cursor(begin))
-    make(anvil, "anvil_mine", hex(2))
-    honest: Callable[[Cursor], int | None] = reader._common_block
+    make(anvil, "anvil_mine", hex(mined))
+    honest = reader._ask
 
-    def slow(cursor: Cursor) -> int | None:
-        found = honest(cursor)
-        make(anvil, "anvil_reorg", 4, [])
-        return found
+    def slow(where: str, blocks: FilterParams) -> list[LogReceipt]:
+        make(anvil, "anvil_reorg", mined + 2, [])
+        return honest(where, blocks)
 
-    monkeypatch.setattr(reader, "_common_block", slow)
+    monkeypatch.setattr(reader, "_ask", slow)
     second = reader.read(first.cursor)
     assert second.cursor == first.cursor  # nothing was taken from a chain that moved
-    monkeypatch.setattr(reader, "_common_block", honest)
+    monkeypatch.setattr(reader, "_ask", honest)
     assert reader.read(second.cursor).rolled_back_to is not None
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_an_endpoint_of_nodes_that_lag_loses_no_logs(
+    seed: int, anvil: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("assay.chain.rpc.time.sleep", lambda seconds: None)
+    with StateFolder(tmp_path) as state:
+        sender = Sender(Chain(anvil.url), Account.from_key(anvil.private_keys[0]), state)
+        contract = sender.send("deploy", Call(None, LOGGER)).contract
+        assert contract is not None
+        proxy = Proxy(anvil.url, lag=2, seed=seed)
+        try:
+            cursor, seen = Cursor(sender.chain.web3.eth.block_number), []
+            reader = LogReader(Chain(proxy.url), [contract])
+            for number in range(12):
+                sender.send(f"log {number}", Call(contract, number.to_bytes(32, "big")))
+                batch = reader.read(cursor)
+                assert batch.rolled_back_to is None
+                seen += [int.from_bytes(log["data"], "big") for log in batch.logs]
+                cursor = batch.cursor
+            proxy.lag = 0
+            seen += [int.from_bytes(log["data"], "big") for log in reader.read(cursor).logs]
+        finally:
+            proxy.close()
+        assert seen == list(range(12))
 
 
 @pytest.mark.parametrize("skew", [-86_400.0, 86_400.0])

@@ -12,7 +12,7 @@ from eth_account import Account
 
 from assay.chain.errors import FeeCapError, RevertedError
 from assay.chain.local import LocalChain, start_local_chain
-from assay.chain.logs import Cursor, LogReader
+from assay.chain.logs import RECENT_BLOCKS, Cursor, LogReader
 from assay.chain.rpc import Chain
 from assay.chain.sender import Call, FeePolicy, Outcome, Sender
 from assay.state import StateError, StateFolder
@@ -89,6 +89,30 @@ def test_a_stuck_transaction_is_replaced_with_the_same_nonce(anvil: LocalChain, 
         assert [each.outcome for each in sender.advance()] == [Outcome.SUCCEEDED]
         receipt = chain.web3.eth.get_transaction_receipt(replaced.hash)  # type: ignore[arg-type]
         assert receipt["status"] == 1
+
+
+def test_a_call_whose_nonce_another_program_used_is_sent_with_the_next_one(
+    anvil: LocalChain, chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    receiver = chain.web3.to_checksum_address(anvil.addresses[1])
+    before = chain.web3.eth.get_balance(receiver)
+    with StateFolder(tmp_path / "mine") as mine, StateFolder(tmp_path / "other") as other:
+        sender = sender_of(chain, anvil, mine, fees=FeePolicy(stuck_seconds=30), clock=lambda: now[0])
+        monkeypatch.setattr(sender, "_broadcast", lambda raw: None)
+        first = sender.submit("pay", Call(receiver, b"", 1))
+        sender_of(chain, anvil, other).send("other", Call(receiver, b"", 10))
+        monkeypatch.undo()
+        now[0] += 31
+        sender.advance()
+        waiting = sender.find("pay")
+        assert waiting is not None
+        assert waiting.nonce == first.nonce  # a node that lags may only not have the receipt yet
+        request(chain, "anvil_mine", RECENT_BLOCKS)
+        now[0] += 31
+        sender.advance()
+        assert [(each.nonce, each.outcome) for each in sender.advance()] == [(first.nonce + 1, Outcome.SUCCEEDED)]
+    assert chain.web3.eth.get_balance(receiver) == before + 11
 
 
 def test_fees_above_the_cap_are_refused_before_anything_is_signed(

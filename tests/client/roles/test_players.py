@@ -33,6 +33,7 @@ from assay.market.types import Hidden, Shown
 from assay.market.types import ReplayLeaf as ShownLeaf
 from assay.market.verification import hidden_of, is_forced
 from assay.roles.context import Purse, Send, Work
+from assay.roles.jobs import FETCH_ATTEMPTS
 from assay.roles.joining import payout_threshold
 from assay.roles.solver import Solver, SolverOptions
 from assay.roles.subjects import subject_of_round
@@ -66,9 +67,11 @@ def test_a_solver_refuses_by_price_work_time_and_owner() -> None:
     assert "own" in (Solver().refusal(context(SUBMITTER, logs), task) or "")
 
 
-def test_a_solver_whose_inspection_failed_three_times_leaves_the_task() -> None:
-    known = Known(failed={f"inspect:{TASK:x}": 3})
-    assert Solver().plan(context(SOLVER, with_work(1000), known)) == []
+def test_a_solver_leaves_a_task_whose_files_it_cannot_fetch() -> None:
+    key = f"inspect:{TASK:x}"
+    last_attempt = Known(failed={key: FETCH_ATTEMPTS - 1})
+    assert keys(Solver().plan(context(SOLVER, with_work(1000), last_attempt))) == ["inspect"]
+    assert Solver().plan(context(SOLVER, with_work(1000), Known(failed={key: FETCH_ATTEMPTS}))) == []
 
 
 def test_deposits_are_named_by_their_number_on_chain() -> None:
