@@ -10,6 +10,7 @@ from test_players import Known, context, keys
 
 from assay.roles.audits import AuditOptions, audits, random_segments
 from assay.roles.context import Action, Work
+from assay.roles.jobs import FETCH_ATTEMPTS
 from assay.roles.whistleblower import Whistleblower, WhistleblowerOptions
 
 ROOT = (b"c" * 32).hex()
@@ -46,7 +47,7 @@ def test_the_most_suspicious_segment_is_audited_beside_the_random_ones_never_in_
 
 
 def test_checkpoints_that_cannot_be_fetched_leave_the_random_segments(chosen: set[int]) -> None:
-    actions = planned(Known(failed={RANKING: 3}), AuditOptions(2, suspicious=True))
+    actions = planned(Known(failed={RANKING: FETCH_ATTEMPTS}), AuditOptions(2, suspicious=True))
     assert keys(actions) == ["audit", "audit"]
     assert audited(actions) == chosen
 
