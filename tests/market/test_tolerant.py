@@ -14,6 +14,7 @@ from tolerant_market import (
     BribedBench,
     CarefulSkippingBench,
     FalseAccuser,
+    JoiningBench,
     SkippingBench,
     UnjustBench,
     WideProfileBench,
@@ -35,6 +36,9 @@ from assay.tasks.task_file import TaskFile
 from assay.training.profile import profile
 
 pytestmark = pytest.mark.slow
+
+JOINED_SEGMENTS = 20
+"""Segments of a joined proof; two are drawn, and one more is audited at random."""
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +190,26 @@ def test_an_accused_segment_fails_a_proof_whose_drawn_verifier_was_bribed(world:
     bond = world.market.parameters.accusation_bond
     assert world.market.stakes.credit(accuser) == bond + task.finder_share
     assert world.market.stakes.locked(world.address(SOLVER)) == 0
+
+
+def test_the_one_segment_between_two_joined_runs_is_found_though_hardly_any_draw_finds_it(tmp_path: Path) -> None:
+    file, bundle = make_task(tmp_path / "task", tolerant=True, steps=JOINED_SEGMENTS * 2)
+    with tiny_world(tmp_path, file, bundle) as world:
+        gather(
+            world,
+            (SOLVER, Solver(), JoiningBench),
+            (VERIFIER, two_seats(), Workbench),
+            (WITNESS, Whistleblower(), Workbench),
+        )
+        task = play_task(world)
+        joint = JOINED_SEGMENTS // 2
+        drawn = {s for each in view(world).rounds_of(task.id) if not each.is_profile for s in each.segments}
+        accused = [view(world).lines[number] for number in task.accusations]
+        assert task.state is TaskState.FAILED
+        assert [line.segment for line in accused] == ([] if joint in drawn else [joint])
+        assert all(line.claimant == task.finder == world.address(WITNESS) for line in accused)
+        stakes = world.market.stakes
+        assert stakes.locked(world.address(SOLVER)) == 0 == stakes.free(world.address(SOLVER))
 
 
 def test_a_false_accusation_costs_its_bond(world: World) -> None:

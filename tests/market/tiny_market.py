@@ -71,14 +71,15 @@ auction_seconds = 60
 TOLERANT = 'seed = 3\nmode = "tolerant"'
 
 
-def make_task(folder: Path, tolerant: bool = False) -> tuple[TaskFile, Bundle]:
+def make_task(folder: Path, tolerant: bool = False, steps: int = 8) -> tuple[TaskFile, Bundle]:
     """The tiny task's bundle, in exact or in tolerant mode."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(5)
     inputs = random.normal(size=(24, 4)).astype(np.float32)
     np.savez(folder / "data.npz", inputs=inputs, targets=inputs @ random.normal(size=(4, 3)).astype(np.float32))
     (folder / "model.py").write_text(MODEL)
-    (folder / "task.toml").write_text(TASK.replace("seed = 3", TOLERANT) if tolerant else TASK)
+    text = TASK.replace("seed = 3", TOLERANT) if tolerant else TASK
+    (folder / "task.toml").write_text(text.replace("steps = 8", f"steps = {steps}"))
     file = read_task_file(folder / "task.toml")
     return file, build_bundle(file, folder / "bundle")
 

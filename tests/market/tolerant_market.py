@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from assay.attacks.material import other_weights
 from assay.commitments import tensor
 from assay.commitments.execution import ProfileLeaf, ReplayLeaf
 from assay.market.records import TaskRecord
@@ -48,6 +49,42 @@ class SkippingBench(Workbench):
 
     def runner(self, task: TaskRecord) -> Runner:
         return Skipping(super().runner(task))
+
+    def own_distance(self, task: TaskRecord, proof: Proof, segments: int) -> float:
+        return 0.0
+
+
+class Joined:
+    """A runner that trains twice, from other weights, and goes over to the second run at a checkpoint: both are honest,
+    and one segment leads from one to the other."""
+
+    def __init__(self, first: Runner, second: Runner, after: int) -> None:
+        self.runs = first, second
+        self.after = after
+        self.done = 0
+
+    def load(self, state: Sequence[Array]) -> None:
+        self.runs[0].load(state)
+        self.runs[1].load(other_weights(state, 1))
+
+    def advance(self, number: int) -> None:
+        for run in self.runs:
+            run.advance(number)
+        self.done = number + 1
+
+    def loss(self) -> float | None:
+        return self.runs[0].loss()
+
+    def copy_state(self) -> list[Array]:
+        return self.runs[self.done > self.after].copy_state()
+
+
+class JoiningBench(Workbench):
+    """Posts the first half of one run and the second half of another, and does not look at what it registers."""
+
+    def runner(self, task: TaskRecord) -> Runner:
+        middle = task.segments // 2 * task.posting.interval
+        return Joined(super().runner(task), super().runner(task), middle)
 
     def own_distance(self, task: TaskRecord, proof: Proof, segments: int) -> float:
         return 0.0

@@ -95,6 +95,9 @@ def market(figures: tuple[str, ...], tasks: int, seconds: float, as_json: bool) 
 @click.option("--segments", type=click.IntRange(4, 1000), default=8, show_default=True, help="Segments a forged proof.")
 @click.option("--honest", type=click.IntRange(1), default=40, show_default=True, help="Honest segments a model.")
 @click.option(
+    "--run", "honest_run", type=click.IntRange(1), default=20, show_default=True, help="Segments an honest run."
+)
+@click.option(
     "--first-run", type=click.IntRange(0), default=0, help="Number of the first honest run: a study in parts."
 )
 @click.option("--full", is_flag=True, help="10 000 honest segments of the MLP, 1 000 of the CNN and the GPT: an hour.")
@@ -110,6 +113,7 @@ def separation(
     precisions: tuple[str, ...],
     segments: int,
     honest: int,
+    honest_run: int,
     first_run: int,
     full: bool,
     no_attacks: bool,
@@ -132,6 +136,7 @@ def separation(
             tuple(Precision(name) for name in precisions) or defaults.precisions,
             segments=segments,
             honest=honest,
+            honest_run=honest_run,
             first_run=first_run,
             full=full,
             attacks=not no_attacks,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,17 @@ def note(sentence: str, as_json: bool) -> None:
     """Tell a person what is going on, on standard error; silent under --json."""
     if not as_json:
         click.echo(sentence, err=True)
+
+
+def step_counter(what: str, as_json: bool) -> Callable[[int, int], None] | None:
+    """A line on standard error that counts steps, on terminals only."""
+    if as_json or not sys.stderr.isatty():
+        return None
+
+    def tell(done: int, steps: int) -> None:
+        click.echo(f"\r{what}: {done} of {steps} steps", nl=done == steps, err=True)
+
+    return tell
 
 
 def print_written(paths: list[Path], as_json: bool) -> None:

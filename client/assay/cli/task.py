@@ -14,7 +14,7 @@ import click
 from assay.cli.options import json_option, note, print_written, settings_options
 from assay.cli.task_demand import demand
 from assay.cli.task_files import audit, fetch
-from assay.cli.task_profile import profile
+from assay.cli.task_profile import profile, require_separation
 from assay.cli.task_view import explain, list_tasks, show, watch
 from assay.roles.session import deployment_of, keystore_path, open_market, open_reader, open_sender
 from assay.settings import Settings
@@ -63,15 +63,26 @@ def estimate(file: Path, settings: Settings, as_json: bool) -> None:
 @TASK_FILE
 @click.option("--dry-run", is_flag=True, help="Stop after the estimate: nothing is stored, signed or sent.")
 @click.option("--another", is_flag=True, help="Post the same task once more.")
+@click.option(
+    "--unprofiled", is_flag=True, help="Post a tolerant task without profiling it here first (`assay task profile`)."
+)
 @click.option("--yes", is_flag=True, help="Do not ask before paying.")
 @click.option("--folder", type=click.Path(file_okay=False, path_type=Path), help="Keep the task's files here.")
 @settings_options
 @json_option
 def submit(
-    file: Path, dry_run: bool, another: bool, yes: bool, folder: Path | None, settings: Settings, as_json: bool
+    file: Path,
+    dry_run: bool,
+    another: bool,
+    unprofiled: bool,
+    yes: bool,
+    folder: Path | None,
+    settings: Settings,
+    as_json: bool,
 ) -> None:
     """Trace FILE (task.toml), store its files, post it, and pay its escrow.
 
+    A tolerant task is profiled here first, and refused where its thresholds would not separate.
     The model's code runs on this machine only: everybody else gets the traced graph, which is data.
     """
     from assay.market.explain import coins
@@ -91,6 +102,8 @@ def submit(
             return
         if not as_json:
             _print_estimate(expected, described, bundle, as_json)
+        if not unprofiled:
+            require_separation(described, bundle, as_json)
         if not as_json and not yes and sys.stdin.isatty() and sys.stdout.isatty():
             click.confirm(f"Pay {coins(expected.escrow)} into escrow and post the task?", abort=True)
         with open_sender(settings, market) as sender:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from assay.cli.options import json_option, note, settings_options
+from assay.cli.options import json_option, note, settings_options, step_counter
 from assay.program.optimizer import BETA_POWERS, MOMENT_PREFIXES
 from assay.roles.session import open_market, open_reader
 from assay.settings import Settings
@@ -144,13 +142,13 @@ def audit(
     undrawn: int = next((each for each in range(record.segments) if each not in drawn), 0)
     chosen = list(range(record.segments)) if every else list(segment) or [undrawn]
     thresholds = thresholds_of(
-        bundle, record.posting.profile_segments, record.threshold_root, target, _progress("profiling", as_json),
+        bundle, record.posting.profile_segments, record.threshold_root, target, step_counter("profiling", as_json),
         manifest.thresholds,
     )  # fmt: skip
     replayer = Replayer(bundle.task)
     results = []
     for each in chosen:
-        progress = _progress(f"segment {each}", as_json)
+        progress = step_counter(f"segment {each}", as_json)
         found = audit_segment(bundle, [store], manifest, target / "proof", each, thresholds, replayer, progress)
         results.append(found)
         if not as_json:
@@ -169,14 +167,3 @@ def audit(
         ]
         click.echo(json.dumps({"task": f"{record.id:#066x}", "segments": rows}))
     return 0 if all(each.matches for each in results) else 1
-
-
-def _progress(what: str, as_json: bool) -> Callable[[int, int], None] | None:
-    """A line that counts steps, on terminals only."""
-    if as_json or not sys.stderr.isatty():
-        return None
-
-    def tell(done: int, steps: int) -> None:
-        click.echo(f"\r{what}: {done} of {steps} steps", nl=done == steps, err=True)
-
-    return tell

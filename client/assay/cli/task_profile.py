@@ -1,19 +1,26 @@
-"""`assay task profile`: whether tolerant mode can tell honest from dishonest training, before a task is posted."""
+"""Whether tolerant mode can tell honest from dishonest training, before a task is posted: `assay task profile`, and the
+same in `assay task submit`."""
 
 from __future__ import annotations
 
 import json
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from assay.cli.options import json_option, note, settings_options
+from assay.cli.options import json_option, note, settings_options, step_counter
 from assay.settings import Settings
+
+if TYPE_CHECKING:
+    from assay.tasks.bundle import Bundle
+    from assay.tasks.task_file import TaskFile
+    from assay.training.profile import Profile
 
 
 @click.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path), default=Path("task.toml"))
 @click.option("--segments", type=click.IntRange(1), help="Segments to profile instead of the task file's.")
 @settings_options
 @json_option
@@ -25,7 +32,6 @@ def profile(file: Path, segments: int | None, settings: Settings, as_json: bool)
     from assay.tasks.build import build_bundle
     from assay.tasks.errors import TaskFileError
     from assay.tasks.task_file import read_task_file
-    from assay.training.profile import profile as run_profile
     from assay.training.task import Mode
 
     described = read_task_file(file)
@@ -34,7 +40,7 @@ def profile(file: Path, segments: int | None, settings: Settings, as_json: bool)
     limit = settings.whole("storage.limit_mib") << 20
     with tempfile.TemporaryDirectory(prefix="assay-profile-") as folder:
         bundle = build_bundle(described, Path(folder), limit, lambda sentence: note(sentence, as_json))
-        found = run_profile(bundle.task, 0, segments or described.market.profile_segments)
+        found = _profile(bundle, segments or described.market.profile_segments, as_json)
     names = [descriptor.name for descriptor in bundle.task.program.state]
     if as_json:
         record = {
@@ -48,8 +54,32 @@ def profile(file: Path, segments: int | None, settings: Settings, as_json: bool)
         }
         click.echo(json.dumps(record))
     else:
+        click.echo(f"{'tensor':40s} threshold")
         for name, value in zip(names, found.thresholds, strict=True):
             click.echo(f"{name:40s} {value:.3g}")
         click.echo(found.verdict)
     if not found.separates:
         click.get_current_context().exit(1)
+
+
+def require_separation(described: TaskFile, bundle: Bundle, as_json: bool) -> None:
+    """Refuse a task in tolerant mode that the market's profilers would refuse: they compute the same bits."""
+    from assay.tasks.errors import TaskFileError
+    from assay.training.task import Mode
+
+    if described.mode is Mode.EXACT:
+        return
+    note("profiling it as the market will, to see whether tolerant mode separates", as_json)
+    found = _profile(bundle, described.market.profile_segments, as_json)
+    if not found.separates:
+        raise TaskFileError(
+            f"{found.verdict}. The market would refuse the task and keep the fees of profiling; --unprofiled posts it "
+            "all the same"
+        )
+    note(found.verdict, as_json)
+
+
+def _profile(bundle: Bundle, segments: int, as_json: bool) -> Profile:
+    from assay.training.profile import profile as run_profile
+
+    return run_profile(bundle.task, 0, segments, progress=step_counter("profiling", as_json))

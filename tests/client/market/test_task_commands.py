@@ -188,6 +188,20 @@ def test_what_cannot_work_is_refused_before_anything_is_paid(desk: Desk) -> None
     assert desk.world.market.stakes.total() == 0
 
 
+def test_a_tolerant_task_that_profilers_would_refuse_is_refused_before_anything_is_paid(desk: Desk) -> None:
+    training = 'mode = "tolerant"\nprecision = "bf16"'
+    text = TASK.replace('mode = "exact"', training).replace("learning_rate = 0.01", "learning_rate = 1e-7")
+    text = text.replace("steps = 12", "steps = 48").replace("checkpoint_interval = 3", "checkpoint_interval = 12")
+    write_task(Path(), text)
+    with pytest.raises(TaskFileError, match="use exact mode") as refused:
+        desk.json("submit")
+    assert "--unprofiled" in str(refused.value)
+    assert desk.json("list") == []
+    assert not desk.store.folder.exists()
+    posted = desk.json("submit", "--unprofiled")["task"]
+    assert [row["task"] for row in desk.json("list")] == [posted]
+
+
 def test_only_the_submitter_cancels(desk: Desk) -> None:
     number = desk.json("submit")["task"]
     with pytest.raises(RevertedError, match="NotTheSubmitter"):
