@@ -7,9 +7,10 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -71,15 +72,20 @@ auction_seconds = 60
 TOLERANT = 'seed = 3\nmode = "tolerant"'
 
 
-def make_task(folder: Path, tolerant: bool = False, steps: int = 8) -> tuple[TaskFile, Bundle]:
-    """The tiny task's bundle, in exact or in tolerant mode."""
+def make_task(
+    folder: Path, tolerant: bool = False, steps: int = 8, changes: Mapping[str, str] = MappingProxyType({})
+) -> tuple[TaskFile, Bundle]:
+    """The tiny task's bundle, in exact or in tolerant mode; `changes` replace lines of its task.toml."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(5)
     inputs = random.normal(size=(24, 4)).astype(np.float32)
     np.savez(folder / "data.npz", inputs=inputs, targets=inputs @ random.normal(size=(4, 3)).astype(np.float32))
     (folder / "model.py").write_text(MODEL)
     text = TASK.replace("seed = 3", TOLERANT) if tolerant else TASK
-    (folder / "task.toml").write_text(text.replace("steps = 8", f"steps = {steps}"))
+    for line, other in {"steps = 8": f"steps = {steps}", **changes}.items():
+        assert line in text
+        text = text.replace(line, other)
+    (folder / "task.toml").write_text(text)
     file = read_task_file(folder / "task.toml")
     return file, build_bundle(file, folder / "bundle")
 
