@@ -34,7 +34,8 @@ PROGRAMS = DEV_VENV / "bin"
 PYTHON = PROGRAMS / "python"
 SUPPORT = ROOT / "scripts" / "support"
 CONTRACT_TESTS = ROOT / "tests" / "contracts"
-MARKET_TESTS = (ROOT / "tests" / "market", ROOT / "tests" / "attacks")
+MARKET_TESTS = ROOT / "tests" / "market"
+ATTACKS = ROOT / "tests" / "attacks"
 NO_TESTS_COLLECTED = 5  # pytest's exit code
 # No part takes this long; something waits for what will not come.
 PART_SECONDS = 40 * 60.0
@@ -159,8 +160,13 @@ def client_tests(options: Options) -> Count:
 
 def market_tests(options: Options) -> Count:
     """Whole markets: one at a time, since each runs several processes."""
-    folders = [folder for folder in MARKET_TESTS if folder.is_dir()]
-    return pytest(options, folders, ["-p", "no:pytest-brownie"])
+    return pytest(options, [MARKET_TESTS], ["-p", "no:pytest-brownie"])
+
+
+def attacks(options: Options) -> Count:
+    """Attacks: each process has chains of its own, and all roles within it."""
+    words = ["-p", "no:pytest-brownie", "-n", str(min(2, os.cpu_count() or 1)), "--dist", "loadfile"]
+    return pytest(options, [ATTACKS], words, {"OMP_NUM_THREADS": "1"})
 
 
 def user_environment(_options: Options) -> Count:
@@ -184,9 +190,9 @@ def solidity_files() -> list[Path]:
     return sorted((ROOT / "contracts").rglob("*.sol"))
 
 
-def has_tests(*folders: Path) -> bool:
-    """True where there is a test file in one of the folders."""
-    return any(next(folder.rglob("test_*.py"), None) for folder in folders if folder.is_dir())
+def has_tests(folder: Path) -> bool:
+    """True where there is a test file in the folder."""
+    return folder.is_dir() and any(folder.rglob("test_*.py"))
 
 
 def parts() -> dict[str, list[Step]]:
@@ -211,13 +217,13 @@ def parts() -> dict[str, list[Step]]:
             Step("contracts on ganache (smoke tests)", contract_tests("ganache-cli", "-m", "smoke")),
         ],
         "client": [Step("client", client_tests)],
-        "market": [Step("whole markets and attacks", market_tests)],
+        "market": [Step("whole markets", market_tests)],
+        "attacks": [Step("attacks on whole markets", attacks)],
         "demo": [Step("scripts/demo in an environment of its own", user_environment)],
     }
-    if not has_tests(CONTRACT_TESTS):
-        del table["contracts"]
-    if not has_tests(*MARKET_TESTS):
-        del table["market"]
+    for name, folder in (("contracts", CONTRACT_TESTS), ("market", MARKET_TESTS), ("attacks", ATTACKS)):
+        if not has_tests(folder):
+            del table[name]
     return table
 
 
