@@ -138,7 +138,8 @@ def show(agreement: Path, settings: Settings, as_json: bool) -> None:
         click.echo(json.dumps({"group": group.address, "state": "none", "missing": file.missing, "members": members}))
         return
     terms = file.agreement
-    click.echo(f"not formed; its account will be {group.address}; not signed by {', '.join(file.missing) or 'nobody'}")
+    signed = f"not signed by {', '.join(file.missing)}" if file.missing else "signed by all"
+    click.echo(f"not formed; its account will be {group.address}; {signed}")
     for name, member in zip(file.names, terms.members, strict=True):
         click.echo(f"  {name:12} {member.account}  {_in_coins(member.contribution):>12} in  {member.share / 1e4:.4f} %")
     click.echo(f"  stakes at most {_in_coins(terms.most_stake)}, works for at least {_in_coins(terms.least_price)}")

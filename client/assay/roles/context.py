@@ -65,7 +65,8 @@ class Context:
     """Everything a player sees: `market` is the access to the contracts, `view` the picture of what happened there, up
     to the newest block read. `secret(name)` is 32 random bytes, the same for the same name for ever, on disk before it
     is returned. `seeds` holds lottery seeds by round where they are known. `group` is the group the account is a
-    member of, once it is formed; `cases` are also those of the group."""
+    member of, once it is formed; `cases` are also those of the group. `refusals` counts, by key, how often the
+    contracts would have refused a transaction."""
 
     market: Market
     me: str
@@ -78,6 +79,7 @@ class Context:
     deadlines: Mapping[int, int] = field(default_factory=dict)
     seeds: Mapping[int, bytes] = field(default_factory=dict)
     group: GroupView | None = None
+    refusals: Mapping[str, int] = field(default_factory=dict)
 
 
 class Player(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -59,6 +60,7 @@ class Node:
         self.jobs = Jobs()
         self.summary = Summary(sender.address, [player.name for player in players])
         self._refused: dict[str, str] = {}
+        self._refusals: Counter[str] = Counter()
         self._troubles: dict[str, str] = {}
         self._actions: dict[str, Send] = {}  # what the transactions that are not final are for
         self._reopen: list[int] = []  # blocks after which the journal is to be looked through again
@@ -186,7 +188,7 @@ class Node:
                     seeds[found.id] = seed
         return Context(
             self.market, me, reader.view, self._purse, self.jobs, self.bench, self.secret, cases, deadlines,
-            seeds, None if self.group is None else self.group.view(),
+            seeds, None if self.group is None else self.group.view(), self._refusals,
         )  # fmt: skip
 
     def _read_purse(self) -> Purse:
@@ -239,6 +241,7 @@ class Node:
             if self._refused.get(action.key) != str(error):
                 logger.warning("%s", error, extra={"key": action.key, "code": error.code})
                 self._refused[action.key] = str(error)
+            self._refusals[action.key] += 1
             return False
         self._actions[key] = action
         details = {"transaction": sent.hash, "nonce": sent.nonce, "key": key}

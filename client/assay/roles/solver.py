@@ -16,6 +16,14 @@ from assay.roles.jobs import FETCH_ATTEMPTS
 from assay.roles.subjects import subject_of_accusation, subject_of_round
 from assay.roles.upkeep import closing_accusations, deposit, releasing, upkeep_of, withdrawal
 
+INSPECTED_AT_ONCE = 2
+"""Tasks whose files are fetched at a time, those apart that have failed before."""
+
+
+def take_key(task: TaskRecord) -> str:
+    """Name of the transaction that takes a task, as it is on the market now."""
+    return f"take:{task.id:x}:{task.relists}"
+
 
 @dataclass(frozen=True)
 class SolverOptions:
@@ -90,14 +98,19 @@ class Solver:
         yield from withdrawal(context, self.options.least_withdrawal)
 
     def _take(self, context: Context, tasks: Sequence[TaskRecord]) -> Iterator[Action]:
-        for task in tasks:
+        """Inspect tasks, and take one that fits. Neither files that cannot be had nor a task that the contracts do not
+        let go (too few verifiers for it) keep the solver from the others."""
+        inspected = 0
+        for task in sorted(tasks, key=lambda task: context.refusals.get(take_key(task), 0)):
             if self.refusal(context, task) is not None:
                 continue
             key = f"inspect:{task.id:x}"
-            if context.results.failures(key) >= self.options.fetch_attempts:
+            failures = context.results.failures(key)
+            if failures >= self.options.fetch_attempts:
                 continue
             fits = context.results.result(key)
-            if fits is None:
+            if fits is None and inspected < INSPECTED_AT_ONCE:
+                inspected += failures == 0
                 yield Work(key, lambda task=task: self.inspect(context, task))  # type: ignore[misc]
             elif fits == "fits":
                 missing = solver_stake(task, context.market.parameters) - context.purse.free
@@ -105,8 +118,7 @@ class Solver:
                     yield deposit(context, missing)
                 else:
                     wanted = self.options.price_per_terawork * training_work(task) // 10**12
-                    call = context.market.tasks.take(task.id, wanted)
-                    yield Send(f"take:{task.id:x}:{task.relists}", call, task.id)
+                    yield Send(take_key(task), context.market.tasks.take(task.id, wanted), task.id)
                 return
 
     def inspect(self, context: Context, task: TaskRecord) -> str:

@@ -74,6 +74,35 @@ def test_a_solver_leaves_a_task_whose_files_it_cannot_fetch() -> None:
     assert Solver().plan(context(SOLVER, with_work(1000), Known(failed={key: FETCH_ATTEMPTS}))) == []
 
 
+def another(logs: list[e.Event], number: int) -> list[e.Event]:
+    """The same task under another number."""
+    return [replace(event, task_id=number) for event in logs]
+
+
+def test_files_that_cannot_be_had_keep_a_solver_from_no_other_task() -> None:
+    logs = [*with_work(1000), *another(with_work(1000), 8), *another(with_work(1000), 9), *another(with_work(1000), 10)]
+    failing = Known(failed={f"inspect:{TASK:x}": 3})
+    assert [each.key for each in Solver().plan(context(SOLVER, logs, failing))] == [
+        "inspect:7",
+        "inspect:8",
+        "inspect:9",
+    ]
+    found = Known(results={"inspect:a": "fits"}, failed={f"inspect:{TASK:x}": 3})
+    assert keys(Solver().plan(context(SOLVER, logs, found)))[-1] == "take"
+
+
+def test_a_task_that_the_contracts_refuse_keeps_a_solver_from_no_other() -> None:
+    logs = [*with_work(1000), *another(with_work(1000), 8)]
+    known = Known({f"inspect:{number}": "fits" for number in (TASK, 8)})
+    for refusals, taken in (
+        ({}, "take:7:0"),
+        ({"take:7:0": 1}, "take:8:0"),
+        ({"take:7:0": 1, "take:8:0": 2}, "take:7:0"),
+    ):
+        (action,) = Solver().plan(context(SOLVER, logs, known, refusals=refusals))
+        assert action.key == taken
+
+
 def test_deposits_are_named_by_their_number_on_chain() -> None:
     known = Known({f"inspect:{TASK:x}": "fits"})
     logs = with_work(1000)
