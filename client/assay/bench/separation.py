@@ -16,7 +16,7 @@ from assay.arithmetic.permutation import permutation_key, permute
 from assay.attacks.material import other_weights, prepare, train
 from assay.attacks.proofs import Attack, Forgery, attacks_on
 from assay.bench.kernels import HONEST, Kernels, chosen
-from assay.bench.separation_report import Plain, combined, describe, markdown, plot, summary
+from assay.bench.separation_report import Plain, combined, describe, markdown, plot, studies_of, summary
 from assay.bench.subjects import MODELS, Subject, subject
 from assay.commitments.execution import state_root
 from assay.economics.formulas import missed
@@ -276,10 +276,11 @@ def run_separation_bench(settings: SeparationSettings, say: Say = lambda _: None
     }
 
 
-def render(studies: Sequence[Plain], plot_path: Path | None, markdown_path: Path | None) -> None:
-    """Write the plot and the tables of studies made now or earlier, the parts of one study as one."""
-    studies = combined(studies)
+def render(parts: Sequence[Plain], plot_path: Path | None, markdown_path: Path | None) -> list[Plain]:
+    """Write the plot and the tables of studies made now or earlier, and return them, the parts of one study as one."""
+    studies = combined([study for part in parts for study in studies_of(part)])
     if plot_path is not None:
         plot(studies, plot_path)
     if markdown_path is not None:
         markdown_path.write_text(markdown(studies))
+    return studies

@@ -33,11 +33,18 @@ def summary(distances: Sequence[float | None]) -> Plain:
     }
 
 
+def studies_of(figures: Plain) -> list[Plain]:
+    """The studies in the command's JSON, each with the settings that were common to them."""
+    settings = {name: value for name, value in figures.items() if name != "studies"}
+    return [settings | study for study in figures["studies"]]
+
+
 def combined(studies: Sequence[Plain]) -> list[Plain]:
-    """Studies of the same model and precision as one: their honest runs together, the attacks of the first with any."""
-    found: dict[tuple[str, str], Plain] = {}
+    """Studies of the same model, precision and interval as one: their honest runs together, the attacks of the first
+    with any."""
+    found: dict[tuple[str, str, int], Plain] = {}
     for study in studies:
-        key = study["model"], study["precision"]
+        key = study["model"], study["precision"], study["interval"]
         if key not in found:
             found[key] = dict(study)
             continue
@@ -79,19 +86,25 @@ def describe(study: Plain) -> str:
 def markdown(studies: Sequence[Plain]) -> str:
     """The studies as two Markdown tables: honest segments, and the attacks on each model."""
     lines = [
-        "| model, declared | separation | tasks accepted | honest segments | median | 99.9 % | largest | over |",
-        "|---|---|---|---|---|---|---|---|",
+        "| model, declared, steps a segment | separation | tasks accepted | their honest segments | median | 99.9 % "
+        "| largest | over | in refused tasks: segments | largest | over |",
+        "|---" * 11 + "|",
     ]
     for study in studies:
-        part = study["honest"]
-        figures = [_figure(part[name]) for name in ("median", "quantile_999", "largest")]
-        lines.append(
-            f"| {study['model']}, {study['precision']} | {_figure(min(study['separation']))} "
-            f"| {study['tasks']['accepted']} of {study['tasks']['all']} | {part['segments']} | "
-            + " | ".join(figures)
-            + f" | {part['over']} |"
-        )
-    columns = [f"{study['model']}, {study['precision']}" for study in studies if study["attacks"]]
+        part, refused = study["honest"], study["honest_in_refused_tasks"]
+        cells = [
+            _title(study),
+            _figure(min(study["separation"])),
+            f"{study['tasks']['accepted']} of {study['tasks']['all']}",
+            str(part["segments"]),
+            *(_figure(part[name]) for name in ("median", "quantile_999", "largest")),
+            str(part["over"]),
+            str(refused["segments"]),
+            _figure(refused["largest"]),
+            str(refused["over"]),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    columns = [_title(study) for study in studies if study["attacks"]]
     names = list(dict.fromkeys(attack["name"] for study in studies for attack in study["attacks"]))
     lines += ["", "| attack | cheated | computed | " + " | ".join(columns) + " |", "|---" * (3 + len(columns)) + "|"]
     for name in names:
@@ -101,6 +114,10 @@ def markdown(studies: Sequence[Plain]) -> str:
         share = f"{len(first['cheated'])} of {len(first['distances'])}"
         lines.append(f"| {name} | {share} | {first['detection_computed']:.2f} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _title(study: Plain) -> str:
+    return f"{study['model']}, {study['precision']}, {study['interval']}"
 
 
 def _cell(attack: Plain) -> str:
@@ -146,6 +163,6 @@ def plot(studies: Sequence[Plain], path: Path) -> None:
         panel.axvline(LIMIT, color="black", linewidth=1)
         panel.set_xscale("log")
         panel.set_yticks(range(len(labels)), labels)
-        panel.set_title(f"{study['model']}, {study['precision']}\n({study['proposed_mode']} mode proposed)", fontsize=9)
+        panel.set_title(f"{_title(study)}\n({study['proposed_mode']} mode proposed)", fontsize=9)
         panel.set_xlabel("distance in thresholds")
     figure.savefig(path, dpi=80)

@@ -93,6 +93,7 @@ def market(figures: tuple[str, ...], tasks: int, seconds: float, as_json: bool) 
     help="Declared; may be repeated.",
 )  # fmt: skip
 @click.option("--segments", type=click.IntRange(4, 1000), default=8, show_default=True, help="Segments a forged proof.")
+@click.option("--interval", type=click.IntRange(2), default=5, show_default=True, help="Steps a segment.")
 @click.option("--honest", type=click.IntRange(1), default=40, show_default=True, help="Honest segments a model.")
 @click.option(
     "--run", "honest_run", type=click.IntRange(1), default=20, show_default=True, help="Segments an honest run."
@@ -112,6 +113,7 @@ def separation(
     models: tuple[str, ...],
     precisions: tuple[str, ...],
     segments: int,
+    interval: int,
     honest: int,
     honest_run: int,
     first_run: int,
@@ -127,24 +129,24 @@ def separation(
     from assay.program.sections import Precision
 
     if saved:
-        studies = [study for name in saved for study in json.loads(Path(name).read_text())["studies"]]
-        figures: dict[str, Any] = {"studies": studies}
+        parts = [json.loads(Path(name).read_text()) for name in saved]
     else:
         defaults = SeparationSettings()
         settings = SeparationSettings(
             models or defaults.models,
             tuple(Precision(name) for name in precisions) or defaults.precisions,
             segments=segments,
+            interval=interval,
             honest=honest,
             honest_run=honest_run,
             first_run=first_run,
             full=full,
             attacks=not no_attacks,
         )
-        figures = run_separation_bench(settings, _say)
-    render(figures["studies"], plot_path, markdown_path)
+        parts = [run_separation_bench(settings, _say)]
+    studies = render(parts, plot_path, markdown_path)
     if as_json:
-        _print(figures, as_json)
+        _print({"studies": studies}, as_json)
 
 
 @bench.command()

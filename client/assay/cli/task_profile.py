@@ -29,6 +29,7 @@ def profile(file: Path, segments: int | None, settings: Settings, as_json: bool)
 
     Ends with status 1 where they do not: the market would refuse the task, and keep the fees of profiling.
     """
+    from assay.program.sections import Precision
     from assay.tasks.build import build_bundle
     from assay.tasks.errors import TaskFileError
     from assay.tasks.task_file import read_task_file
@@ -58,6 +59,8 @@ def profile(file: Path, segments: int | None, settings: Settings, as_json: bool)
         for name, value in zip(names, found.thresholds, strict=True):
             click.echo(f"{name:40s} {value:.3g}")
         click.echo(found.verdict)
+        if described.precision is Precision.TF32:
+            click.echo("what is trained at bf16 can pass as tf32: where that matters, declare fp32 or use exact mode")
     if not found.separates:
         click.get_current_context().exit(1)
 
