@@ -33,12 +33,18 @@ def momentum_task(tmp_path_factory: pytest.TempPathFactory) -> tuple[TaskFile, B
 
 
 @pytest.fixture(scope="session")
+def tolerant_task(tmp_path_factory: pytest.TempPathFactory) -> tuple[TaskFile, Bundle]:
+    """The task with momentum in tolerant mode."""
+    return momentum_task_of(4, tmp_path_factory, tolerant=True)
+
+
+@pytest.fixture(scope="session")
 def half_batch(tmp_path_factory: pytest.TempPathFactory) -> Graph:
     """The graph of that task with half its batch."""
     return momentum_task_of(2, tmp_path_factory)[1].graph
 
 
-def momentum_task_of(batch: int, folders: pytest.TempPathFactory) -> tuple[TaskFile, Bundle]:
+def momentum_task_of(batch: int, folders: pytest.TempPathFactory, tolerant: bool = False) -> tuple[TaskFile, Bundle]:
     """The tiny task trained with momentum, in batches of this size."""
     from tiny_market import make_task
 
@@ -46,7 +52,7 @@ def momentum_task_of(batch: int, folders: pytest.TempPathFactory) -> tuple[TaskF
         "learning_rate = 0.1": "learning_rate = 0.05\nmomentum = 0.9",
         "batch_size = 4": f"batch_size = {batch}",
     }
-    return make_task(folders.mktemp("task") / "momentum", changes=changes)
+    return make_task(folders.mktemp("task") / "momentum", tolerant, changes=changes)
 
 
 @pytest.fixture(scope="session")
