@@ -13,9 +13,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 from eth_account import Account
 
+from assay.bench.load import task as tiny
 from assay.chain.sender import Sender
 from assay.demo.stage import COURT, PARAMETERS
 from assay.market.connection import Market, open_chain
@@ -29,65 +29,24 @@ from assay.roles.node import Node
 from assay.state import StateFolder
 from assay.storage.directory import DirectoryStore
 from assay.storage.store import Store
-from assay.tasks.build import build_bundle
 from assay.tasks.bundle import Bundle
 from assay.tasks.posting import estimate, make_posting
 from assay.tasks.publish import publish_bundle
-from assay.tasks.task_file import TaskFile, read_task_file
+from assay.tasks.task_file import TaskFile
 
 SUBMITTER, SOLVER, VERIFIER, WITNESS, LIAR = 1, 2, 3, 4, 5
 """Places of the actors among the chain's accounts."""
 TICK_SECONDS = 20
 
-MODEL = """import torch
-
-
-def make_model():
-    return torch.nn.Linear(4, 3)
-"""
-TASK = """title = "tiny"
-[model]
-source = "model.py:make_model"
-[data]
-file = "data.npz"
-tensors = ["inputs", "targets"]
-[training]
-loss = "mse"
-steps = 8
-batch_size = 4
-checkpoint_interval = 2
-seed = 3
-[optimizer]
-name = "sgd"
-learning_rate = 0.1
-[market]
-lowest_reward = 1
-highest_reward = 1
-verifiers = 1
-segments_per_verifier = 2
-auction_seconds = 60
-"""
-
-
-TOLERANT = 'seed = 3\nmode = "tolerant"'
+TASK = tiny.TASK
 
 
 def make_task(
     folder: Path, tolerant: bool = False, steps: int = 8, changes: Mapping[str, str] = MappingProxyType({})
 ) -> tuple[TaskFile, Bundle]:
     """The tiny task's bundle, in exact or in tolerant mode; `changes` replace lines of its task.toml."""
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(5)
-    inputs = random.normal(size=(24, 4)).astype(np.float32)
-    np.savez(folder / "data.npz", inputs=inputs, targets=inputs @ random.normal(size=(4, 3)).astype(np.float32))
-    (folder / "model.py").write_text(MODEL)
-    text = TASK.replace("seed = 3", TOLERANT) if tolerant else TASK
-    for line, other in {"steps = 8": f"steps = {steps}", **changes}.items():
-        assert line in text
-        text = text.replace(line, other)
-    (folder / "task.toml").write_text(text)
-    file = read_task_file(folder / "task.toml")
-    return file, build_bundle(file, folder / "bundle")
+    mode = {"seed = 3": 'seed = 3\nmode = "tolerant"'} if tolerant else {}
+    return tiny.make_task(folder, {**mode, "steps = 8": f"steps = {steps}", **changes})
 
 
 class MortalState(StateFolder):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -40,13 +42,18 @@ auction_seconds = 60
 """
 
 
-def make_task(folder: Path) -> tuple[TaskFile, Bundle]:
-    """The tiny task's bundle (exact mode)."""
+def make_task(folder: Path, changes: Mapping[str, str] = MappingProxyType({})) -> tuple[TaskFile, Bundle]:
+    """The tiny task's bundle; `changes` replace lines of its task.toml."""
+    text = TASK
+    for line, other in changes.items():
+        if line not in text:
+            raise KeyError(f"the task has no line {line!r}")
+        text = text.replace(line, other)
     folder.mkdir(parents=True)
     random = np.random.default_rng(5)
     inputs = random.normal(size=(24, 4)).astype(np.float32)
     np.savez(folder / "data.npz", inputs=inputs, targets=inputs @ random.normal(size=(4, 3)).astype(np.float32))
     (folder / "model.py").write_text(MODEL)
-    (folder / "task.toml").write_text(TASK)
+    (folder / "task.toml").write_text(text)
     file = read_task_file(folder / "task.toml")
     return file, build_bundle(file, folder / "bundle")
