@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from eth_account import Account
-from eth_account.signers.local import LocalAccount
 from fast_chain import JobsAtOnce, WritingProvider, remember
 from money import Books
+from parties import Party, Pending, RefusedError
 
 from assay.chain.sender import Call, FeePolicy, Sender
 from assay.demo.stage import COURT, PARAMETERS
@@ -65,69 +65,6 @@ CLOCKS = replace(COURT, allowance=240, extension=60)
 ACCOUNTS = 16
 MOST_TICKS = 200
 MOST_TURNS = 300
-GAS = 16_000_000
-
-
-class RefusedError(Exception):
-    """A transaction that a contract refused; the text names the contract's error."""
-
-
-@dataclass(frozen=True)
-class Pending:
-    """A transaction that waits to be mined."""
-
-    sender: str
-    call: Call
-
-
-@dataclass
-class Party:
-    """An account that acts by itself, transaction by transaction."""
-
-    arena: Arena
-    name: str
-    signer: LocalAccount
-
-    @property
-    def address(self) -> str:
-        return str(self.signer.address)
-
-    def sign(self, call: Call, *, nonce_ahead: int = 0, tip: int = 0, gas: int = GAS) -> bytes:
-        """A transaction of this account, ready for the chain."""
-        web3 = self.arena.market.chain.web3
-        transaction: dict[str, Any] = {
-            "type": 2,
-            "chainId": web3.eth.chain_id,
-            "nonce": web3.eth.get_transaction_count(self.signer.address) + nonce_ahead,
-            "to": call.to,
-            "data": call.data,
-            "value": call.value,
-            "gas": call.gas or gas,
-            "maxFeePerGas": tip + 10 * 10**9,
-            "maxPriorityFeePerGas": tip,
-        }
-        return bytes(self.signer.sign_transaction(transaction).raw_transaction)
-
-    def send_ahead(self, seen: Pending, tip: int = 5 * 10**9, after: int = 0) -> bytes:
-        """Send what somebody else is about to send, at a price that gets it mined first; its hash. `after` counts
-        transactions of this account that wait too."""
-        raw = self.sign(seen.call, tip=tip, nonce_ahead=after)
-        return bytes(self.arena.market.chain.web3.eth.send_raw_transaction(raw))
-
-    def send(self, call: Call) -> Any:
-        """Send a transaction and have it mined; its receipt. Raises `RefusedError` where a contract reverts it."""
-        eth = self.arena.market.chain.web3.eth
-        chain = self.arena.market.chain
-        request = {"from": self.address, "to": call.to, "data": call.data, "value": call.value, "gas": call.gas or GAS}
-        chain_error = None
-        try:
-            chain.ask("asking beforehand", lambda: eth.call(request))  # type: ignore[arg-type]
-        except Exception as error:  # sent all the same: that it was refused beforehand proves little
-            chain_error = str(error)
-        receipt = eth.wait_for_transaction_receipt(eth.send_raw_transaction(self.sign(call)))
-        if receipt["status"] != 1:
-            raise RefusedError(chain_error or "reverted")
-        return receipt
 
 
 @dataclass
@@ -162,7 +99,7 @@ class Arena:
         """The account of a party; a new name gets an account of its own, with a full wallet."""
         if name not in self._parties:
             signer = Account.from_key(self.local.chain.private_keys[len(self._parties)])
-            party = self._parties[name] = Party(self, name, signer)
+            party = self._parties[name] = Party(self.market, name, signer)
             self.books.enter(name, party.address)
         return self._parties[name]
 

@@ -8,8 +8,9 @@ from contextlib import suppress
 from functools import partial
 
 import pytest
-from arena import BOUNTY, Arena, Party, Pending, RefusedError
-from cheats import SilentVerifier
+from arena import BOUNTY, Arena
+from cheating_verifiers import SilentVerifier
+from parties import Party, Pending, RefusedError
 
 from assay.market.types import MILLION, Class, RoundState, TaskState
 from assay.market.verification import leak_commitment

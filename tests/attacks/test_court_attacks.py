@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from arena import BOUNTY, Arena, Pending, RefusedError
-from cheats import LosingChallenger, Staller
+from arena import BOUNTY, Arena
+from cheating_verifiers import Staller
+from cheating_whistleblowers import LosingChallenger
+from parties import Pending, RefusedError
 
 from assay.chain.sender import Call
 from assay.demo.dishonest import LyingBench

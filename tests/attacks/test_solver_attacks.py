@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 from arena import BOUNTY, TICK_SECONDS, Arena, arena_on
-from cheats import (
+from cheating_solvers import (
     Forge,
     RestlessSolver,
     SilentSolver,
-    SilentVerifier,
-    UnreplayedBench,
     UnservingSolver,
     WithholdingBench,
     carrying_out,
@@ -22,6 +20,7 @@ from cheats import (
     random_states,
     without_momentum,
 )
+from cheating_verifiers import SilentVerifier, UnreplayedBench
 
 from assay.attacks.proofs import ATTACKS, Attack, sorted_initial_state
 from assay.market.local import LocalMarket

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from arena import COIN, Arena, RefusedError, arena_on
+from arena import COIN, Arena, arena_on
+from parties import RefusedError
 
 from assay.demo.dishonest import FalseAccuser, LyingBench
 from assay.dispute.evidence import record_opening

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from arena import BOUNTY, Arena, arena_on
-from cheats import carrying_out
+from cheating_solvers import carrying_out
 from tolerant_market import UnjustBench, WideProfileBench
 
 from assay.attacks.proofs import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from arena import BOUNTY, COIN, Arena
-from cheats import (
+from cheating_verifiers import (
     AbsentDefender,
     CopyingBench,
     CopyingVerifier,
@@ -14,11 +14,13 @@ from cheats import (
     UnderivedVerifier,
     UnreplayedBench,
 )
+from cheating_whistleblowers import Joiner
 
 from assay.demo.dishonest import LyingBench
 from assay.market.types import MILLION, Fault, RoundState, TaskState
 from assay.market.verification import leak_commitment
 from assay.roles.bench import Workbench
+from assay.roles.joining import payout_threshold
 from assay.roles.solver import Solver
 from assay.roles.subjects import subject_of_round
 from assay.roles.verifier import Verifier, VerifierOptions, hidden_claims
@@ -304,6 +306,35 @@ def test_three_identities_answering_a_forced_round_gain_less_than_one(forced_are
         honest=jackpot,
         promised=promises(arena, task) | {"liar": arena.fee_of(task)},
         most=3 * (jackpot >> 2),
+    )
+
+
+@pytest.mark.slow
+def test_a_crowd_that_joins_its_own_false_claim_does_not_keep_everybody_away(forced_arena: Arena) -> None:
+    """The crowd is larger than the prize pays for, so that nobody should join after it; by chance somebody does."""
+    arena = forced_arena
+    filled(arena)
+    arena.enter("liar", Verifier(), bench=UnreplayedBench)
+    arena.settle_down()
+    arena.enter("solver", Solver())
+    crowd = ["crowd 0", "crowd 1"]
+    for name in crowd:
+        arena.enter(name, Joiner())
+    cost = COIN // 25
+    options = WhistleblowerOptions(audits=0, cost=cost, join_chance=MILLION)
+    arena.enter("whistleblower", Whistleblower(options))
+    task = arena.play_task().id
+    assert arena.state(task) is TaskState.SETTLED
+    jackpot = jackpot_of(arena, task)
+    assert payout_threshold(jackpot, arena.parameters.forced_rate, cost) < len(crowd)
+    (found,) = (arena.view.rounds[number] for number in arena.task(task).rounds)
+    assert list(found.answers)[-1] == arena.address("whistleblower")
+    arena.conclude(
+        "liar",
+        *crowd,
+        honest=arena.fee_of(task),
+        promised=promises(arena, task, whistleblower=found_in_a_seat(arena) + jackpot),
+        most=2 * BOUNTY - arena.parameters.seat - len(crowd) * arena.parameters.answer_bond,
     )
 
 

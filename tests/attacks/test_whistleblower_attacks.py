@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from arena import BOUNTY, Arena, RefusedError
-from cheats import Agreeing, GuessingBench, Joiner, NeverReveals
+from arena import BOUNTY, Arena
+from cheating_verifiers import UnreplayedBench
+from cheating_whistleblowers import Agreeing, Joiner, NeverReveals
+from parties import RefusedError
 
 from assay.demo.dishonest import FalseAccuser, LyingBench
 from assay.market.answers import answer_commitment
@@ -38,7 +40,7 @@ def promises(arena: Arena, task: int) -> dict[str, int]:
     [
         (Joiner, Workbench, 1),
         (NeverReveals, Workbench, 1),
-        (Whistleblower, GuessingBench, 2),
+        (Whistleblower, UnreplayedBench, 2),
         (Whistleblower, LyingBench, 2),
     ],
     ids=["joins only", "does not reveal", "guesses by the solver's roots", "disputes everything"],
