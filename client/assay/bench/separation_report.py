@@ -14,7 +14,7 @@ Plain = dict[str, Any]
 """A study as `assay.bench.separation.as_json` gives it. Distances that are NaN or infinite are null: both fail."""
 
 LIMIT = 1.0
-UNMEASURABLE = 1e12  # where the plot shows them; a distance of 0 (equal bits) is shown at the other end
+UNMEASURABLE = 1e9  # where the plot shows them; a distance of 0 (equal bits) is shown at the other end
 EQUAL = 1e-4
 
 
@@ -150,7 +150,7 @@ def plot(studies: Sequence[Plain], path: Path) -> None:
     names = list(dict.fromkeys(attack["name"] for study in studies for attack in study["attacks"]))
     figure = Figure(figsize=(2 + 3 * len(studies), 1 + 0.27 * (len(names) + 2)), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(studies), squeeze=False, sharey=True)[0]
+    panels = figure.subplots(1, len(studies), squeeze=False, sharex=True, sharey=True)[0]
     labels = [*reversed(names), "honest, exact mode proposed", "honest"]
     for panel, study in zip(panels, studies, strict=True):
         rows = [("honest", study["honest"]["distances"], "tab:green")]
@@ -159,7 +159,7 @@ def plot(studies: Sequence[Plain], path: Path) -> None:
         for name, values, colour in rows:
             shown = np.array([UNMEASURABLE if value is None else value for value in values], np.float64)
             shown = np.clip(shown, EQUAL, UNMEASURABLE)
-            panel.scatter(shown, np.full(len(shown), labels.index(name)), s=6, alpha=0.4, color=colour, linewidths=0)
+            panel.scatter(shown, np.full(len(shown), labels.index(name)), s=14, alpha=0.4, color=colour, linewidths=0)
         panel.axvline(LIMIT, color="black", linewidth=1)
         panel.set_xscale("log")
         panel.set_yticks(range(len(labels)), labels)
