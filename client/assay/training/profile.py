@@ -22,6 +22,8 @@ from assay.training.trace import trace_elements
 
 MINIMUM_SEPARATION = 1.0
 """A skipped step must lie at least this many thresholds away, or the task is refused in tolerant mode."""
+COARSE_SEPARATION = 10.0
+"""Below this, forgeries that move a state less than a skipped step does may pass (attacks/SEPARATION.md)."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,10 @@ class Profile:
         """What the profile says of tolerant mode, and where it cannot be had, what to do instead."""
         worst = min(self.separations, key=lambda separation: -np.inf if np.isnan(separation) else separation)
         if self.separates:
-            return f"tolerant mode separates: a skipped step lies at least {worst:.3g} thresholds away"
+            found = f"tolerant mode separates: a skipped step lies at least {worst:.3g} thresholds away"
+            if worst >= COARSE_SEPARATION:
+                return found
+            return f"{found}; with less than {COARSE_SEPARATION:g}, what changes less than a skipped step may pass"
         return (
             f"tolerant mode cannot tell honest from dishonest training here: a skipped step lies {worst:.3g} "
             f"thresholds away, and {MINIMUM_SEPARATION:g} is needed; use exact mode, or declare a higher precision "

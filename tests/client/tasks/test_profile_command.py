@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 from click.testing import CliRunner, Result
 
 from assay.cli.task_profile import profile
 from assay.tasks.errors import TaskFileError
+from assay.training.profile import Profile
 
 from .example import TASK, write_task
 
@@ -35,6 +37,16 @@ def test_a_tiny_learning_rate_under_bf16_is_refused_and_exact_mode_proposed(tmp_
     assert result.exit_code == 1
     assert "cannot tell honest from dishonest training" in result.stdout
     assert "use exact mode" in result.stdout
+
+
+def test_a_verdict_says_that_a_coarse_separation_shows_a_skipped_step_and_no_more() -> None:
+    def verdict(*separations: float) -> str:
+        return Profile((), np.zeros(1, np.float32), separations).verdict
+
+    assert "what changes less than a skipped step may pass" in verdict(3.4, 50.0)
+    assert "may pass" not in verdict(50.0, 60.0)
+    assert "use exact mode" in verdict(50.0, 0.9)
+    assert "use exact mode" in verdict(50.0, float("nan"))
 
 
 def test_an_exact_task_has_nothing_to_profile(tmp_path: Path) -> None:
