@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from arena import COIN, Arena, arena_on
-from parties import RefusedError
+from parties import Pending, RefusedError
 
+from assay.chain.sender import Call
 from assay.demo.dishonest import FalseAccuser, LyingBench
 from assay.dispute.evidence import record_opening
 from assay.market.local import LocalMarket
@@ -147,12 +148,8 @@ def test_a_malformed_posting_is_refused_before_anything_is_paid(changes: dict[st
 # ---- Programs that can be refuted ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("by", ["stranger", "submitter"])
-def test_a_program_that_can_be_refuted_costs_its_submitter_and_not_the_solver_that_took_it(
-    by: str, arena: Arena
-) -> None:
-    """A careless solver took it. Whoever refutes it has a bounty, the submitter itself too: the solver's compensation
-    makes that a loss all the same."""
+def taken_by_a_careless_solver(arena: Arena) -> tuple[int, Call]:
+    """A task whose program reads forward, taken without a look at it; and the call that refutes it."""
     program, number = reading_forward(arena.bundle.task.program)
     arena.enter("verifier", Verifier())
     arena.settle_down()
@@ -161,18 +158,50 @@ def test_a_program_that_can_be_refuted_costs_its_submitter_and_not_the_solver_th
     careless.send(arena.market.stakes.deposit(2 * COIN))
     arena.tick(61)
     careless.send(arena.market.tasks.take(task))
-    refute = arena.market.court.refute_program(task, encode_header(program), evidence_of(program, number))
     assert program_root(program) == arena.task(task).program_root
-    arena.account(by).send(refute)
-    arena.account("late").send(refute)  # changes nothing any more
+    return task, arena.market.court.refute_program(task, encode_header(program), evidence_of(program, number))
+
+
+def refuted(arena: Arena, task: int) -> tuple[int, int]:
+    """The task is void: what its solver is compensated with, and the bounty of whoever refuted it."""
     arena.reader.poll()
     assert arena.state(task) is TaskState.VOID
     compensation = arena.price_of(task) * arena.parameters.compensation_rate // MILLION
-    bounty = arena.task(task).posting.highest_reward * arena.parameters.refuter_rate // MILLION
+    return compensation, arena.task(task).posting.highest_reward * arena.parameters.refuter_rate // MILLION
+
+
+@pytest.mark.parametrize("by", ["stranger", "submitter"])
+def test_a_program_that_can_be_refuted_costs_its_submitter_and_not_the_solver_that_took_it(
+    by: str, arena: Arena
+) -> None:
+    """Whoever refutes it has a bounty, the submitter itself too: the solver's compensation makes that a loss all the
+    same."""
+    task, refute = taken_by_a_careless_solver(arena)
+    arena.account(by).send(refute)
+    arena.account("late").send(refute)  # changes nothing any more
+    compensation, bounty = refuted(arena, task)
     promised = {"careless": compensation, "verifier": 0, "late": 0} | ({by: bounty} if by != "submitter" else {})
     most = -compensation - (bounty if by != "submitter" else 0)
     gains = arena.conclude("submitter", honest=0, promised=promised, most=most)
     assert gains["late"] == 0
+
+
+def test_a_copied_refutation_takes_the_bounty_and_the_task_is_void_all_the_same(arena: Arena) -> None:
+    """A documented limit: a refutation has no commitment before it, so a thief who sees it waiting comes first."""
+    task, refute = taken_by_a_careless_solver(arena)
+    stranger, thief = arena.account("stranger"), arena.account("thief")
+    with arena.waiting():
+        seen = Pending(stranger.address, refute)
+        stranger.send_ahead(seen, tip=1)
+        copy = thief.send_ahead(seen)
+    assert arena.succeeded(copy)
+    compensation, bounty = refuted(arena, task)
+    arena.conclude(
+        "thief",
+        honest=bounty,
+        promised={"careless": compensation, "verifier": 0, "stranger": 0, "submitter": -compensation - bounty},
+        most=bounty,
+    )
 
 
 # ---- Paying oneself --------------------------------------------------------------------------------------------------
