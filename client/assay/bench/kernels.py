@@ -15,25 +15,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from assay.engine.native.precision import PRODUCTS
 from assay.program.sections import Precision
 
 _TF32_DROPPED = 13  # of binary32's 23 fraction bits tf32 keeps 10
 _ATTENTION_BACKWARD = "aten._scaled_dot_product_flash_attention_for_cpu_backward.default"
 _ATTENTION_READ = 4  # gradient, query, key and value are factors; the output and the logarithms of sums are not
-_PRODUCTS = frozenset(
-    f"aten.{name}.default"
-    for name in (
-        "mm",
-        "bmm",
-        "addmm",
-        "baddbmm",
-        "mv",
-        "convolution",
-        "convolution_backward",
-        "_scaled_dot_product_flash_attention_for_cpu",
-        "_scaled_dot_product_flash_attention_for_cpu_backward",
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -80,7 +67,7 @@ class Tf32Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Sequence[Any], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if str(func) not in _PRODUCTS:
+        if str(func).removesuffix(".default") not in PRODUCTS:
             return func(*args, **(kwargs or {}))
         read = len(args) if str(func) != _ATTENTION_BACKWARD else _ATTENTION_READ
         result = func(*(rounded_to_tf32(argument) for argument in args[:read]), *args[read:], **(kwargs or {}))

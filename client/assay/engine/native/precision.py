@@ -16,7 +16,7 @@ def _names(*names: str) -> frozenset[str]:
     return frozenset(f"aten.{name}" for name in names)
 
 
-_PRODUCTS = _names(
+PRODUCTS = _names(
     "mm",
     "bmm",
     "addmm",
@@ -27,6 +27,7 @@ _PRODUCTS = _names(
     "_scaled_dot_product_flash_attention_for_cpu",
     "_scaled_dot_product_flash_attention_for_cpu_backward",
 )
+"""Calls that multiply, without their overloads: what a lower precision is declared for."""
 _KEEPERS = _names(
     "view",
     "_unsafe_view",
@@ -104,7 +105,7 @@ class CastPlan:
             del floats[_LOG_SUM_PLACE]
         floats = {place: types for place, types in floats.items() if types}
         kinds = set().union(*floats.values()) if floats else set()
-        low = name in _PRODUCTS or (name in _KEEPERS and kinds == {torch.bfloat16})
+        low = name in PRODUCTS or (name in _KEEPERS and kinds == {torch.bfloat16})
         wanted = torch.bfloat16 if low else torch.float32
         self._casts[number] = {place: wanted for place, types in floats.items() if types != {wanted}}
         if low:
