@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from assay.attacks.material import other_weights
 from assay.commitments import tensor
 from assay.commitments.execution import ProfileLeaf, ReplayLeaf
@@ -42,6 +44,35 @@ class Skipping:
 
     def copy_state(self) -> list[Array]:
         return self.honest.copy_state()
+
+
+class Elsewhere:
+    """A runner on a machine that rounds otherwise: every checkpoint is off by a unit in the last place everywhere.
+
+    On some machine PyTorch's kernels may give the exact arithmetic's very bits for a model so small.
+    """
+
+    def __init__(self, here: Runner) -> None:
+        self.here = here
+
+    def load(self, state: Sequence[Array]) -> None:
+        self.here.load(state)
+
+    def advance(self, number: int) -> None:
+        self.here.advance(number)
+
+    def loss(self) -> float | None:
+        return self.here.loss()
+
+    def copy_state(self) -> list[Array]:
+        return [np.nextafter(part, np.float32(np.inf)) for part in self.here.copy_state()]
+
+
+class ElsewhereBench(Workbench):
+    """Honest, on another machine than whoever replays."""
+
+    def runner(self, task: TaskRecord) -> Runner:
+        return Elsewhere(super().runner(task))
 
 
 class SkippingBench(Workbench):

@@ -64,7 +64,7 @@ def import_keystore(path: Path, private_key: str, password: str, iterations: int
             raise ValueError("outside the group")
         account = Account.from_key(private_key.strip())
     except (ValueError, TypeError) as error:
-        raise AccountError("that is no private key: it has 64 hexadecimal digits") from error
+        raise AccountError("the text is no private key: one has 64 hexadecimal digits") from error
     return _write(path, account, password, iterations)
 
 

@@ -9,7 +9,7 @@ import click
 
 from assay.accounts import create_keystore, import_keystore, read_password
 from assay.chain.rpc import Chain
-from assay.cli.options import json_option, settings_options
+from assay.cli.options import ADDRESS, json_option, settings_options
 from assay.settings import Settings, SettingsError
 
 
@@ -52,7 +52,7 @@ def import_key(file: Path | None, key_file: Path, settings: Settings, as_json: b
 
 
 @account.command()
-@click.argument("address", required=False)
+@click.argument("address", required=False, type=ADDRESS)
 @settings_options
 @json_option
 def show(address: str | None, settings: Settings, as_json: bool) -> None:
@@ -66,7 +66,7 @@ def show(address: str | None, settings: Settings, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"address": checksum, "balance": str(balance)}))
     else:
-        click.echo(f"{checksum}  {chain.web3.from_wei(balance, 'ether')}")
+        click.echo(f"{checksum}  {chain.web3.from_wei(balance, 'ether')} coins")
 
 
 def _print(address: str, path: Path, as_json: bool) -> None:

@@ -71,7 +71,8 @@ def show(case: str, settings: Settings, as_json: bool) -> None:
     reader.poll()
     found = [number for number in reader.view.cases if f"{number:#066x}".startswith(case.lower())]
     if len(found) != 1:
-        raise UsageError(f"{len(found)} cases begin with {case!r}: `assay court list --all` shows them")
+        count = len(found) or "no"
+        raise UsageError(f"{count} cases begin with {case!r}: `assay court list --all` shows all")
     said = descent(reader.case_events(found[0]))
     report = report_case(market, found[0])
     if as_json:

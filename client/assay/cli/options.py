@@ -74,3 +74,19 @@ def print_written(paths: list[Path], as_json: bool) -> None:
         click.echo(json.dumps({"written": [str(path) for path in paths]}))
     else:
         click.echo("\n".join(f"wrote {path}" for path in paths))
+
+
+class AddressType(click.ParamType[str]):
+    """An account's address; its value has the checksum's capitals."""
+
+    name = "address"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from eth_utils.address import is_address, to_checksum_address
+
+        if not is_address(value):
+            self.fail(f"{value!r} is no address: it has 0x and 40 hexadecimal digits", param, ctx)
+        return str(to_checksum_address(value))
+
+
+ADDRESS = AddressType()

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 
 import click
 
-from assay.cli.options import json_option, settings_options
+from assay.cli.options import ADDRESS, json_option, settings_options
 from assay.settings import Settings
 
 
 @click.command()
-@click.option("--account", help="Address to look at; by default the key file's.")
+@click.option("--account", type=ADDRESS, help="Address to look at; by default the key file's.")
 @settings_options
 @json_option
 def status(account: str | None, settings: Settings, as_json: bool) -> None:
@@ -55,7 +55,9 @@ def status(account: str | None, settings: Settings, as_json: bool) -> None:
         click.echo(json.dumps(document))
         return
     for name, value in {**document, "time": clock(view.time)}.items():
-        if isinstance(value, dict):
+        if value == {}:
+            click.echo(f"{name:22} none")
+        elif isinstance(value, dict):
             click.echo(f"{name}:")
             for key, each in value.items():
                 click.echo(f"  {key:12} {_shown(each)}")

@@ -159,10 +159,20 @@ def show(number: str, settings: Settings, as_json: bool) -> None:
                 click.echo(f"{name + '.' + inner:24} {each}")
         elif isinstance(value, list):
             for each in value:
-                text = ", ".join(f"{key} {item}" for key, item in each.items())
+                text = ", ".join(f"{key.replace('_', ' ')} {_words(item)}" for key, item in each.items())
                 click.echo(f"{name.removesuffix('s'):24} {text}")
         elif value is not None:
             click.echo(f"{name:24} {value}")
+
+
+def _words(value: object) -> str:
+    """A value of a round as people write it."""
+    if isinstance(value, dict):
+        return " and ".join(f"{key} ({item})" for key, item in value.items()) or "none"
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    names = {None: "open", True: "yes", False: "no"}
+    return names[value] if value is None or isinstance(value, bool) else str(value)
 
 
 @click.command()

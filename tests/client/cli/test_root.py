@@ -79,3 +79,11 @@ def test_a_file_that_cannot_be_used_is_named_with_what_to_check(
     (tmp_path / "digits").write_text("0x" + "11" * 32)
     assert run("account", "import", str(key), "--key-file", str(tmp_path / "digits"), "--json") == 1
     assert str(tmp_path / "file") in json.loads(capsys.readouterr().err)["error"]
+
+
+@pytest.mark.parametrize("words", [("account", "show", "0x12"), ("status", "--account", "0x12")])
+def test_what_is_no_address_is_wrong_usage(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*words, "--json") == 2
+    answer = json.loads(capsys.readouterr().err)
+    assert answer["code"] == "usage"
+    assert "'0x12' is no address" in answer["error"]
