@@ -35,6 +35,7 @@ PYTHON = PROGRAMS / "python"
 SUPPORT = ROOT / "scripts" / "support"
 CONTRACT_TESTS = ROOT / "tests" / "contracts"
 MARKET_TESTS = ROOT / "tests" / "market"
+PROCESS_TESTS = (MARKET_TESTS / "test_demonstration.py", MARKET_TESTS / "test_command_lines.py")
 ATTACKS = ROOT / "tests" / "attacks"
 NO_TESTS_COLLECTED = 5  # pytest's exit code
 # No part takes this long; something waits for what will not come.
@@ -151,22 +152,33 @@ def contract_tests(network: str, *words: str) -> Callable[[Options], Count]:
 
 
 def client_tests(options: Options) -> Count:
-    """The tests of the package, a file at a time on every core."""
-    words = ["-p", "no:pytest-brownie", "-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile"]
+    """The tests of the package."""
     # Without this, tests of a real IPFS node are skipped where none was set up.
-    environment = {"OMP_NUM_THREADS": "1", "ASSAY_TEST_IPFS": str(IPFS_VENV / "bin" / "python")}
-    return pytest(options, [ROOT / "tests" / "client"], words, environment)
+    return side_by_side(options, ROOT / "tests" / "client", {"ASSAY_TEST_IPFS": str(IPFS_VENV / "bin" / "python")})
 
 
 def market_tests(options: Options) -> Count:
-    """Whole markets: one at a time, since each runs several processes."""
-    return pytest(options, [MARKET_TESTS], ["-p", "no:pytest-brownie"])
+    """Whole markets in one process each."""
+    return side_by_side(options, MARKET_TESTS, words=[f"--ignore={path}" for path in PROCESS_TESTS])
+
+
+def process_tests(options: Options) -> Count:
+    """Whole markets whose roles are processes: one at a time, since their windows pass in real time."""
+    return pytest(options, PROCESS_TESTS, ["-p", "no:pytest-brownie"])
 
 
 def attacks(options: Options) -> Count:
     """Attacks: each process has chains of its own, and all roles within it."""
-    words = ["-p", "no:pytest-brownie", "-n", str(min(2, os.cpu_count() or 1)), "--dist", "loadfile"]
-    return pytest(options, [ATTACKS], words, {"OMP_NUM_THREADS": "1"})
+    return side_by_side(options, ATTACKS)
+
+
+def side_by_side(
+    options: Options, folder: Path, environment: Mapping[str, str] | None = None, words: Sequence[str] = ()
+) -> Count:
+    """Run pytest without Brownie, a file at a time on every core."""
+    workers = str(min(4, os.cpu_count() or 1))
+    words = ["-p", "no:pytest-brownie", "-n", workers, "--dist", "loadfile", *words]
+    return pytest(options, [folder], words, {"OMP_NUM_THREADS": "1", **(environment or {})})
 
 
 def user_environment(_options: Options) -> Count:
@@ -217,7 +229,10 @@ def parts() -> dict[str, list[Step]]:
             Step("contracts on ganache (smoke tests)", contract_tests("ganache-cli", "-m", "smoke")),
         ],
         "client": [Step("client", client_tests)],
-        "market": [Step("whole markets", market_tests)],
+        "market": [
+            Step("whole markets", market_tests),
+            Step("whole markets of separate processes", process_tests),
+        ],
         "attacks": [Step("attacks on whole markets", attacks)],
         "demo": [Step("scripts/demo in an environment of its own", user_environment)],
     }
