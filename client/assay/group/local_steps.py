@@ -25,7 +25,8 @@ from assay.engine.cpu.device import CpuDevice
 from assay.engine.device import Device
 from assay.group.compression.quantise import decode_rows, encode_rows, row_bytes
 from assay.group.errors import GroupMessageError, PlacementError
-from assay.program.local_steps import LocalSteps, change_to_send, outer_update
+from assay.program.local_schedule import LocalSteps
+from assay.program.local_steps import change_to_send, outer_update
 from assay.program.local_steps_graph import ERROR, EXCHANGE, MEMBERS, OUTER_MOMENTUM
 from assay.program.operator import Array, ElementType, Program, TensorDescriptor
 from assay.training.canonical import CanonicalRun

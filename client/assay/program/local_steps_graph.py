@@ -10,7 +10,8 @@ import numpy as np
 
 from assay.program.errors import UnsupportedError
 from assay.program.graph import Argument, ConstantInput, Graph, Input, Node, StateInput, TensorMeta, Value
-from assay.program.local_steps import LocalSteps, end_of_step, own_replica, starting_parameter, with_replica
+from assay.program.local_schedule import LocalSteps
+from assay.program.local_steps import end_of_step, own_replica, starting_parameter, with_replica
 from assay.program.operator import Array, ElementType, TensorDescriptor
 from assay.program.record import Recorder
 from assay.program.trace import TracedTask

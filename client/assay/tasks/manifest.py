@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from assay.program.errors import UnsupportedError
-from assay.program.local_steps import LocalSteps
+from assay.program.local_schedule import LocalSteps
 from assay.program.lowering import LOWERING_VERSION
 from assay.program.sections import Precision
 from assay.tasks.errors import BundleError

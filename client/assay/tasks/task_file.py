@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.program.errors import UnsupportedError
-from assay.program.local_steps import LocalSteps
+from assay.program.local_schedule import LocalSteps
 from assay.program.optimizer import SGD, AdamW, Constant, Optimizer, Schedule, WarmupCosine
 from assay.program.sections import Precision
 from assay.program.trace import LOSSES

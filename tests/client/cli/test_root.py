@@ -40,6 +40,13 @@ def test_asking_for_the_version_imports_no_heavy_package() -> None:
     )
 
 
+def test_roles_that_follow_the_market_do_without_pytorch() -> None:
+    """It alone takes more memory than following a thousand tasks may."""
+    code = "import sys, assay.bench.watcher; print('torch' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == "False"
+
+
 @pytest.mark.parametrize("name", cli.list_commands(None))  # type: ignore[arg-type]
 def test_every_listed_command_loads_and_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(name, "--help") == 0

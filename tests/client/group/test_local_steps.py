@@ -16,7 +16,7 @@ from assay.group.errors import GroupMessageError, PlacementError
 from assay.group.local_steps import LocalMember, Message, compose, member_of_segment, message_bytes
 from assay.program.errors import UnsupportedError
 from assay.program.graph import dump_graph, load_graph
-from assay.program.local_steps import LocalSteps
+from assay.program.local_schedule import LocalSteps
 from assay.program.local_steps_graph import with_local_steps
 from assay.program.optimizer import SGD, AdamW, Optimizer, WarmupCosine
 from assay.program.sections import build_program

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from assay.errors import AssayError
-from assay.program.local_steps import LocalSteps
+from assay.program.local_schedule import LocalSteps
 from assay.program.operator import Role
 from assay.storage.directory import DirectoryStore
 from assay.storage.errors import StorageError, TooLargeError

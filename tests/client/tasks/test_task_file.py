@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from assay.errors import AssayError
-from assay.program.local_steps import LocalSteps
+from assay.program.local_schedule import LocalSteps
 from assay.program.optimizer import SGD, AdamW, WarmupCosine
 from assay.program.sections import Precision
 from assay.tasks.errors import TaskFileError
