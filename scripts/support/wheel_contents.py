@@ -24,6 +24,6 @@ def problems() -> list[str]:
         with zipfile.ZipFile(wheel) as archive:
             inside = set(archive.namelist())
     sources = [path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    # Notes for readers of the source stay out.
-    expected = {str(path.relative_to(PACKAGE.parent)) for path in sources if path.suffix != ".md"}
+    # Notes for readers of the source, and their figures, stay out.
+    expected = {str(path.relative_to(PACKAGE.parent)) for path in sources if path.suffix not in (".md", ".png")}
     return [f"the wheel lacks {name}: see [tool.setuptools] in pyproject.toml" for name in sorted(expected - inside)]

@@ -66,6 +66,10 @@ TRUNCATION_NOISE = 2.0**-6
 rounding errors become jumps, of a whole code at a compressed boundary, and so rare that a profile of honest noise would
 miss those of the next segment: one conversion in 128 made to jump shows what jumps do."""
 
+TRUNCATED_MARGIN = 16.0
+"""`MARGIN` of a step that truncates. Its profiled noise is made of jumps already, far above what kernels differ by, and
+64 times that reaches a skipped step."""
+
 
 class Precision(Enum):
     """Precision a native run declares."""
@@ -85,12 +89,13 @@ class Precision(Enum):
         return {"fp32": SINGLE_NOISE, "tf32": SINGLE_NOISE, "bf16": 2.0**-8}[self.value]
 
 
-def build_program(graph: Graph, precision: Precision | None = None, margin: float = MARGIN) -> Program:
+def build_program(graph: Graph, precision: Precision | None = None) -> Program:
     """The program of a task: the step alone for exact tasks (precision None), all four sections for tolerant ones."""
     program = lower_step(graph)
     if precision is None:
         return program
     step = program.section(Role.STEP)
+    margin = TRUNCATED_MARGIN if _truncations(step) else MARGIN
     sections = (
         step,
         distance_section(program.state),

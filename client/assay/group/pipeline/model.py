@@ -112,7 +112,7 @@ class _Exit(nn.Module):
 
 
 def character_gpt(
-    vocabulary: int, context: int = 64, width: int = 64, layers: int = 4, heads: int = 4, seed: int = 0
+    vocabulary: int, context: int = 64, width: int = 64, layers: int = 4, heads: int = 2, seed: int = 0
 ) -> LayeredModel:
     """A small GPT over characters; the same seed gives the same parameters on machines with the same torch."""
     generator_state = torch.random.get_rng_state()

@@ -61,7 +61,7 @@ def character_workload(
         return torch.randperm(samples, generator=generator)[position : position + batch]
 
     return Workload(
-        build=lambda: character_gpt(data.vocabulary, context, width, layers, heads=max(1, width // 16)),
+        build=lambda: character_gpt(data.vocabulary, context, width, layers, heads=max(1, width // 32)),
         inputs=data.inputs,
         targets=data.targets,
         order=order,
