@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_market import SOLVER, VERIFIER, WITNESS, World, run_and_die
+from tiny_market import LIAR, SOLVER, VERIFIER, WITNESS, World, run_and_die
 
+from assay.demo.dishonest import FalseAccuser, LyingBench
 from assay.market.types import Class, TaskState
 from assay.roles.context import Player
 from assay.roles.solver import Solver
@@ -100,6 +101,43 @@ def test_a_role_killed_at_every_write_acts_once_and_keeps_its_deposit(world: Wor
     assert stakes.locked(world.address(place)) == 0
     if place == VERIFIER:
         assert stakes.free(world.address(place)) == world.market.parameters.seat
+
+
+@pytest.mark.parametrize(
+    ("place", "opponent", "has_won"),
+    [(WITNESS, Verifier, True), (SOLVER, FalseAccuser, False)],
+    ids=["whistleblower against a lying verifier", "solver against a false accuser"],
+)
+def test_a_party_killed_at_every_write_of_a_case_makes_each_move_once_and_wins(
+    world: World, place: int, opponent: Callable[[], Player], has_won: bool, tmp_path: Path
+) -> None:
+    liar_verifies = opponent is Verifier
+    world.nodes = [world.node(each, [MAKERS[each]()]) for each in MAKERS if each != place]
+    world.nodes.append(world.node(LIAR, [opponent()], make_bench=LyingBench))
+    mortal = Mortal(world, place, tmp_path / "status")
+    try:
+        seats = [VERIFIER, LIAR] if liar_verifies else [VERIFIER]
+        stakes = world.market.stakes
+        world.play(lambda: all(stakes.seats(world.address(each)) for each in seats), mortal.is_idle, limit=150)
+        task = world.submit(len(seats))
+
+        def is_over() -> bool:
+            view = world.reader.view
+            return view.tasks[task].state.is_over and bool(view.cases) and not view.open_cases()
+
+        world.play(is_over, mortal.is_idle, limit=400)
+    finally:
+        mortal.end()
+    assert world.market.tasks.state(task) is TaskState.SETTLED
+    (case,) = world.reader.view.cases.values()
+    parties = (world.address(place), world.address(LIAR)) if has_won else (world.address(LIAR), world.address(place))
+    assert (case.challenger, case.claimant, case.challenger_won) == (*parties, has_won)
+    # The court refuses a move that was made before: what was sent twice would have failed.
+    moves = world.calls(place, contracts=("court",))
+    assert moves == world.calls(place, only_succeeded=True, contracts=("court",))
+    assert mortal.deaths >= len(moves) >= 5
+    assert stakes.balance(Class.CASE, case.id) == 0
+    assert stakes.total() == world.market.chain.web3.eth.get_balance(stakes.address)
 
 
 def _round(world: World, task: int) -> int:

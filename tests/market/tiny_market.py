@@ -37,6 +37,7 @@ from assay.tasks.task_file import TaskFile
 SUBMITTER, SOLVER, VERIFIER, WITNESS, LIAR = 1, 2, 3, 4, 5
 """Places of the actors among the chain's accounts."""
 TICK_SECONDS = 20
+CONTRACTS = ("stakes", "tasks", "verification", "answers", "claims", "settlement", "demands", "court")
 
 TASK = tiny.TASK
 
@@ -131,11 +132,11 @@ class World:
         for method, values in (("evm_increaseTime", [TICK_SECONDS]), ("evm_mine", [])):
             self.market.chain.web3.provider.make_request(method, values)  # type: ignore[arg-type]
 
-    def calls(self, place: int, only_succeeded: bool = False) -> list[str]:
+    def calls(self, place: int, only_succeeded: bool = False, contracts: Sequence[str] = CONTRACTS) -> list[str]:
         """Names of the functions that an account has called, in order."""
         eth = self.market.chain.web3.eth
         names = {}
-        for contract in ("stakes", "tasks", "verification", "answers", "claims", "settlement", "demands", "court"):
+        for contract in contracts:
             access = getattr(self.market, contract)
             for name, function in access.interface._functions.items():
                 names[access.address.lower(), function.selector] = name
@@ -146,7 +147,8 @@ class World:
                     if only_succeeded and not eth.get_transaction_receipt(transaction["hash"])["status"]:  # type: ignore[index]
                         continue
                     key = (str(transaction["to"]).lower(), bytes(transaction["input"])[:4])  # type: ignore[index,arg-type]
-                    found.append(names.get(key, "unknown"))
+                    if key in names or contracts == CONTRACTS:
+                        found.append(names.get(key, "unknown"))
         return found
 
     def play(
