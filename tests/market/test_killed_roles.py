@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tiny_market import LIAR, SOLVER, VERIFIER, WITNESS, World, run_and_die
 
-from assay.demo.dishonest import FalseAccuser, LyingBench
+from assay.demo.dishonest import FalseAccuser, LazyBench, LyingBench
 from assay.market.types import Class, TaskState
 from assay.roles.context import Player
 from assay.roles.solver import Solver
@@ -37,8 +37,8 @@ ONCE = {
 class Mortal:
     """A role in a child process that dies at every write and is born again."""
 
-    def __init__(self, world: World, place: int, status: Path) -> None:
-        self.world, self.place, self.status = world, place, status
+    def __init__(self, world: World, place: int, status: Path, make: Callable[[], Player] | None = None) -> None:
+        self.world, self.place, self.status, self.make = world, place, status, make or MAKERS[place]
         self.deaths, self.child = 0, 0
         self.bear()
 
@@ -47,7 +47,7 @@ class Mortal:
         self.child = os.fork()
         if self.child == 0:
             try:
-                run_and_die(self.world, self.place, MAKERS[self.place], self.status)
+                run_and_die(self.world, self.place, self.make, self.status)
             finally:
                 os._exit(1)
 
@@ -137,6 +137,29 @@ def test_a_party_killed_at_every_write_of_a_case_makes_each_move_once_and_wins(
     assert moves == world.calls(place, only_succeeded=True, contracts=("court",))
     assert mortal.deaths >= len(moves) >= 5
     assert stakes.balance(Class.CASE, case.id) == 0
+    assert stakes.total() == world.market.chain.web3.eth.get_balance(stakes.address)
+
+
+def test_an_auditor_killed_at_every_write_brings_a_cheating_solver_to_court_once(world: World, tmp_path: Path) -> None:
+    world.nodes = [world.node(SOLVER, [Solver()], make_bench=LazyBench), world.node(VERIFIER, [Verifier()])]
+    mortal = Mortal(world, WITNESS, tmp_path / "status", lambda: Whistleblower(WhistleblowerOptions(audits=2)))
+    try:
+        stakes = world.market.stakes
+        everyone = [world.address(each) for each in (VERIFIER, WITNESS)]
+        world.play(lambda: stakes.seats(everyone[0]) == 1 and stakes.free(everyone[1]) > 0, mortal.is_idle, limit=150)
+        task = world.submit()
+        world.play(lambda: world.reader.view.tasks[task].state.is_over, mortal.is_idle, limit=400)
+    finally:
+        mortal.end()
+    assert world.market.tasks.state(task) is TaskState.FAILED
+    assert any(case.challenger_won for case in world.reader.view.cases.values())
+    # One transaction for every case it opened and every accusation it made.
+    view, calls = world.reader.view, Counter(world.calls(WITNESS))
+    assert calls["deposit"] == 1
+    assert calls["open"] == sum(case.challenger == everyone[1] for case in view.cases.values())
+    accusations = [view.lines[number] for number in view.tasks[task].accusations]
+    assert calls["accuse"] == sum(line.claimant == everyone[1] for line in accusations)
+    assert calls["accuse"] + calls["open"] > 0
     assert stakes.total() == world.market.chain.web3.eth.get_balance(stakes.address)
 
 
