@@ -59,6 +59,3 @@ class LocalSteps:
     def member(self, step: Tensor) -> Tensor:
         """Number of the member whose step this is."""
         return step // self.inner_steps % self.members
-
-
-# --- what a step computes, and members with each other's messages ----------------------------------------------------
