@@ -49,6 +49,13 @@ def meet(listen: str, as_json: bool) -> None:
 @click.option("--slow-factor", default=0.0, show_default=True, help="Replace members so many times slower; 0: never.")
 @click.option("--audit-rate", default=0.1, show_default=True, help="Fraction of segments audited, if signed.")
 @click.option("--keepers", type=click.IntRange(1), default=2, show_default=True, help="Members that keep the proof.")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Where tolerant tasks are trained.",
+)
 @json_option
 def member(
     bundle: Path,
@@ -69,14 +76,17 @@ def member(
     slow_factor: float,
     audit_rate: float,
     keepers: int,
+    device: str,
     as_json: bool,
 ) -> None:
-    """Train the task of BUNDLE as one member of a group; ends with the proof that one machine would have."""
+    """Train the task of BUNDLE as one member of a group. An exact task ends with the proof that one machine would have;
+    a tolerant one is trained with PyTorch's kernels."""
     from assay.accounts import open_keystore, read_password
     from assay.group.errors import ClusterError
     from assay.group.execution.run import Seat, run_group_training
     from assay.group.plan import read_plan
     from assay.tasks.bundle import load_bundle
+    from assay.training.task import Mode
 
     host, port = _address(meeting)
     addresses = {}
@@ -91,9 +101,11 @@ def member(
         private_key = "0x" + bytes(account.key).hex()
     seat = Seat(
         name, cluster, host, port, private_key, addresses, task_id, interface, threads, grace_seconds, timeout_seconds,
-        deadline_seconds, slow_factor, keepers, audit_rate,
+        deadline_seconds, slow_factor, keepers, audit_rate, device,
     )  # fmt: skip
-    done = run_group_training(load_bundle(bundle).task, read_plan(plan_path), seat, folder)
+    loaded = load_bundle(bundle)
+    graph = loaded.graph if loaded.task.mode is Mode.TOLERANT else None
+    done = run_group_training(loaded.task, read_plan(plan_path), seat, folder, graph)
     result = {
         "name": name,
         "leader": done.leader,

@@ -14,6 +14,7 @@ from assay.market.records import TaskRecord
 from assay.roles.bench import Workbench
 from assay.state import StateFolder
 from assay.storage.store import Store
+from assay.training.task import Mode
 from assay.training.train import Proof
 
 logger = logging.getLogger(__name__)
@@ -30,8 +31,10 @@ class GroupBench(Workbench):
         """Train a task together, or finish what was begun. Every member keeps the whole proof, since any of them may
         have to register it. Raises `MemberFailedError` where the group went on without this member."""
         everybody = len(self.plan.members) + len(self.plan.spares)
-        seat = replace(self.seat, task_id=task.id, keepers=everybody)
-        done = run_group_training(self.bundle(task).task, self.plan, seat, self.place(task.id) / "group")
+        seat = replace(self.seat, task_id=task.id, keepers=everybody, device=self.device)
+        bundle = self.bundle(task)
+        graph = bundle.graph if bundle.task.mode is Mode.TOLERANT else None
+        done = run_group_training(bundle.task, self.plan, seat, self.place(task.id) / "group", graph)
         logger.info(
             "trained together",
             extra={"task": f"{task.id:#x}", "members": ",".join(done.members), "generations": done.generations},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -37,6 +37,9 @@ _VIEWS = frozenset(
 )
 _CREATIONS = frozenset({"aten.arange.default", "aten.arange.start", "aten.arange.start_step", "aten.full.default"})
 
+EXTERNAL = "assay.external"
+"""A node that computes nothing: its value is in the environment before the calls are made (a part of a step)."""
+
 Call = Callable[[Environment], None]
 
 
@@ -54,27 +57,35 @@ def resolve(call: str) -> Callable[..., Any]:
 
 
 class Compiler:
-    """Turns the graph's nodes into calls on slots: slot numbers for every output, plus casts where precision asks."""
+    """Turns the graph's nodes into calls on slots: slot numbers for every output, plus casts where precision asks.
 
-    def __init__(self, graph: Graph, memory: Memory) -> None:
+    `kept` are values that stay in the environment when all calls are made, besides the next state and the loss.
+    """
+
+    def __init__(self, graph: Graph, memory: Memory, kept: Collection[Value] = ()) -> None:
         self.graph, self.memory = graph, memory
         self.operands = Operands(graph, memory)
         self.calls: list[Call] = []
         self.casts = CastPlan(graph, memory.precision is Precision.BF16)
-        self.last_use = self._last_uses()
+        self.last_use = self._last_uses(kept)
 
     def compile(self) -> list[Call]:
         """All calls of a step, in order."""
         self._check_updates_last()
+        self.compile_nodes()
+        self._assign_rest()
+        return self.calls
+
+    def compile_nodes(self) -> list[Call]:
+        """The calls of the nodes alone."""
         for number, node in enumerate(self.graph.nodes):
             try:
                 self._node(number, node)
             except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
                 raise GraphError(f"node {number} ({node.call}) cannot be run: {error}") from error
-        self._assign_rest()
         return self.calls
 
-    def _last_uses(self) -> dict[int, list[int]]:
+    def _last_uses(self, wanted: Collection[Value]) -> dict[int, list[int]]:
         """Slots that no later node reads, by the number of the last node that does."""
         last: dict[int, int] = {}
         for number, node in enumerate(self.graph.nodes):
@@ -84,7 +95,8 @@ class Compiler:
                     last[self.operands.slot(value)] = number
 
             each_input((*node.arguments, *(argument for _, argument in node.keywords)), visit)
-        kept = {self.operands.slot(v) for v in (*self.graph.next_state, self.graph.loss) if isinstance(v, Value)}
+        ends = (*self.graph.next_state, self.graph.loss, *wanted)
+        kept = {self.operands.slot(value) for value in ends if isinstance(value, Value)}
         by_node: dict[int, list[int]] = {}
         for slot, number in last.items():
             if slot not in kept:
@@ -113,6 +125,8 @@ class Compiler:
 
     def _node(self, number: int, node: Node) -> None:
         call: NodeCall | None
+        if node.call == EXTERNAL:
+            return
         if node.call in OWN_CALLS:
             call = OWN_CALLS[node.call](self.operands, node)
         elif node.call in attention.RECORDED and not attention.has_recorded_attention(self.memory.device):

@@ -48,7 +48,7 @@ class NativeRun:
         memory = self._memory
         memory.step = number
         environment = memory.environment
-        with _settings(memory.precision, memory.device):
+        with native_settings(memory.precision, memory.device):
             for call in self._calls:
                 call(environment)
 
@@ -62,7 +62,7 @@ class NativeRun:
 
 
 @contextlib.contextmanager
-def _settings(precision: Precision, device: torch.device) -> Iterator[None]:
+def native_settings(precision: Precision, device: torch.device) -> Iterator[None]:
     """No autograd, and on CUDA tf32 products exactly where the precision says so."""
     if device.type != "cuda":
         with torch.inference_mode():

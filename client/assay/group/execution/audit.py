@@ -4,11 +4,15 @@ member signed, and end where its member said.
 In an audited segment every member judges the one before it (a ring), before anybody keeps the segment's checkpoint.
 Which segments are audited follows from their end state, so nobody knows while training. What is judged is what was
 signed: the inputs must match the neighbours' statements, the outputs the member's own.
+
+In exact arithmetic that is a comparison of hashes. Where members train with PyTorch's kernels, an honest replay on
+another machine differs in its rounding: the member also hands over what it sent and where it ended, hashes say that
+this is what it signed, and the replay says whether it lies close (`tolerance`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -16,16 +20,21 @@ import numpy as np
 import torch
 
 from assay.commitments import tensor
-from assay.engine.device import Device
 from assay.group.errors import GroupMessageError
+from assay.group.execution.engines import StageEngine
 from assay.group.execution.exchange import link, links
 from assay.group.execution.message_log import LoggedMessages
 from assay.group.execution.partition import Partition
 from assay.group.execution.schedule import Message, StageSchedule
-from assay.group.execution.stage import StageRun, Words
+from assay.group.execution.stage import Words
+from assay.group.execution.tolerance import TOLERANCES, Tolerance, difference, norm
 from assay.group.transcript import Statement, Transcript, recover
 from assay.program.operator import Array
 from assay.training.task import TrainingTask
+
+SMALL_PART = 0.1
+"""Part of a stage's elements that may end elsewhere in a replay: a bias that rounding alone moves ends anywhere under
+an optimizer that divides by the gradient's size. What that hides, the market's own thresholds see."""
 
 AUDIT_DOMAIN = b"assay-group-audit-1"
 
@@ -40,7 +49,8 @@ class StageRecord:
     """What a judge is given of a stage in one segment.
 
     `start`: the tensors it holds, by number; `log`: the payloads it received; `received` and `sent`: the statements of
-    its neighbours and its own; `end`: the roots it stated for the tensors it answers for.
+    its neighbours and its own; `end`: the roots it stated for the tensors it answers for. Of a stage that does not
+    compute exactly also `sent_log`, the payloads it sent, and `end_state`, the tensors behind the roots.
     """
 
     start: Mapping[int, Array]
@@ -48,13 +58,34 @@ class StageRecord:
     received: Sequence[Statement]
     sent: Sequence[Statement]
     end: Mapping[int, bytes]
+    sent_log: Words | None = None
+    end_state: Mapping[int, Array] | None = None
+
+
+@dataclass
+class _Worst:
+    """The message that differed the most."""
+
+    difference: float = 0.0
+    message: Message | None = None
+
+    def see(self, message: Message, difference: float) -> None:
+        """Keep the larger difference; one that is not a number stays."""
+        if self.message is None or not difference <= self.difference:
+            self.difference, self.message = difference, message
 
 
 class _Playback:
-    """A channel that hands a stage the logged messages, and hashes what it sends."""
+    """A channel that hands a stage the logged messages, and hashes what it sends.
 
-    def __init__(self, messages: LoggedMessages, members: Sequence[str]) -> None:
-        self.messages, self.members = messages, members
+    With `sent`, what the member says it sent is hashed, and `compare` sees it beside what the replay would send.
+    """
+
+    def __init__(
+        self, messages: LoggedMessages, members: Sequence[str], sent: LoggedMessages | None,
+        compare: Callable[[Message, Words, Words], None],
+    ) -> None:  # fmt: skip
+        self.messages, self.members, self.sent, self.compare = messages, members, sent, compare
         self.transcript = Transcript()
         self._buffers: dict[Message, Words] = {}
 
@@ -62,6 +93,10 @@ class _Playback:
         self.transcript.step = step
 
     def send(self, message: Message, payload: Words) -> None:
+        if self.sent is not None:
+            stated = self.sent.payload(self.transcript.step, message)
+            self.compare(message, stated, payload)
+            payload = stated
         self._observe(message, "sent", payload)
 
     def arrived(self, message: Message) -> bool:
@@ -84,11 +119,13 @@ class StageJudge:
     """Judges one stage of a group; compiles it once."""
 
     def __init__(
-        self, task: TrainingTask, divided: Partition, schedule: StageSchedule, members: Sequence[str], device: Device
-    ) -> None:
+        self, task: TrainingTask, divided: Partition, schedule: StageSchedule, members: Sequence[str],
+        engine: StageEngine,
+    ) -> None:  # fmt: skip
         self.task, self.schedule, self.members = task, schedule, members
         self.name = members[schedule.stage]
-        self.run = StageRun(task.program, divided, schedule, task.data, task.seed, device)
+        self.run = engine.stage(divided, schedule)
+        self.tolerance = None if engine.is_exact else TOLERANCES[task.precision]
 
     def judge(
         self, segment: int, record: StageRecord, task_id: int, addresses: Mapping[str, str],
@@ -105,15 +142,45 @@ class StageJudge:
             if tensor.root(record.start[number]) != start_roots[number]:
                 raise GroupMessageError(f"{where} did not start from the agreed state (tensor {number}); exclude it")
         self.run.load(record.start)
-        playback = _Playback(LoggedMessages(record.log, self.schedule, first), self.members)
+        sent = None
+        if self.tolerance is not None and record.sent_log is not None:
+            sent = LoggedMessages(record.sent_log, self.schedule.sends, first)
+        worst = _Worst()
+
+        def compare(message: Message, stated: Words, replayed: Words) -> None:
+            parts = zip(self.run.unpacked(message, stated), self.run.unpacked(message, replayed), strict=True)
+            worst.see(message, max(difference(given, own) for given, own in parts))
+
+        received = LoggedMessages(record.log, self.schedule.receives, first)
+        playback = _Playback(received, self.members, sent, compare)
         for number in range(*steps):
             self.run.step(number, playback)
+        self._check_statements(where, record, playback.transcript, task_id, addresses, steps)
+        if self.tolerance is None:
+            for number, array in self.run.state.items():
+                if tensor.root(array) != record.end[number]:
+                    raise GroupMessageError(
+                        f"{where} ended in another state (tensor {number}) than it stated; exclude it"
+                    )
+            return
+        if worst.message is not None and not worst.difference <= self.tolerance.message:
+            raise GroupMessageError(
+                f"{where} sent {self.members[worst.message.receiver]!r} values that differ by a relative "
+                f"{worst.difference:.3g} from what its operators give, {self.tolerance.message:.3g} is rounding: it "
+                "sent garbage; exclude it"
+            )
+        self._check_end(where, record, self.tolerance)
+
+    def _check_statements(
+        self, where: str, record: StageRecord, transcript: Transcript, task_id: int, addresses: Mapping[str, str],
+        steps: tuple[int, int],
+    ) -> None:  # fmt: skip
         to, of = links(self.schedule, self.members)
         for way, neighbours, statements in (("received", of, record.received), ("sent", to, record.sent)):
             for (direction, other), statement in zip(neighbours, statements, strict=True):
                 sender, receiver = (other, self.name) if way == "received" else (self.name, other)
                 _check_signed(statement, task_id, sender, receiver, steps, addresses[sender])
-                root, count = playback.transcript.root(way, direction)
+                root, count = transcript.root(way, direction)
                 if (root, count) == (statement.root, statement.messages):
                     continue
                 if way == "received":
@@ -122,9 +189,23 @@ class StageJudge:
                     f"{where} sent {other!r} other values than its operators give (messages with root "
                     f"{statement.root.hex()[:16]}, replayed {root.hex()[:16]}): it sent garbage; exclude it"
                 )
-        for number, array in self.run.state.items():
-            if tensor.root(array) != record.end[number]:
-                raise GroupMessageError(f"{where} ended in another state (tensor {number}) than it stated; exclude it")
+
+    def _check_end(self, where: str, record: StageRecord, tolerance: Tolerance) -> None:
+        """Whether the stated end is where the replay ends, but for rounding."""
+        off = total = 0
+        for number, own in self.run.state.items():
+            given = None if record.end_state is None else record.end_state[number]
+            if given is None or tensor.root(given) != record.end[number]:
+                raise GroupMessageError(f"{where} does not hold the tensor {number} that it stated; exclude it")
+            total += own.size
+            moved = difference(own, record.start[number], absolute=True)
+            if not difference(given, own, absolute=True) <= tolerance.update * moved + tolerance.rounding * norm(own):
+                off += own.size
+        if off > SMALL_PART * total:
+            raise GroupMessageError(
+                f"{where} ended in another state than its messages lead to: {off} of its {total} elements are in "
+                "tensors that are too far away; exclude it"
+            )
 
 
 def _check_signed(

@@ -36,14 +36,16 @@ class GroupChannel:
 
     All receives of a step are posted before it begins: over gloo a send starts only when the peer has announced its
     receive. `transcript`, if given, sees every message under the direction `link(sender, receiver)`; `log` keeps what
-    was received.
+    was received, `sent_log` what was sent.
     """
 
     def __init__(
         self, schedule: StageSchedule, members: Sequence[str], transcript: Transcript | None = None,
         log: MessageLog | None = None, distort: Callable[[Words], None] | None = None,
+        sent_log: MessageLog | None = None,
     ) -> None:  # fmt: skip
         self.members, self.transcript, self._log, self._distort = members, transcript, log, distort
+        self._sent_log = sent_log
         self.sent_bytes, self.waited_seconds = 0, 0.0
         self._arrivals = {message: _Arrival(message) for message in schedule.receives}
         self._sends: list[dist.Work] = []
@@ -71,6 +73,8 @@ class GroupChannel:
             self._distort(payload)
         data = torch.from_numpy(payload.view("u1"))
         self._observe(message, "sent", data)
+        if self._sent_log is not None:
+            self._sent_log.append(payload)
         work = dist.isend(data, dst=message.receiver, tag=_FIRST_TAG + message.order)
         if work is not None:
             self._sends.append(work)

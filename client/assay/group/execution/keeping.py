@@ -30,7 +30,10 @@ _RESTORE_TAG = 2_000_000
 
 
 class Keeping:
-    """One member's part in the group's checkpoints during one generation. Rank and stage number are the same."""
+    """One member's part in the group's checkpoints during one generation. Rank and stage number are the same.
+
+    `repeatable`: whether a segment that is trained again, by other members, ends with the same bits.
+    """
 
     def __init__(
         self,
@@ -41,9 +44,11 @@ class Keeping:
         partition: Partition,
         folder: CheckpointFolder,
         copies: int,
+        repeatable: bool = True,
     ) -> None:
         self.store, self.generation, self.members = store, generation, members
         self.program, self.partition, self.folder = program, partition, folder
+        self.repeatable = repeatable
         self.rank = dist.get_rank()
         self.tensor_roots: list[bytes] = []
         self.stated: list[dict[int, bytes]] = []
@@ -131,7 +136,10 @@ class Keeping:
         Raises GroupMessageError naming a member whose tensors are not what it hashed.
         """
         agreed = self.store.compare_set(f"checkpoint/{index}", "", root.hex()).decode()
-        if agreed != root.hex():
+        if agreed != root.hex() and not self.repeatable:
+            # Of a generation that was lost before any keeper that is left had it.
+            self.store.set(f"checkpoint/{index}", root.hex())
+        elif agreed != root.hex():
             raise GroupMessageError(
                 f"checkpoint {index} has root {root.hex()} here and {agreed} elsewhere in the group; audit the segment"
             )

@@ -19,11 +19,15 @@ from assay.group.execution.task_files import write_task
 from assay.group.member_process import member_environment
 from assay.group.plan import GroupPlan, write_plan
 from assay.group.session import SessionOrders
+from assay.program.graph import Graph
 from assay.training.task import TrainingTask
 
 
-def run_local_group(task: TrainingTask, members: int, microbatches: int, limit_seconds: float) -> list[dict[str, Any]]:
-    """Train `task` with `members` processes of one thread each; returns their reports, in order of stages.
+def run_local_group(
+    task: TrainingTask, members: int, microbatches: int, limit_seconds: float, graph: Graph | None = None
+) -> list[dict[str, Any]]:
+    """Train `task` with `members` processes of one thread each; returns their reports, in order of stages. With its
+    recorded `graph` they train with PyTorch's kernels on the processor.
 
     Raises MemberFailedError with a member's last words where one fails.
     """
@@ -33,7 +37,7 @@ def run_local_group(task: TrainingTask, members: int, microbatches: int, limit_s
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     with tempfile.TemporaryDirectory(prefix="assay-group-") as text:
         folder = Path(text)
-        write_task(task, folder / "task")
+        write_task(task, folder / "task", graph)
         write_plan(plan, folder / "plan.toml")
         (folder / "cluster.toml").write_text(_cluster_of(names), encoding="utf-8")
         orders = SessionOrders(
@@ -49,7 +53,7 @@ def run_local_group(task: TrainingTask, members: int, microbatches: int, limit_s
             arguments={"task": str(folder / "task")},
             trainer="assay.group.execution.member",
             deadline_seconds=limit_seconds,
-            settings={"keepers": 1},
+            settings={"keepers": 1, "device": "cpu"},
         )
         return _run_members(folder, orders, names, limit_seconds)
 

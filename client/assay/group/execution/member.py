@@ -10,20 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import Store
 
-from assay.engine.cpu.device import CpuDevice
 from assay.group.cluster_file import read_cluster_file
 from assay.group.errors import MemberFailedError, PlacementError
 from assay.group.execution.audit import is_audited
+from assay.group.execution.engines import engine_of
 from assay.group.execution.exchange import GroupChannel, links
 from assay.group.execution.keeping import Keeping
 from assay.group.execution.message_log import MessageLog
-from assay.group.execution.partition import Partition, member_order, member_shares, partition
+from assay.group.execution.partition import Partition, member_order, member_shares
 from assay.group.execution.ring import AuditRing
-from assay.group.execution.schedule import StageSchedule, make_schedules
-from assay.group.execution.stage import StageRun, Words
+from assay.group.execution.schedule import StageSchedule
+from assay.group.execution.stage import Stage, Words
 from assay.group.execution.task_files import read_task
 from assay.group.generation import (
     exchange_statements,
@@ -36,6 +37,7 @@ from assay.group.generation import (
 from assay.group.plan import read_plan
 from assay.group.transcript import Transcript
 from assay.training.checkpoint import CheckpointFolder
+from assay.training.errors import TaskError
 from assay.training.task import TrainingTask
 
 KEEPERS = 2
@@ -59,18 +61,19 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
     plan = read_plan(Path(orders["plan"]))
     members, generation, settings = member_order(plan), int(orders["generation"]), orders.get("settings", {})
     store = join_generation(orders, members)
-    task = read_task(orders["arguments"]["task"])
-    device = CpuDevice(int(orders.get("threads", 1)))
-    divided = partition(task.program, member_shares(plan), _memory(orders, members))
+    task, graph = read_task(orders["arguments"]["task"])
+    engine = engine_of(task, graph, plan.microbatches, _device(settings), int(orders.get("threads", 1)))
+    divided = engine.divide(member_shares(plan), _memory(orders, members))
     _agree_on_partition(store, generation, members, divided)
-    schedules = make_schedules(task.program, divided, plan.microbatches)
+    schedules = engine.schedules(divided)
     schedule = schedules[dist.get_rank()]
-    run = StageRun(task.program, divided, schedule, task.data, task.seed, device)
+    run = engine.stage(divided, schedule)
     place = member_folder(Path(orders["directory"]), orders["name"])
     folder = CheckpointFolder(place / "proof", task.program.state)
     folder.claim(task.fingerprint.hex())
     _wait_until_ready(store, generation, orders["name"], members, float(orders["timeout_seconds"]))
-    keeping = Keeping(store, generation, members, task.program, divided, folder, int(settings.get("keepers", KEEPERS)))
+    copies = int(settings.get("keepers", KEEPERS))
+    keeping = Keeping(store, generation, members, task.program, divided, folder, copies, engine.is_exact)
     roots, tensors = keeping.begin(task.state, run.held)
     run.load(tensors)
     del tensors
@@ -78,13 +81,13 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
     ring: AuditRing | None = None
     rate = float(settings.get("audit_rate", AUDIT_RATE))
     if orders.get("keys") and rate > 0 and len(members) > 1:
-        ring = AuditRing(store, orders, task, divided, schedules, members, place / "audit", device)
+        ring = AuditRing(store, orders, task, divided, schedules, members, place / "audit", engine)
     trainer = _SegmentTrainer(orders, task, members, schedule, run, store, ring)
     for segment in range(done, task.segments):
         trainer.train(segment)
         root = keeping.agree(segment + 1, run.state)
         if ring is not None and is_audited(root, rate):
-            ring.audit(segment, trainer.segment_seconds, keeping.tensor_roots, keeping.stated)
+            ring.audit(segment, trainer.segment_seconds, keeping.tensor_roots, keeping.stated, run.state)
         keeping.collect(segment + 1, run.state, root)
         roots.append(root)
         report_slow_members(
@@ -105,6 +108,16 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
         "predicted_bytes_per_step": divided.bytes_per_step,
         "step_seconds": trainer.step_seconds,
     }
+
+
+def _device(settings: dict[str, Any]) -> str:
+    """Where this member trains natively."""
+    device = str(settings.get("device", "auto"))
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise TaskError("the device is cuda, and PyTorch finds no CUDA device: set it to auto, or see `assay doctor`")
+    return device
 
 
 def _memory(orders: dict[str, Any], members: tuple[str, ...]) -> tuple[float, ...]:
@@ -141,13 +154,15 @@ class _SegmentTrainer:
 
     def __init__(
         self, orders: dict[str, Any], task: TrainingTask, members: tuple[str, ...], schedule: StageSchedule,
-        run: StageRun, store: Store, ring: AuditRing | None,
+        run: Stage, store: Store, ring: AuditRing | None,
     ) -> None:  # fmt: skip
         self.orders, self.task, self.run, self.store, self.ring = orders, task, run, store, ring
         self.sent, self.received = links(schedule, members)
         self.transcript = Transcript() if orders.get("keys") else None
         self.log = None if ring is None else MessageLog(ring.log_path)
-        self.channel = GroupChannel(schedule, members, self.transcript, self.log, self._distort)
+        sent = None if ring is None or ring.sent_log_path is None else MessageLog(ring.sent_log_path)
+        self.logs = [log for log in (self.log, sent) if log is not None]
+        self.channel = GroupChannel(schedule, members, self.transcript, self.log, self._distort, sent)
         self.busy_seconds, self.segment_seconds = 0.0, 0.0
         self.step_seconds = math.inf  # a step's mean over the fastest segment
         self._garbage = False
@@ -156,9 +171,10 @@ class _SegmentTrainer:
         """Run the segment's steps; at its end exchange signed statements about all messages."""
         first = self.task.first_step(segment)
         end = first + self.task.segment_steps(segment)
-        if self.ring is not None and self.log is not None:
+        if self.ring is not None:
             self.ring.begin_segment(self.run.held_state)
-            self.log.begin_segment()
+        for log in self.logs:
+            log.begin_segment()
         started, waited = time.monotonic(), self.channel.waited_seconds
         for number in range(first, end):
             kind = ordered_fault(self.orders, number)
@@ -171,8 +187,8 @@ class _SegmentTrainer:
         self.step_seconds = min(self.step_seconds, self.segment_seconds / (end - first))
         # Waiting for others is their time; what is left tells a slow member from a slow group.
         self.busy_seconds = self.segment_seconds - (self.channel.waited_seconds - waited)
-        if self.log is not None:
-            self.log.flush()
+        for log in self.logs:
+            log.flush()
         if self.transcript is not None:
             exchange_statements(self.store, self.orders, self.transcript, (first, end), self.sent, self.received)
             self.transcript.begin_segment()

@@ -1,12 +1,13 @@
-"""What a stage received in a segment, on disk: with its start state, all that a replay of the stage alone needs."""
+"""What a stage received, or sent, in a segment, on disk: with its start state, what judging the stage alone needs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from assay.group.execution.schedule import Message, StageSchedule
+from assay.group.execution.schedule import Message
 from assay.group.execution.stage import Words
 
 
@@ -33,13 +34,13 @@ class MessageLog:
 
 
 class LoggedMessages:
-    """Reads a log of `steps` steps that begins at global step `first`."""
+    """Reads a log of a schedule's `messages` (those received, or those sent) that begins at global step `first`."""
 
-    def __init__(self, words: Words, schedule: StageSchedule, first: int) -> None:
+    def __init__(self, words: Words, messages: Sequence[Message], first: int) -> None:
         self._words, self._first = words, first
         self._places: dict[Message, int] = {}
         self.step_words = 0
-        for message in schedule.receives:
+        for message in messages:
             self._places[message] = self.step_words
             self.step_words += message.bytes // 4
 
@@ -49,9 +50,9 @@ class LoggedMessages:
         return self._words[start : start + message.bytes // 4]
 
 
-def log_words(schedule: StageSchedule, steps: int) -> int:
-    """Length of a log, in words of 4 bytes."""
-    return steps * sum(message.bytes // 4 for message in schedule.receives)
+def log_words(messages: Sequence[Message], steps: int) -> int:
+    """Length of a log of these messages, in words of 4 bytes."""
+    return steps * sum(message.bytes // 4 for message in messages)
 
 
 def read_log(path: Path) -> Words:

@@ -8,6 +8,7 @@ as ever, so splitting changes no bit.
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from math import gcd
 
@@ -35,14 +36,20 @@ def find_pieces(program: Program, families: Families, wanted: int) -> Pieces:
         return Pieces(1, frozenset())
     by_sample: set[int] = set()  # those whose pieces hold different samples
     for number, operator in enumerate(operators):
-        order = operator.body == Body.PERMUTE and operator.elements == operator.p0
-        if order or _splits(operator, by_sample, count):
+        if is_order(operator) or splits(operator, by_sample, count):
             by_sample.add(number)
     # The free ones are computed at once, before the first piece.
     return Pieces(count, frozenset(number for number in by_sample if number not in families.free))
 
 
-def _splits(operator: Operator, by_sample: set[int], count: int) -> bool:
+def is_order(operator: Operator) -> bool:
+    """Whether an operator draws the samples of a step's batch."""
+    return operator.body == Body.PERMUTE and operator.elements == operator.p0
+
+
+def splits(operator: Operator, by_sample: AbstractSet[int], count: int) -> bool:
+    """Whether each of `count` pieces of an operator reads only the same piece of the operators in `by_sample`, and it
+    reads any of them."""
     if not operator.extents or operator.extents[0] % count or operator.body == Body.UNIFORM:
         return False
     found = False

@@ -6,16 +6,18 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch.distributed as dist
 from torch._C._distributed_c10d import Store
 
-from assay.engine.device import Device
 from assay.group.errors import GroupMessageError, MemberFailedError
 from assay.group.execution.audit import StageJudge, StageRecord
+from assay.group.execution.engines import StageEngine
 from assay.group.execution.exchange import links
 from assay.group.execution.keeping import bytes_of, wait_all
 from assay.group.execution.message_log import log_words, read_log
@@ -28,11 +30,25 @@ from assay.training.canonical import aligned
 from assay.training.checkpoint import read_tensors, write_tensors
 from assay.training.task import TrainingTask
 
+AnyArray = npt.NDArray[Any]
+
 _START_TAG = 3_000_000
-_LOG_TAG = 3_999_999
+_END_TAG = 3_500_000
+_LOG_TAG = 3_999_998
+_SENT_LOG_TAG = 3_999_999
 
 PATIENCE = 5.0
 """A verdict may take so many times as long as the segment took, beyond the group's usual time limit."""
+
+
+@dataclass
+class _Given:
+    """What a member hands to its judge; see `StageRecord`."""
+
+    start: dict[int, Array]
+    log: Words
+    sent_log: Words | None = None
+    end: dict[int, Array] | None = None
 
 
 class AuditRing:
@@ -40,10 +56,10 @@ class AuditRing:
 
     def __init__(
         self, store: Store, orders: dict[str, Any], task: TrainingTask, divided: Partition,
-        schedules: Sequence[StageSchedule], members: Sequence[str], folder: Path, device: Device,
+        schedules: Sequence[StageSchedule], members: Sequence[str], folder: Path, engine: StageEngine,
     ) -> None:  # fmt: skip
         self.store, self.orders, self.task, self.divided = store, orders, task, divided
-        self.schedules, self.members, self.folder, self.device = schedules, members, folder, device
+        self.schedules, self.members, self.folder, self.engine = schedules, members, folder, engine
         self.rank = dist.get_rank()
         self.next, self.before = (self.rank + 1) % len(members), (self.rank - 1) % len(members)
         self._judge: StageJudge | None = None
@@ -54,31 +70,39 @@ class AuditRing:
         """Where this member logs what it receives."""
         return self.folder / "messages.bin"
 
+    @property
+    def sent_log_path(self) -> Path | None:
+        """Where this member logs what it sends, which a judge that computes other bits needs."""
+        return None if self.engine.is_exact else self.folder / "sent.bin"
+
     def begin_segment(self, held: Mapping[int, Array]) -> None:
         """Put the state that a segment starts from on disk."""
         write_tensors(self.folder / "start.safetensors", [held[number] for number in sorted(held)])
 
     def audit(
-        self, segment: int, seconds: float, start_roots: Sequence[bytes], ends: Sequence[Mapping[int, bytes]]
-    ) -> None:
+        self, segment: int, seconds: float, start_roots: Sequence[bytes], ends: Sequence[Mapping[int, bytes]],
+        state: Mapping[int, Array],
+    ) -> None:  # fmt: skip
         """Exchange records, judge, and wait for all verdicts. `seconds`: how long the segment took.
 
-        `ends`: the roots that each member stated for its tensors. Raises GroupMessageError naming every member that an
-        audit found to cheat; they are noted as guilty, and the next generation is planned without them.
+        `ends`: the roots that each member stated for its tensors; `state`: this one's. Raises GroupMessageError naming
+        every member that an audit found to cheat; they are noted as guilty, and the next generation is planned without
+        them.
         """
-        start, log = self._exchange(segment)
+        given = self._exchange(segment, state)
         name = self.members[self.before]
         keys = self.orders["keys"]
         if self._judge is None:
             schedule = self.schedules[self.before]
-            self._judge = StageJudge(self.task, self.divided, schedule, self.members, self.device)
+            self._judge = StageJudge(self.task, self.divided, schedule, self.members, self.engine)
         verdict = ""
         try:
-            record = StageRecord(start, log, *self._statements(segment), ends[self.before])
+            statements = self._statements(segment)
+            record = StageRecord(given.start, given.log, *statements, ends[self.before], given.sent_log, given.end)
             self._judge.judge(segment, record, int(keys["task"]), keys["addresses"], start_roots)
         except GroupMessageError as error:
             verdict = str(error)
-            self._keep_evidence(segment, name, verdict, start, log)
+            self._keep_evidence(segment, name, verdict, given)
         prefix = f"audit/{self.orders['generation']}/{segment}"
         self.store.set(f"{prefix}/{name}", verdict or "honest")
         limit = time.monotonic() + float(self.orders["timeout_seconds"]) + PATIENCE * seconds
@@ -88,28 +112,28 @@ class AuditRing:
             self.store.set(f"guilty/{self.orders['generation']}", json.dumps(sorted(found)))
             raise GroupMessageError("; ".join(found.values()))
 
-    def _exchange(self, segment: int) -> tuple[dict[int, Array], Words]:
-        """Send the own record to the next member; returns the start state and log of the one before."""
-        own = self._descriptors(self.rank)
+    def _exchange(self, segment: int, state: Mapping[int, Array]) -> _Given:
+        """Send the own record to the next member; returns that of the one before."""
+        steps, schedule = self.task.segment_steps(segment), self.schedules[self.before]
+        own, theirs = self._descriptors(self.rank), self._descriptors(self.before)
         mine = read_tensors(self.folder / "start.safetensors", list(own.values()), "the segment's start")
-        log = read_log(self.log_path)
-        steps = self.task.segment_steps(segment)
-        theirs = self._descriptors(self.before)
+        sending: dict[int, AnyArray] = {_START_TAG + number: array for number, array in zip(own, mine, strict=True)}
+        sending[_LOG_TAG] = read_log(self.log_path)
         start = {number: aligned(descriptor) for number, descriptor in theirs.items()}
-        received = np.empty(log_words(self.schedules[self.before], steps), np.uint32)
-        works = [
-            dist.irecv(bytes_of(array), src=self.before, tag=_START_TAG + number) for number, array in start.items()
-        ]
-        works += [
-            dist.isend(bytes_of(array), dst=self.next, tag=_START_TAG + number)
-            for number, array in zip(own, mine, strict=True)
-        ]
-        if received.size:
-            works.append(dist.irecv(bytes_of(received), src=self.before, tag=_LOG_TAG))
-        if log.size:
-            works.append(dist.isend(bytes_of(log), dst=self.next, tag=_LOG_TAG))
+        given = _Given(start, np.empty(log_words(schedule.receives, steps), np.uint32))
+        arriving: dict[int, AnyArray] = {_START_TAG + number: array for number, array in start.items()}
+        arriving[_LOG_TAG] = given.log
+        if self.sent_log_path is not None:
+            sending[_SENT_LOG_TAG] = read_log(self.sent_log_path)
+            sending.update({_END_TAG + number: array for number, array in state.items()})
+            given.sent_log = np.empty(log_words(schedule.sends, steps), np.uint32)
+            given.end = {number: aligned(theirs[number]) for number in self.divided.parts[self.before].state}
+            arriving[_SENT_LOG_TAG] = given.sent_log
+            arriving.update({_END_TAG + number: array for number, array in given.end.items()})
+        works = [dist.irecv(bytes_of(a), src=self.before, tag=tag) for tag, a in sorted(arriving.items()) if a.size]
+        works += [dist.isend(bytes_of(a), dst=self.next, tag=tag) for tag, a in sorted(sending.items()) if a.size]
         wait_all(works)
-        return start, received
+        return given
 
     def _descriptors(self, stage: int) -> dict[int, TensorDescriptor]:
         part = self.divided.parts[stage]
@@ -136,18 +160,22 @@ class AuditRing:
             time.sleep(0.05)
         return str(self.store.get(key).decode())
 
-    def _keep_evidence(self, segment: int, name: str, verdict: str, start: Mapping[int, Array], log: Words) -> None:
-        """What anybody needs to judge again: start state, received messages, and all signed statements."""
+    def _keep_evidence(self, segment: int, name: str, verdict: str, given: _Given) -> None:
+        """What anybody needs to judge again: start state, messages, and all signed statements."""
         place = self.folder / f"evidence-{segment:06d}"
         place.mkdir(exist_ok=True)
-        write_tensors(place / "start.safetensors", [start[number] for number in sorted(start)])
-        log.tofile(place / "messages.bin")
+        write_tensors(place / "start.safetensors", [given.start[number] for number in sorted(given.start)])
+        given.log.tofile(place / "messages.bin")
+        if given.sent_log is not None:
+            given.sent_log.tofile(place / "sent.bin")
+        if given.end is not None:
+            write_tensors(place / "end.safetensors", [given.end[number] for number in sorted(given.end)])
         received, sent = self._statements(segment)
         document = {
             "member": name,
             "segment": segment,
             "verdict": verdict,
-            "tensors": sorted(start),
+            "tensors": sorted(given.start),
             "received": [statement.to_json() for statement in received],
             "sent": [statement.to_json() for statement in sent],
         }

@@ -11,6 +11,7 @@ from assay.group.errors import MemberFailedError
 from assay.group.execution.task_files import write_task
 from assay.group.plan import GroupPlan, write_plan
 from assay.group.session import SessionOrders, run_session
+from assay.program.graph import Graph
 from assay.training.task import TrainingTask
 from assay.training.train import Proof
 
@@ -23,6 +24,7 @@ class Seat:
     `store_port`: where the group meets (`assay group meet`). `private_key` and `addresses` (by member) sign what is
     sent; without them nothing is signed or audited. `task_id` is what the statements are about. `keepers`: how many
     members hold the whole proof. `audit_rate`: the fraction of segments in which members replay each other's stages.
+    `device`: where this member trains natively: auto, cpu or cuda.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Seat:
     slow_factor: float = 0.0
     keepers: int = 2
     audit_rate: float = 0.1
+    device: str = "auto"
     fault: dict[str, Any] = field(default_factory=dict)  # for tests: a misbehaviour to show
 
 
@@ -59,14 +62,16 @@ class GroupRun:
     report: dict[str, Any]
 
 
-def run_group_training(task: TrainingTask, plan: GroupPlan, seat: Seat, folder: Path) -> GroupRun:
+def run_group_training(
+    task: TrainingTask, plan: GroupPlan, seat: Seat, folder: Path, graph: Graph | None = None
+) -> GroupRun:
     """Train `task` with the group of `plan`, or finish what was begun in `folder`; every member calls this.
 
-    The proof is bit-equal to one machine's, in exact arithmetic. A tolerant task is trained the same way: what it
-    tolerates are distances from exactly that. Raises MemberFailedError when this member was left behind or the deadline
-    passed.
+    Without a `graph` the group computes in the exact arithmetic, and the proof is bit-equal to one machine's. With the
+    recorded graph of a tolerant task it trains with PyTorch's kernels, each member on its own device. All members must
+    decide alike. Raises MemberFailedError when this member was left behind or the deadline passed.
     """
-    write_task(task, folder / "task")
+    write_task(task, folder / "task", graph)
     write_plan(plan, folder / "plan.toml")
     keys: dict[str, Any] = {}
     if seat.private_key:
@@ -90,7 +95,7 @@ def run_group_training(task: TrainingTask, plan: GroupPlan, seat: Seat, folder: 
         slow_factor=seat.slow_factor,
         threads=seat.threads,
         keys=keys,
-        settings={"keepers": seat.keepers, "audit_rate": seat.audit_rate},
+        settings={"keepers": seat.keepers, "audit_rate": seat.audit_rate, "device": seat.device},
         fault=seat.fault,
     )
     try:

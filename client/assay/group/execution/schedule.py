@@ -58,7 +58,7 @@ class Message:
         return 4 * sum(self.sizes)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Phase:
     """Operators (program numbers) run together. `inputs` are bound as the compiled program's data, in this order;
     `kept` are operators whose values are read outside the phase; `needs` is the last message that must have come."""
@@ -70,10 +70,9 @@ class Phase:
     operators: tuple[int, ...]
     inputs: tuple[Input, ...]
     kept: tuple[int, ...]
-    program: Program
 
     def local(self, operator: int) -> int:
-        """The number in `program` of an operator."""
+        """The number in the phase's own program of an operator."""
         return self.operators.index(operator)
 
 
@@ -91,6 +90,11 @@ class StageSchedule:
 def make_schedules(program: Program, partition: Partition, microbatches: int = 1) -> tuple[StageSchedule, ...]:
     """The schedules of all stages; a pure function of its arguments. `microbatches`: pieces to cut batches into."""
     pieces = find_pieces(program, find_families(program), microbatches if len(partition.parts) > 1 else 1)
+    return schedules_of(program, partition, pieces)
+
+
+def schedules_of(program: Program, partition: Partition, pieces: Pieces) -> tuple[StageSchedule, ...]:
+    """The schedules of all stages where the pieces are known."""
     maker = _Maker(program, partition, pieces)
     return tuple(maker.stage(number) for number in range(len(partition.parts)))
 
@@ -144,20 +148,14 @@ class _Maker:
                 piece = slot[1] if index in self.pieces.split else WHOLE
                 gathered.setdefault((slot, piece, *ends), []).append(crossing)
         messages = []
+        program = self.program
         for order, ((slot, piece, sender, receiver), crossings) in enumerate(sorted(gathered.items())):
             parts = 1 if piece == WHOLE else self.pieces.count
-            types = tuple(self._descriptor(crossing.value).type for crossing in crossings)
+            types = tuple(descriptor_of(program, crossing.value).type for crossing in crossings)
             sizes = tuple(crossing.elements // parts for crossing in crossings)
             values = tuple(crossing.value for crossing in crossings)
             messages.append(Message(sender, receiver, slot, order, piece, values, types, sizes))
         return messages
-
-    def _descriptor(self, value: Value) -> TensorDescriptor:
-        source, index = value
-        if source == Source.OPERATOR:
-            operator = self.section.operators[index]
-            return TensorDescriptor(f"operator {index}", operator.type, operator.extents)
-        return (self.program.state if source == Source.STATE else self.program.data)[index]
 
     def stage(self, stage: int) -> StageSchedule:
         """The schedule of one stage."""
@@ -227,35 +225,59 @@ class _Maker:
         return needs
 
     def _phase(self, slot: Slot, due: Slot, needs: Slot, numbers: tuple[int, ...], kept: tuple[int, ...]) -> Phase:
-        """A phase as a program of its own, which reads everything from outside as data."""
+        """A phase, and what it reads from outside."""
         piece = slot[1] if numbers[0] in self.pieces.split else WHOLE
-        local = {number: place for place, number in enumerate(numbers)}
-        inputs: dict[Input, int] = {}
-
-        def moved(operand: Operand) -> Operand:
-            if operand.source not in _EXTERNAL:
-                return operand
-            part = WHOLE
-            if piece != WHOLE and operand.source == Source.OPERATOR and operand.index in self.pieces.split:
-                part, size = piece, operand.count // self.pieces.count
-                operand = replace(operand, count=size, offset=operand.offset - piece * size)
-            if operand.source == Source.OPERATOR and operand.index in local:
-                return replace(operand, index=local[operand.index])
-            place = inputs.setdefault((operand.source, operand.index, part), len(inputs))
-            return replace(operand, source=Source.DATA, index=place)
-
-        operators: list[Operator] = []
+        inputs: dict[Input, None] = {}
+        inside = {(Source.OPERATOR, number) for number in numbers}
         for number in numbers:
-            operator = self.section.operators[number]
-            if piece != WHOLE:
-                operator = piece_of(operator, piece, self.pieces.count)
-            operators.append(replace(operator, operands=tuple(moved(operand) for operand in operator.operands)))
-        tensors = []
-        for source, index, part in inputs:
-            descriptor = self._descriptor((source, index))
-            if part != WHOLE:
-                descriptor = replace(descriptor, shape=(descriptor.count // self.pieces.count,))
-            tensors.append(descriptor)
-        section = Section(Role.STEP, tuple(operators))
-        compiled = Program((), tuple(tensors), self.program.constants, (section,))
-        return Phase(slot, due, needs, piece, numbers, tuple(inputs), kept, compiled)
+            for operand in self.section.operators[number].operands:
+                if operand.source in _EXTERNAL and (operand.source, operand.index) not in inside:
+                    inputs[input_of(operand, piece, self.pieces)] = None
+        return Phase(slot, due, needs, piece, numbers, tuple(inputs), kept)
+
+
+def input_of(operand: Operand, piece: int, pieces: Pieces) -> Input:
+    """What a phase of some piece reads for an operand."""
+    is_part = piece != WHOLE and operand.source == Source.OPERATOR and operand.index in pieces.split
+    return (operand.source, operand.index, piece if is_part else WHOLE)
+
+
+def phase_program(program: Program, phase: Phase, pieces: Pieces) -> Program:
+    """A phase as a program of its own, which reads everything from outside as data."""
+    section = program.section(Role.STEP)
+    places = {each: place for place, each in enumerate(phase.inputs)}
+    local = {number: place for place, number in enumerate(phase.operators)}
+
+    def moved(operand: Operand) -> Operand:
+        if operand.source not in _EXTERNAL:
+            return operand
+        read = input_of(operand, phase.piece, pieces)
+        if read[2] != WHOLE:
+            size = operand.count // pieces.count
+            operand = replace(operand, count=size, offset=operand.offset - phase.piece * size)
+        if operand.source == Source.OPERATOR and operand.index in local:
+            return replace(operand, index=local[operand.index])
+        return replace(operand, source=Source.DATA, index=places[read])
+
+    operators: list[Operator] = []
+    for number in phase.operators:
+        operator = section.operators[number]
+        if phase.piece != WHOLE:
+            operator = piece_of(operator, phase.piece, pieces.count)
+        operators.append(replace(operator, operands=tuple(moved(operand) for operand in operator.operands)))
+    tensors = []
+    for source, index, part in phase.inputs:
+        descriptor = descriptor_of(program, (source, index))
+        if part != WHOLE:
+            descriptor = replace(descriptor, shape=(descriptor.count // pieces.count,))
+        tensors.append(descriptor)
+    return Program((), tuple(tensors), program.constants, (Section(Role.STEP, tuple(operators)),))
+
+
+def descriptor_of(program: Program, value: Value) -> TensorDescriptor:
+    """Type and shape of what can cross, or of a data tensor."""
+    source, index = value
+    if source == Source.OPERATOR:
+        operator = program.section(Role.STEP).operators[index]
+        return TensorDescriptor(f"operator {index}", operator.type, operator.extents)
+    return (program.state if source == Source.STATE else program.data)[index]

@@ -1,17 +1,19 @@
-"""One stage of a group's step, executed with the canonical engine: the bits of the whole program on one machine."""
+"""One stage of a group's step: the order in which it computes, sends and receives, and its execution with the canonical
+engine, which gives the bits of the whole program on one machine (`native.stage` executes it with PyTorch's kernels)."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from assay.engine.device import Bindings, Device, Executable, contiguous
+from assay.engine.device import Bindings, Device, contiguous
 from assay.group.errors import GroupMessageError
 from assay.group.execution.partition import Partition, Value
-from assay.group.execution.schedule import FIRST, WHOLE, Message, Phase, StageSchedule
+from assay.group.execution.schedule import FIRST, WHOLE, Message, Phase, StageSchedule, phase_program
 from assay.program.operator import Array, ElementType, Program, Role, Source, TensorDescriptor
 from assay.training.canonical import aligned
 from assay.training.errors import TaskError
@@ -38,8 +40,100 @@ class Channel(Protocol):
         """Wait for a message of this step. Raises MemberFailedError where the sender is lost."""
 
 
-class StageRun:
-    """The state of a stage and the step that advances it. Holds the state twice, as `CanonicalRun` does."""
+class Stage(ABC):
+    """A stage of a group that trains: its state, and the step that advances it.
+
+    `owned` are the numbers of the state tensors that it answers for, `held` those that it has.
+    """
+
+    def __init__(self, partition: Partition, schedule: StageSchedule) -> None:
+        part = partition.parts[schedule.stage]
+        self.schedule = schedule
+        self.owned, self.held = part.state, tuple(sorted({*part.state, *part.copies}))
+        self._loaded = False
+
+    @property
+    @abstractmethod
+    def held_state(self) -> Mapping[int, Array]:
+        """The tensors of `held` by number; valid until the next step."""
+
+    @property
+    def state(self) -> Mapping[int, Array]:
+        """The tensors that this stage answers for, by number; valid until the next step."""
+        held = self.held_state
+        return {number: held[number] for number in self.owned}
+
+    @abstractmethod
+    def load(self, tensors: Mapping[int, Array]) -> None:
+        """Copy the held tensors in; `tensors` may hold more."""
+
+    @abstractmethod
+    def loss(self) -> float | None:
+        """The loss of the step just executed, on the stage that computes it."""
+
+    def step(self, number: int, channel: Channel) -> None:
+        """Execute this stage's part of global step `number`."""
+        if not self._loaded:
+            raise TaskError("the stage has no state yet: load the initial state or a checkpoint first")
+        channel.begin(number)
+        waiting, coming = list(self.schedule.phases), list(self.schedule.receives)
+        for slot in sorted({message.slot for message in self.schedule.sends}):
+            due = [phase for phase in waiting if phase.due <= slot]
+            needed = max((phase.needs for phase in due), default=FIRST)
+            while coming and coming[0].slot <= needed:
+                self._receive(coming.pop(0), channel, waiting, number)
+            for phase in [phase for phase in waiting if phase.due <= slot]:
+                waiting.remove(phase)
+                self._run(phase, number)
+            for message in self.schedule.sends:
+                if message.slot == slot:
+                    channel.send(message, self._pack(message))
+        while coming:
+            self._receive(coming.pop(0), channel, waiting, number)
+        for phase in waiting:
+            self._run(phase, number)
+        self._finish(number)
+
+    def _receive(self, message: Message, channel: Channel, waiting: list[Phase], step: int) -> None:
+        """Wait for a message, and meanwhile run what can already run."""
+        while not channel.arrived(message):
+            # Phases are in an order in which they can run, and all messages before this one have come.
+            ready = next((phase for phase in waiting if phase.needs < message.slot), None)
+            if ready is None:
+                break
+            waiting.remove(ready)
+            self._run(ready, step)
+        words = channel.receive(message)
+        if words.shape != (message.bytes // 4,):
+            raise GroupMessageError(
+                f"message {message.order} of stage {message.sender} has {words.size} elements, the "
+                f"program makes {message.bytes // 4}; exclude the member"
+            )
+        self._store(message, words)
+
+    @abstractmethod
+    def unpacked(self, message: Message, words: Words) -> list[npt.NDArray[Any]]:
+        """The values that a payload carries, one array each."""
+
+    @abstractmethod
+    def _run(self, phase: Phase, step: int) -> None:
+        """Compute a phase."""
+
+    @abstractmethod
+    def _pack(self, message: Message) -> Words:
+        """The payload of a message whose values are computed."""
+
+    @abstractmethod
+    def _store(self, message: Message, words: Words) -> None:
+        """Keep what a message brought; `words` are valid until the next step."""
+
+    @abstractmethod
+    def _finish(self, step: int) -> None:
+        """Make the next state the current one."""
+
+
+class StageRun(Stage):
+    """A stage in the exact arithmetic. Holds the state twice, as `CanonicalRun` does."""
 
     def __init__(
         self,
@@ -50,16 +144,18 @@ class StageRun:
         seed: int,
         device: Device,
     ) -> None:
-        part = partition.parts[schedule.stage]
-        self.program, self.schedule, self.seed = program, schedule, seed
-        self.owned, self.held = part.state, tuple(sorted({*part.state, *part.copies}))
+        super().__init__(partition, schedule)
+        self.program, self.seed = program, seed
         self._entries = {number: program.section(Role.STEP).next_state[number].operator for number in self.held}
         self._data = [contiguous(part) for part in data]
-        self._phases = [(phase, device.compile(phase.program, Role.STEP, _local(phase))) for phase in schedule.phases]
+        self._executables = {
+            phase: device.compile(phase_program(program, phase, schedule.pieces), Role.STEP, _local(phase))
+            for phase in schedule.phases
+        }
         operators = program.section(Role.STEP).operators
         # What is read outside its phase: split operators have one buffer that their pieces fill.
         self._values: dict[int, Array] = {}
-        for phase, executable in self._phases:
+        for phase, executable in self._executables.items():
             for number in phase.kept:
                 if phase.piece == WHOLE:
                     self._values[number] = executable.value(phase.local(number))
@@ -81,22 +177,16 @@ class StageRun:
             for value, kind, size in zip(message.values, message.types, message.sizes, strict=True):
                 parts = 1 if message.piece == WHOLE else schedule.pieces.count
                 self._received.setdefault(value, _flat(kind, size * parts))
-        self._loaded = False
-
-    @property
-    def state(self) -> Mapping[int, Array]:
-        """The tensors that this stage answers for, by number; valid until the next step."""
-        return {number: self._state[number] for number in self.owned}
 
     @property
     def held_state(self) -> Mapping[int, Array]:
-        """The tensors of `state` and the replicated ones that this stage needs; valid until the next step."""
+        """The tensors of `held` by number; valid until the next step."""
         return self._state
 
     @property
     def memory_bytes(self) -> int:
         """Memory of intermediate values, without the state."""
-        return sum(executable.memory_bytes for _, executable in self._phases)
+        return sum(executable.memory_bytes for executable in self._executables.values())
 
     def load(self, tensors: Mapping[int, Array]) -> None:
         """Copy the held tensors in; `tensors` may hold more."""
@@ -109,27 +199,7 @@ class StageRun:
             np.copyto(mine, given)
         self._loaded = True
 
-    def step(self, number: int, channel: Channel) -> None:
-        """Execute this stage's part of global step `number`."""
-        if not self._loaded:
-            raise TaskError("the stage has no state yet: load the initial state or a checkpoint first")
-        channel.begin(number)
-        waiting, coming = list(self._phases), list(self.schedule.receives)
-        for slot in sorted({message.slot for message in self.schedule.sends}):
-            due = [pair for pair in waiting if pair[0].due <= slot]
-            needed = max((phase.needs for phase, _ in due), default=FIRST)
-            while coming and coming[0].slot <= needed:
-                self._receive(coming.pop(0), channel, waiting, number)
-            for pair in [pair for pair in waiting if pair[0].due <= slot]:
-                waiting.remove(pair)
-                self._run(*pair, number)
-            for message in self.schedule.sends:
-                if message.slot == slot:
-                    channel.send(message, self._pack(message))
-        while coming:
-            self._receive(coming.pop(0), channel, waiting, number)
-        for phase, executable in waiting:
-            self._run(phase, executable, number)
+    def _finish(self, step: int) -> None:
         for place, entry in self._entries.items():
             if entry is not None and self._target.get(entry) != place:
                 value = self._value((Source.OPERATOR, entry))
@@ -144,26 +214,18 @@ class StageRun:
         value = self._values[self.program.loss] if place is None else self._state[place]
         return float(value.reshape(-1)[0])
 
-    def _receive(self, message: Message, channel: Channel, waiting: list[tuple[Phase, Executable]], step: int) -> None:
-        """Wait for a message, and meanwhile run what can already run."""
-        while not channel.arrived(message):
-            # Phases are in an order in which they can run, and all messages before this one have come.
-            ready = next((pair for pair in waiting if pair[0].needs < message.slot), None)
-            if ready is None:
-                break
-            waiting.remove(ready)
-            self._run(*ready, step)
-        words = channel.receive(message)
-        if words.shape != (message.bytes // 4,):
-            raise GroupMessageError(
-                f"message {message.order} of stage {message.sender} has {words.size} elements, the "
-                f"program makes {message.bytes // 4}; exclude the member"
-            )
+    def _store(self, message: Message, words: Words) -> None:
         place = 0
         for value, size in zip(message.values, message.sizes, strict=True):
             part = words[place : place + size]
             np.copyto(self._piece(self._received[value], message.piece).view(np.uint32), part)
             place += size
+
+    def unpacked(self, message: Message, words: Words) -> list[npt.NDArray[Any]]:
+        """The values that a payload carries, one array each."""
+        ends = np.cumsum(message.sizes)[:-1]
+        parts = np.split(words, ends)
+        return [part.view(kind.dtype) for part, kind in zip(parts, message.types, strict=True)]
 
     def _piece(self, whole: Array, piece: int) -> Array:
         """A piece of a flat array, or all of it."""
@@ -172,7 +234,7 @@ class StageRun:
         size = whole.size // self.schedule.pieces.count
         return whole.reshape(-1)[piece * size : (piece + 1) * size]
 
-    def _run(self, phase: Phase, executable: Executable, step: int) -> None:
+    def _run(self, phase: Phase, step: int) -> None:
         arrays = [self._piece(self._value((source, index)), piece) for source, index, piece in phase.inputs]
         outputs: dict[int, Array] = {}
         for number in phase.kept:
@@ -180,7 +242,7 @@ class StageRun:
                 outputs[phase.local(number)] = self._spare[self._target[number]]
             elif phase.piece != WHOLE:
                 outputs[phase.local(number)] = self._piece(self._values[number], phase.piece)
-        executable.run(Bindings({}, self.seed).bind(Source.DATA, arrays), step, outputs)
+        self._executables[phase].run(Bindings({}, self.seed).bind(Source.DATA, arrays), step, outputs)
 
     def _value(self, value: Value) -> Array:
         source, index = value

@@ -3,6 +3,6 @@
 The version below is on chain beside the graph's hash: the same graph and version give the same program root.
 """
 
-from assay.program.lowering.lower import LOWERING_VERSION, lower, lower_step
+from assay.program.lowering.lower import LOWERING_VERSION, LoweredNodes, lower, lower_nodes, lower_step
 
-__all__ = ["LOWERING_VERSION", "lower", "lower_step"]
+__all__ = ["LOWERING_VERSION", "LoweredNodes", "lower", "lower_nodes", "lower_step"]

@@ -61,6 +61,24 @@ def lower_step(graph: Graph) -> Program:
     return program
 
 
+@dataclass(frozen=True)
+class LoweredNodes:
+    """What each node of a graph became: `values[n][o]` is output o of node n as a view, mostly of an operator's result.
+
+    `operators` are all that were emitted, also those that nothing needs: the numbers are not those of the program.
+    """
+
+    operators: tuple[Operator, ...]
+    values: tuple[tuple[View | None, ...], ...]
+
+
+def lower_nodes(graph: Graph) -> LoweredNodes:
+    """Lower a graph and keep track of its nodes. Raises as `lower_step` does."""
+    walker = _Walker(graph)
+    walker.walk()
+    return LoweredNodes(tuple(walker.builder.operators), tuple(walker.values))
+
+
 class _Walker:
     def __init__(self, graph: Graph) -> None:
         self.graph, self.builder = graph, Builder()
@@ -180,4 +198,4 @@ def lower(graph: Graph) -> Program:
     return lower_step(graph)
 
 
-__all__ = ["LOWERING_VERSION", "lower", "lower_step", "used_constants"]
+__all__ = ["LOWERING_VERSION", "LoweredNodes", "lower", "lower_nodes", "lower_step", "used_constants"]

@@ -16,7 +16,8 @@ def main() -> None:
     folder, name, settings = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[4])
     seat = Seat(name, folder / "cluster.toml", "127.0.0.1", int(sys.argv[3]), **settings)
     try:
-        done = run_group_training(read_task(folder / "task"), read_plan(folder / "plan.toml"), seat, folder / name)
+        task, graph = read_task(folder / "task")
+        done = run_group_training(task, read_plan(folder / "plan.toml"), seat, folder / name, graph)
     except AssayError as error:
         print(json.dumps({"error": str(error), "code": error.code}))
         return

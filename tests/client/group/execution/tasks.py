@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from assay.engine.cpu.device import CpuDevice
+from assay.group.execution.engines import StageEngine
 from assay.group.execution.partition import Partition
-from assay.group.execution.schedule import Message, StageSchedule, make_schedules
-from assay.group.execution.stage import StageRun, Words
+from assay.group.execution.schedule import Message, StageSchedule
+from assay.group.execution.stage import Words
+from assay.program.graph import Graph
 from assay.program.lowering import lower_step
 from assay.program.operator import Array
 from assay.program.optimizer import SGD, AdamW, WarmupCosine
@@ -52,8 +53,15 @@ def _token_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
 
 
-@cache
 def task_of(name: str, steps: int = 100, interval: int = 25, mode: Mode = Mode.EXACT) -> TrainingTask:
+    """A task of `task_and_graph`."""
+    return task_and_graph(name, steps, interval, mode)[0]
+
+
+@cache
+def task_and_graph(
+    name: str, steps: int = 100, interval: int = 25, mode: Mode = Mode.EXACT
+) -> tuple[TrainingTask, Graph]:
     """`mlp` (SGD with momentum), `cnn` (batch norm, pooling) or `gpt` (AdamW, clipping, tied weights, dropout)."""
     torch.manual_seed(3)
     labels = torch.randint(0, 5, (SAMPLES,))
@@ -75,7 +83,7 @@ def task_of(name: str, steps: int = 100, interval: int = 25, mode: Mode = Mode.E
         part.numpy().astype(np.int32) if part.dtype == torch.int64 else part.numpy() for part in data
     )  # fmt: skip
     program = lower_step(traced.graph) if mode is Mode.EXACT else build_program(traced.graph, Precision.FP32)
-    return TrainingTask(program, traced.initial_state, arrays, SEED, steps, interval, mode)
+    return TrainingTask(program, traced.initial_state, arrays, SEED, steps, interval, mode), traced.graph
 
 
 class QueueChannel:
@@ -104,10 +112,10 @@ class QueueChannel:
 
 
 def run_stages(
-    task: TrainingTask, divided: Partition, steps: int, every: int, pieces: int = 1
+    task: TrainingTask, engine: StageEngine, divided: Partition, steps: int, every: int
 ) -> tuple[list[list[Array]], int, float]:
     """All stages side by side in threads: the whole state after every `every` steps, bytes sent, and the last loss."""
-    schedules = make_schedules(task.program, divided, pieces)
+    schedules = engine.schedules(divided)
     queues: dict[Message, queue.Queue[Words]] = {m: queue.Queue() for s in schedules for m in s.sends}
     states: list[dict[int, Array]] = [{} for _ in range(steps // every)]
     losses: list[float] = []
@@ -116,7 +124,7 @@ def run_stages(
 
     def work(schedule: StageSchedule) -> None:
         try:
-            run = StageRun(task.program, divided, schedule, task.data, task.seed, CpuDevice(1))
+            run = engine.stage(divided, schedule)
             run.load(dict(enumerate(task.state)))
             channel = QueueChannel(queues)
             channels.append(channel)

@@ -13,16 +13,17 @@ import torch
 from eth_account import Account
 
 from assay.commitments import tensor
-from assay.engine.cpu.device import CpuDevice
 from assay.group.errors import GroupMessageError
 from assay.group.execution.audit import StageJudge, StageRecord, is_audited
+from assay.group.execution.engines import ExactEngine, NativeEngine, StageEngine
 from assay.group.execution.exchange import link, links
-from assay.group.execution.partition import Partition, partition
-from assay.group.execution.schedule import Message, StageSchedule, make_schedules
-from assay.group.execution.stage import StageRun, Words
+from assay.group.execution.partition import Partition
+from assay.group.execution.schedule import Message, StageSchedule
+from assay.group.execution.stage import Stage, Words
 from assay.group.transcript import Transcript, account_signer, make_statement
+from assay.training.task import Mode
 
-from .tasks import QueueChannel, task_of
+from .tasks import QueueChannel, task_and_graph
 
 MEMBERS, STEPS, TASK = ("ann", "ben"), (10, 20), 5
 KEYS = {name: Account.from_key(sha256(name.encode()).digest()) for name in MEMBERS}
@@ -34,7 +35,8 @@ class WatchedChannel(QueueChannel):
 
     def __init__(self, queues: dict[Message, queue.Queue[Words]], distort: Callable[[int, Words], None]) -> None:
         super().__init__(queues)
-        self.transcript, self.log, self.distort = Transcript(), [np.empty(0, np.uint32)], distort
+        self.transcript, self.distort = Transcript(), distort
+        self.log, self.sent = [np.empty(0, np.uint32)], [np.empty(0, np.uint32)]
 
     def begin(self, step: int) -> None:
         self.transcript.step = step
@@ -46,6 +48,7 @@ class WatchedChannel(QueueChannel):
     def send(self, message: Message, payload: Words) -> None:
         self.distort(self.transcript.step, payload)
         self.observe("sent", message, payload)
+        self.sent.append(payload.copy())
         super().send(message, payload)
 
     def receive(self, message: Message) -> Words:
@@ -65,18 +68,34 @@ def garbage(step: int, payload: Words) -> None:
         payload[0] ^= 1
 
 
+def noise(step: int, payload: Words) -> None:
+    """Every value of one message off by a quarter."""
+    if step == 13:
+        payload.view(np.float32)[:] *= np.float32(1.25)
+
+
 @cache
-def records(cheat: str = "") -> tuple[Partition, tuple[StageSchedule, ...], tuple[StageRecord, ...], list[bytes]]:
-    """What a judge gets of both members in segment 1; `cheat` sends garbage in it."""
-    task = task_of("mlp", 40, 10)
-    divided = partition(task.program, [1.0, 1.0])
-    schedules = make_schedules(task.program, divided)
+def engine_of(mode: Mode) -> StageEngine:
+    """The engine of a task of two members."""
+    task, graph = task_and_graph("mlp", 40, 10, mode)
+    return ExactEngine(task, 1) if mode is Mode.EXACT else NativeEngine(task, graph, 1)
+
+
+@cache
+def records(
+    cheat: str = "", mode: Mode = Mode.EXACT
+) -> tuple[Partition, tuple[StageSchedule, ...], tuple[StageRecord, ...], list[bytes]]:
+    """What a judge gets of both members in segment 1; with a `cheat` the second sends a wrong bit, or noise."""
+    task, engine = task_and_graph("mlp", 40, 10, mode)[0], engine_of(mode)
+    divided = engine.divide([1.0, 1.0])
+    schedules = engine.schedules(divided)
     queues: dict[Message, queue.Queue[Words]] = {m: queue.Queue() for s in schedules for m in s.sends}
-    runs = [StageRun(task.program, divided, s, task.data, task.seed, CpuDevice(1)) for s in schedules]
-    channels = [WatchedChannel(queues, garbage if name == cheat else honest) for name in MEMBERS]
+    runs = [engine.stage(divided, s) for s in schedules]
+    distortions = {"": (honest, honest), "ben": (honest, garbage), "noise": (honest, noise)}
+    channels = [WatchedChannel(queues, distort) for distort in distortions[cheat]]
 
     def both(first: int, end: int) -> None:
-        def work(run: StageRun, channel: WatchedChannel) -> None:
+        def work(run: Stage, channel: WatchedChannel) -> None:
             for number in range(first, end):
                 run.step(number, channel)
 
@@ -93,6 +112,7 @@ def records(cheat: str = "") -> tuple[Partition, tuple[StageSchedule, ...], tupl
     for channel in channels:
         channel.transcript.begin_segment()
         channel.log.clear()
+        channel.sent.clear()
     both(*STEPS)
     statements = {
         direction: make_statement(channel.transcript, TASK, direction, name, other, STEPS, account_signer(key_of(name)))
@@ -103,8 +123,10 @@ def records(cheat: str = "") -> tuple[Partition, tuple[StageSchedule, ...], tupl
     for schedule, run, channel, start in zip(schedules, runs, channels, starts, strict=True):
         to, of = links(schedule, MEMBERS)
         ends = {number: tensor.root(array) for number, array in run.state.items()}
-        log = np.concatenate(channel.log)
-        made.append(StageRecord(start, log, [statements[d] for d, _ in of], [statements[d] for d, _ in to], ends))
+        received, sent = [statements[d] for d, _ in of], [statements[d] for d, _ in to]
+        end = {number: array.copy() for number, array in run.state.items()}
+        log, sent_log = np.concatenate(channel.log), np.concatenate(channel.sent)
+        made.append(StageRecord(start, log, received, sent, ends, sent_log, end))
     whole = {**starts[0], **starts[1]}
     return divided, schedules, tuple(made), [tensor.root(whole[number]) for number in range(len(task.state))]
 
@@ -113,16 +135,59 @@ def key_of(name: str) -> str:
     return str(KEYS[name].key.to_0x_hex())
 
 
-def judge(stage: int, record: StageRecord, roots: list[bytes]) -> None:
-    task = task_of("mlp", 40, 10)
-    divided, schedules, _, _ = records()
-    StageJudge(task, divided, schedules[stage], MEMBERS, CpuDevice(1)).judge(1, record, TASK, ADDRESSES, roots)
+def judge(stage: int, record: StageRecord, roots: list[bytes], mode: Mode = Mode.EXACT) -> None:
+    task = task_and_graph("mlp", 40, 10, mode)[0]
+    divided, schedules, _, _ = records("", mode)
+    judge = StageJudge(task, divided, schedules[stage], MEMBERS, engine_of(mode))
+    judge.judge(1, record, TASK, ADDRESSES, roots)
 
 
 @pytest.mark.parametrize("stage", [0, 1])
-def test_an_honest_stage_stands_alone(stage: int) -> None:
-    _, _, made, roots = records()
-    judge(stage, made[stage], roots)
+@pytest.mark.parametrize("mode", list(Mode))
+def test_an_honest_stage_stands_alone(stage: int, mode: Mode) -> None:
+    _, _, made, roots = records("", mode)
+    judge(stage, made[stage], roots, mode)
+
+
+def rounded_elsewhere(record: StageRecord) -> StageRecord:
+    """The record of a member whose kernels round the last bits of all that it keeps to itself differently."""
+    assert record.end_state is not None
+    end = {
+        number: array * np.float32(1 + 2.0**-22) if array.dtype == np.float32 else array
+        for number, array in record.end_state.items()
+    }
+    return replace(record, end_state=end, end={number: tensor.root(array) for number, array in end.items()})
+
+
+def test_a_native_stage_on_kernels_that_round_differently_stands_too() -> None:
+    _, _, made, roots = records("", Mode.TOLERANT)
+    judge(0, rounded_elsewhere(made[0]), roots, Mode.TOLERANT)
+
+
+def test_a_native_stage_that_sends_garbage_is_named_and_its_neighbour_is_not() -> None:
+    _, _, made, roots = records("noise", Mode.TOLERANT)
+    judge(0, made[0], roots, Mode.TOLERANT)
+    with pytest.raises(GroupMessageError, match="'ben' in segment 1 sent 'ann' values that differ by a relative"):
+        judge(1, made[1], roots, Mode.TOLERANT)
+
+
+def test_a_native_stage_that_did_not_train_is_named() -> None:
+    _, _, made, roots = records("", Mode.TOLERANT)
+    lazy = {number: array.copy() for number, array in made[0].start.items() if number in made[0].end}
+    ends = {number: tensor.root(array) for number, array in lazy.items()}
+    with pytest.raises(GroupMessageError, match="'ann' in segment 1 ended in another state"):
+        judge(0, replace(made[0], end_state=lazy, end=ends), roots, Mode.TOLERANT)
+    with pytest.raises(GroupMessageError, match="'ann' in segment 1 does not hold the tensor"):
+        judge(0, replace(made[0], end_state=lazy), roots, Mode.TOLERANT)
+
+
+def test_a_native_stage_that_hands_over_other_messages_than_it_signed_is_named() -> None:
+    _, _, made, roots = records("", Mode.TOLERANT)
+    assert made[1].sent_log is not None
+    forged = made[1].sent_log.copy()
+    forged[0] ^= 1
+    with pytest.raises(GroupMessageError, match="'ben' in segment 1 sent 'ann' other values"):
+        judge(1, replace(made[1], sent_log=forged), roots, Mode.TOLERANT)
 
 
 def test_one_wrong_bit_names_its_sender_and_not_who_computed_with_it() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from assay.commitments.execution import state_root
 from assay.engine.cpu.device import CpuDevice
-from assay.group.execution.partition import partition
+from assay.group.execution.engines import ExactEngine
 from assay.training.canonical import CanonicalRun
 
 from .tasks import run_stages, task_of
@@ -23,8 +23,9 @@ def test_stages_train_to_one_machines_bits(name: str) -> None:
         if number % 10 == 9:
             expected.append(state_root(run.state))
     for shares, pieces in (([1.0, 1.0], 1), ([1.0, 2.0, 1.0], 4)):
-        divided = partition(task.program, shares)
-        states, sent, loss = run_stages(task, divided, 100, 10, pieces)
+        engine = ExactEngine(task, pieces)
+        divided = engine.divide(shares)
+        states, sent, loss = run_stages(task, engine, divided, 100, 10)
         assert [state_root(state) for state in states] == expected
         assert sent == 100 * divided.bytes_per_step
         assert np.float32(loss) == np.float32(run.loss())

@@ -1,0 +1,85 @@
+"""How a group executes a task: in the exact arithmetic, or, a tolerant task, with PyTorch's own kernels.
+
+Both divide the same way. An engine gives the program that is divided, the order of every stage, and the stages.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from assay.engine.cpu.device import CpuDevice
+from assay.engine.device import Device
+from assay.group.execution.native.outline import Outline, outline
+from assay.group.execution.native.stage import NativeStage
+from assay.group.execution.partition import Partition, partition
+from assay.group.execution.schedule import StageSchedule, make_schedules, schedules_of
+from assay.group.execution.stage import Stage, StageRun
+from assay.program.graph import Graph
+from assay.program.operator import Program
+from assay.training.task import TrainingTask
+
+
+class StageEngine(ABC):
+    """`program` is what members divide; `is_exact` says that all machines compute the same bits."""
+
+    program: Program
+    is_exact: bool
+
+    def divide(self, shares: Sequence[float], memory_bytes: Sequence[float] = ()) -> Partition:
+        """Who computes what; see `partition`."""
+        return partition(self.program, shares, memory_bytes)
+
+    @abstractmethod
+    def schedules(self, divided: Partition) -> tuple[StageSchedule, ...]:
+        """The order of every stage."""
+
+    @abstractmethod
+    def stage(self, divided: Partition, schedule: StageSchedule) -> Stage:
+        """A stage, compiled, without a state yet."""
+
+
+class ExactEngine(StageEngine):
+    """The canonical engine."""
+
+    is_exact = True
+
+    def __init__(self, task: TrainingTask, microbatches: int, device: Device | None = None) -> None:
+        self.task, self.microbatches = task, microbatches
+        self.program = task.program
+        self.device = device or CpuDevice(1)
+
+    def schedules(self, divided: Partition) -> tuple[StageSchedule, ...]:
+        """The order of every stage."""
+        return make_schedules(self.program, divided, self.microbatches)
+
+    def stage(self, divided: Partition, schedule: StageSchedule) -> Stage:
+        """A stage in the exact arithmetic."""
+        return StageRun(self.program, divided, schedule, self.task.data, self.task.seed, self.device)
+
+
+class NativeEngine(StageEngine):
+    """PyTorch's kernels on `device` ("cpu", "cuda"), for the recorded `graph` of a tolerant task."""
+
+    is_exact = False
+
+    def __init__(self, task: TrainingTask, graph: Graph, microbatches: int, device: str = "cpu") -> None:
+        self.task, self.device = task, device
+        self.plan: Outline = outline(graph, microbatches)
+        self.program = self.plan.program
+
+    def schedules(self, divided: Partition) -> tuple[StageSchedule, ...]:
+        """The order of every stage."""
+        return schedules_of(self.program, divided, self.plan.pieces)
+
+    def stage(self, divided: Partition, schedule: StageSchedule) -> Stage:
+        """A stage with PyTorch's kernels."""
+        task = self.task
+        return NativeStage(self.plan, divided, schedule, task.data, task.seed, self.device, task.precision)
+
+
+def engine_of(task: TrainingTask, graph: Graph | None, microbatches: int, device: str, threads: int) -> StageEngine:
+    """The engine for a task: native where its graph is given."""
+    if graph is None:
+        return ExactEngine(task, microbatches, CpuDevice(threads))
+    return NativeEngine(task, graph, microbatches, device)

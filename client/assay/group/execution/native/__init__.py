@@ -1,0 +1,1 @@
+"""A group's step in PyTorch's own kernels: the recorded graph of a tolerant task, divided among members."""

@@ -1,0 +1,138 @@
+"""A graph in outline: the same step as a program of opaque operators, one for each output of each node.
+
+What decides where things run and in which order (`execution.partition`, `execution.schedule`) asks of an operator only
+what it reads, how large its result is and how much work it is. An outline answers that for calls of PyTorch, so that
+members divide a recorded graph exactly as they divide a program in the exact arithmetic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from assay.group.errors import PlacementError
+from assay.group.execution.families import find_families
+from assay.group.execution.native.expand import UPDATES, expand
+from assay.group.execution.native.pieces import NodePieces, NodeReach, find_node_pieces
+from assay.group.execution.pieces import Pieces
+from assay.program.graph import (
+    ConstantInput,
+    DataInput,
+    Graph,
+    Input,
+    StateInput,
+    TensorMeta,
+    Value,
+    each_input,
+)
+from assay.program.lowering import lower_nodes
+from assay.program.operator import (
+    Body,
+    ElementType,
+    Operand,
+    Operator,
+    Program,
+    Role,
+    Section,
+    Source,
+    StateEntry,
+    TensorDescriptor,
+)
+
+_SOURCES: dict[type[Input], Source] = {
+    StateInput: Source.STATE,
+    DataInput: Source.DATA,
+    ConstantInput: Source.CONSTANT,
+}
+
+
+@dataclass(frozen=True)
+class OutlineOperator(Operator):
+    """An output of a call: what it reads, its shape, and `cost` units of work. It cannot be evaluated."""
+
+    cost: int = 0
+
+    @property
+    def work(self) -> int:
+        """Work units of the call."""
+        return self.cost
+
+
+@dataclass(frozen=True)
+class Outline:
+    """`graph` is the expanded one; operator u of `program` stands for `values[u]`; `parts` are the pieces of nodes."""
+
+    graph: Graph
+    program: Program
+    values: tuple[Value, ...]
+    parts: NodePieces
+
+    @cached_property
+    def units(self) -> dict[Value, int]:
+        """The operator that stands for each value."""
+        return {value: number for number, value in enumerate(self.values)}
+
+    @cached_property
+    def pieces(self) -> Pieces:
+        """The pieces of the program's operators."""
+        free = find_families(self.program).free
+        split = frozenset(self.units[value] for value in self.parts.split) - free
+        return Pieces(self.parts.count if split else 1, split)
+
+    def meta(self, unit: int) -> TensorMeta:
+        """Type and shape of an operator's result."""
+        return self.graph.meta(self.values[unit])
+
+
+def outline(recorded: Graph, microbatches: int) -> Outline:
+    """The outline of a recorded step whose batches are cut into `microbatches` pieces where that can be done.
+
+    A pure function, so every member derives the same. Raises PlacementError for a step that ends in a state tensor
+    which no node computed.
+    """
+    graph = expand(recorded)
+    lowered = lower_nodes(graph)
+    reach = NodeReach(graph, lowered)
+    values = tuple(
+        Value(number, output)
+        for number, node in enumerate(graph.nodes)
+        for output, meta in enumerate(node.outputs)
+        if meta is not None
+    )
+    units = {value: unit for unit, value in enumerate(values)}
+    operators = tuple(_operator(graph, value, units, reach) for value in values)
+    entries = tuple(_entry(graph, number, units) for number in range(len(graph.state)))
+    constants = tuple(constant.values for constant in graph.constants)
+    section = Section(Role.STEP, operators, entries)
+    program = Program(graph.state, graph.data, constants, (section,), units[graph.loss])
+    return Outline(graph, program, values, find_node_pieces(graph, lowered, microbatches))
+
+
+def _operator(graph: Graph, value: Value, units: dict[Value, int], reach: NodeReach) -> OutlineOperator:
+    node, meta = graph.nodes[value.node], graph.meta(value)
+    operands: dict[Operand, None] = {}
+
+    def visit(read: Input) -> None:
+        if isinstance(read, Value):
+            operands[Operand(Source.OPERATOR, units[read], graph.meta(read).count, (0,) * len(meta.shape))] = None
+        else:
+            source, count = _SOURCES[type(read)], graph.meta(read).count
+            operands[Operand(source, read.index, count, (0,) * len(meta.shape))] = None
+
+    each_input((*node.arguments, *(argument for _, argument in node.keywords)), visit)
+    # A parameter and its moments are found by following bodies that are no folds from one to the other.
+    body = Body.COPY if node.call in UPDATES else Body.FOLD_ADD
+    kind = ElementType.FLOAT if meta.type == "float32" else ElementType.INT
+    return OutlineOperator(body, kind, meta.shape, tuple(operands), cost=reach.work(value))
+
+
+def _entry(graph: Graph, number: int, units: dict[Value, int]) -> StateEntry:
+    following = graph.next_state[number]
+    if isinstance(following, Value):
+        return StateEntry(units[following])
+    if following == StateInput(number):
+        return StateEntry(None)
+    descriptor: TensorDescriptor = graph.state[number]
+    raise PlacementError(
+        f"the step takes {descriptor.name!r} over from another tensor, which a group's native kernels do not do"
+    )
