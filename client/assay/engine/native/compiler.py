@@ -19,8 +19,7 @@ from assay.program.lowering.registry import LOWERINGS, advice
 from assay.program.sections import Precision
 
 _UPDATES = frozenset({"assay.sgd", "assay.adamw", "assay.beta_powers"})
-# Calls that only look at their first argument in another way: of the state, they can be made once.
-_VIEWS = frozenset(
+VIEWS = frozenset(
     f"aten.{name}"
     for name in (
         "t.default",
@@ -35,6 +34,7 @@ _VIEWS = frozenset(
         "select.int",
     )
 )
+"""Calls that only look at their first argument in another way: of the state, they can be made once."""
 _CREATIONS = frozenset({"aten.arange.default", "aten.arange.start", "aten.arange.start_step", "aten.full.default"})
 
 EXTERNAL = "assay.external"
@@ -169,7 +169,7 @@ class Compiler:
             if not has_input(node.arguments[place]):
                 base[place] = read([])
         casts = self.casts.of(number)
-        if constant and not casts and (node.call in _VIEWS or node.call in _CREATIONS):
+        if constant and not casts and (node.call in VIEWS or node.call in _CREATIONS):
             # What only depends on the state's storage, or on nothing, is made once.
             with torch.no_grad():
                 self.memory.environment[self.operands.first_slot[number]] = function(*base, **keywords)

@@ -24,9 +24,9 @@ from assay.group.errors import GroupMessageError
 from assay.group.execution.engines import StageEngine
 from assay.group.execution.exchange import link, links
 from assay.group.execution.message_log import LoggedMessages
+from assay.group.execution.packing import Words
 from assay.group.execution.partition import Partition
 from assay.group.execution.schedule import Message, StageSchedule
-from assay.group.execution.stage import Words
 from assay.group.execution.tolerance import TOLERANCES, Tolerance, difference, norm
 from assay.group.transcript import Statement, Transcript, recover
 from assay.program.operator import Array
@@ -87,7 +87,6 @@ class _Playback:
     ) -> None:  # fmt: skip
         self.messages, self.members, self.sent, self.compare = messages, members, sent, compare
         self.transcript = Transcript()
-        self._buffers: dict[Message, Words] = {}
 
     def begin(self, step: int) -> None:
         self.transcript.step = step
@@ -104,11 +103,8 @@ class _Playback:
 
     def receive(self, message: Message) -> Words:
         logged = self.messages.payload(self.transcript.step, message)
-        # One place for each message: compiled kernels remember addresses.
-        buffer = self._buffers.setdefault(message, logged.copy())
-        np.copyto(buffer, logged)
-        self._observe(message, "received", buffer)
-        return buffer
+        self._observe(message, "received", logged)
+        return logged
 
     def _observe(self, message: Message, way: str, payload: Words) -> None:
         direction = link(self.members[message.sender], self.members[message.receiver])
@@ -148,8 +144,10 @@ class StageJudge:
         worst = _Worst()
 
         def compare(message: Message, stated: Words, replayed: Words) -> None:
-            parts = zip(self.run.unpacked(message, stated), self.run.unpacked(message, replayed), strict=True)
-            worst.see(message, max(difference(given, own) for given, own in parts))
+            step = playback.transcript.step
+            given, own = (self.run.unpacked(message, words, step) for words in (stated, replayed))
+            for (_, one), (_, other) in zip(given, own, strict=True):
+                worst.see(message, difference(one, other))
 
         received = LoggedMessages(record.log, self.schedule.receives, first)
         playback = _Playback(received, self.members, sent, compare)

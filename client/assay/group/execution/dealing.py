@@ -3,7 +3,7 @@ little crosses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 
 import numpy as np
@@ -19,11 +19,13 @@ _BISECTIONS = 60
 
 
 def deal_families(
-    program: Program, families: Families, shares: Sequence[float], memory_bytes: Sequence[float] = ()
-) -> tuple[int, ...]:
+    program: Program, families: Families, shares: Sequence[float], memory_bytes: Sequence[float],
+    reads: Mapping[int, set[int]], wire_bytes: Mapping[int, int],
+) -> tuple[int, ...]:  # fmt: skip
     """The stage of every family, in order. `shares`: how much of the work each stage should get (any unit).
 
     `memory_bytes`: limit of each stage, 0 for none; counted are the state twice and every intermediate value once.
+    `reads`: what each live operator reads; `wire_bytes`: the size of results that are not sent in full.
     Raises PlacementError where there are more stages than families, or where they do not fit.
     """
     count, stages = len(families.families), len(shares)
@@ -34,7 +36,7 @@ def deal_families(
             f"the program has {count} groups of state tensors, too few for {stages} members; plan with fewer members"
         )
     limits = [float(limit) or float("inf") for limit in memory_bytes] or [float("inf")] * stages
-    work, memory, crossing = _estimates(program, families)
+    work, memory, crossing = _estimates(program, families, reads, wire_bytes)
     work_before = np.array([0, *accumulate(work)], np.float64)
     memory_before = np.array([0, *accumulate(memory)], np.float64)
 
@@ -89,7 +91,9 @@ def _cheapest_cuts(
     return cuts[::-1]
 
 
-def _estimates(program: Program, families: Families) -> tuple[list[int], list[int], list[int]]:
+def _estimates(
+    program: Program, families: Families, reads: Mapping[int, set[int]], wire_bytes: Mapping[int, int]
+) -> tuple[list[int], list[int], list[int]]:
     """Work and memory of every family, and the bytes that cross when the families are cut before each."""
     operators = program.section(Role.STEP).operators
     count = len(families.families)
@@ -102,11 +106,17 @@ def _estimates(program: Program, families: Families) -> tuple[list[int], list[in
     for number, place in position.items():
         work[place] += operators[number].work
         memory[place] += 4 * operators[number].elements
-        for other in operands_of(operators[number], Source.OPERATOR):
+        for state in operands_of(operators[number], Source.STATE):
+            # A parameter that is read elsewhere than it lies travels there, and its gradient back.
+            first, end = sorted((family_of.get(state, place), place))
+            change[first + 1] += 8 * program.state[state].count if first < end else 0
+            if first < end < count:
+                change[end + 1] -= 8 * program.state[state].count
+        for other in reads[number]:
             if other in position:
                 readers.setdefault(other, set()).add(place)
     for number, places in readers.items():
-        size, own = 4 * operators[number].elements, position[number]
+        size, own = wire_bytes.get(number, 4 * operators[number].elements), position[number]
         for first, end in ((own, max(places)), (min(places), own)):
             if first < end:  # crosses every cut before family first + 1, ..., end
                 change[first + 1] += size
@@ -123,9 +133,9 @@ def _positions(program: Program, families: Families, family_of: dict[int, int]) 
     placed: dict[int, int] = {}
     counted = [number for number in range(len(operators)) if number in families.live and number not in families.free]
     for number in counted:
-        own = [family_of[state] for state in operands_of(operators[number], Source.STATE) if state in family_of]
+        own = [state for state in operands_of(operators[number], Source.STATE) if state in family_of]
         if own:
-            placed[number] = max(own)
+            placed[number] = family_of[max(own, key=lambda state: (program.state[state].count, -state))]
     readers: dict[int, set[int | None]] = {}
     for state, entry in enumerate(section.next_state):
         if entry.operator is not None and state in family_of:

@@ -26,9 +26,9 @@ class StageEngine(ABC):
     program: Program
     is_exact: bool
 
+    @abstractmethod
     def divide(self, shares: Sequence[float], memory_bytes: Sequence[float] = ()) -> Partition:
         """Who computes what; see `partition`."""
-        return partition(self.program, shares, memory_bytes)
 
     @abstractmethod
     def schedules(self, divided: Partition) -> tuple[StageSchedule, ...]:
@@ -49,6 +49,10 @@ class ExactEngine(StageEngine):
         self.program = task.program
         self.device = device or CpuDevice(1)
 
+    def divide(self, shares: Sequence[float], memory_bytes: Sequence[float] = ()) -> Partition:
+        """Who computes what; see `partition`."""
+        return partition(self.program, shares, memory_bytes)
+
     def schedules(self, divided: Partition) -> tuple[StageSchedule, ...]:
         """The order of every stage."""
         return make_schedules(self.program, divided, self.microbatches)
@@ -65,8 +69,12 @@ class NativeEngine(StageEngine):
 
     def __init__(self, task: TrainingTask, graph: Graph, microbatches: int, device: str = "cpu") -> None:
         self.task, self.device = task, device
-        self.plan: Outline = outline(graph, microbatches)
+        self.plan: Outline = outline(graph, microbatches, task.steps)
         self.program = self.plan.program
+
+    def divide(self, shares: Sequence[float], memory_bytes: Sequence[float] = ()) -> Partition:
+        """Who computes what, and how many bits of it cross."""
+        return self.plan.divide(shares, memory_bytes)
 
     def schedules(self, divided: Partition) -> tuple[StageSchedule, ...]:
         """The order of every stage."""

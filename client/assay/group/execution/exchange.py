@@ -12,8 +12,8 @@ import torch.distributed as dist
 
 from assay.group.errors import MemberFailedError
 from assay.group.execution.message_log import MessageLog
+from assay.group.execution.packing import Words
 from assay.group.execution.schedule import Message, StageSchedule
-from assay.group.execution.stage import Words
 from assay.group.transcript import Transcript
 
 _FIRST_TAG = 1
@@ -25,10 +25,15 @@ class _Arrival:
 
     def __init__(self, message: Message) -> None:
         self.message = message
-        self.buffer = torch.empty(message.bytes, dtype=torch.uint8)
-        self.words: Words = self.buffer.numpy().view("<u4")
+        self._whole = torch.empty(4 * message.most_words, dtype=torch.uint8)
+        self.begin(0)
         self.done = Event()
         self.problem: BaseException | None = None
+
+    def begin(self, step: int) -> None:
+        """The message of a step is awaited."""
+        self.buffer = self._whole[: 4 * self.message.words(step)]
+        self.words: Words = self.buffer.numpy().view("<u4")
 
 
 class GroupChannel:
@@ -62,6 +67,7 @@ class GroupChannel:
             self.transcript.step = step
         for arrival in self._arrivals.values():
             arrival.done.clear()
+            arrival.begin(step)
             work = dist.irecv(arrival.buffer, src=arrival.message.sender, tag=_FIRST_TAG + arrival.message.order)
             if work is None:
                 raise MemberFailedError("this process is not in the group; start it from the plan")

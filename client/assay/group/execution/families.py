@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from assay.program.operator import BODY_RULES, Body, Operator, Program, Role, Source
@@ -61,6 +61,14 @@ def find_families(program: Program) -> Families:
             groups.setdefault(find(number), []).append(number)
     ordered = sorted(groups.values(), key=lambda group: (min(first_use[number] for number in group), group[0]))
     return Families(tuple(tuple(group) for group in ordered), replicated, free, live)
+
+
+def with_copies(program: Program, families: Families, copied: Iterable[int], mirrored: Iterable[int]) -> Families:
+    """The families where every member that needs them also keeps the state tensors `copied` and computes `mirrored`."""
+    replicated = families.replicated | frozenset(copied)
+    free = _free(program.section(Role.STEP).operators, replicated) | frozenset(mirrored)
+    kept = tuple(left for group in families.families if (left := tuple(n for n in group if n not in replicated)))
+    return Families(kept, replicated, free, families.live)
 
 
 def operands_of(operator: Operator, source: Source) -> Iterator[int]:

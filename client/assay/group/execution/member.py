@@ -21,10 +21,11 @@ from assay.group.execution.engines import engine_of
 from assay.group.execution.exchange import GroupChannel, links
 from assay.group.execution.keeping import Keeping
 from assay.group.execution.message_log import MessageLog
+from assay.group.execution.packing import Words
 from assay.group.execution.partition import Partition, member_order, member_shares
 from assay.group.execution.ring import AuditRing
-from assay.group.execution.schedule import StageSchedule
-from assay.group.execution.stage import Stage, Words
+from assay.group.execution.schedule import StageSchedule, bytes_in_step
+from assay.group.execution.stage import Stage
 from assay.group.execution.task_files import read_task
 from assay.group.generation import (
     exchange_statements,
@@ -105,7 +106,7 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
         "keeper": keeping.is_keeper,
         "proof": str(folder.folder) if keeping.is_keeper else "",
         "sent_bytes": trainer.channel.sent_bytes,
-        "predicted_bytes_per_step": divided.bytes_per_step,
+        "predicted_bytes_per_step": bytes_in_step(schedules, task.steps - 1),
         "step_seconds": trainer.step_seconds,
     }
 
@@ -128,7 +129,9 @@ def _memory(orders: dict[str, Any], members: tuple[str, ...]) -> tuple[float, ..
 
 def _agree_on_partition(store: Store, generation: int, members: tuple[str, ...], divided: Partition) -> None:
     """Raise PlacementError where members derived different partitions, before anything is sent."""
-    crossings = [(int(c.value[0]), c.value[1], c.sender, c.receiver, c.elements) for c in divided.crossings]
+    crossings = [
+        (int(c.value[0]), c.value[1], c.sender, c.receiver, c.elements, c.packing.bits) for c in divided.crossings
+    ]
     mine = sha256(json.dumps([members, divided.owner, crossings]).encode()).hexdigest()
     agreed = store.compare_set(f"partition/{generation}", "", mine).decode()
     if agreed != mine:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from assay.group.execution.packing import Words
 from assay.group.execution.schedule import Message
-from assay.group.execution.stage import Words
 
 
 class MessageLog:
@@ -37,22 +37,25 @@ class LoggedMessages:
     """Reads a log of a schedule's `messages` (those received, or those sent) that begins at global step `first`."""
 
     def __init__(self, words: Words, messages: Sequence[Message], first: int) -> None:
-        self._words, self._first = words, first
-        self._places: dict[Message, int] = {}
-        self.step_words = 0
-        for message in messages:
-            self._places[message] = self.step_words
-            self.step_words += message.bytes // 4
+        self._words, self._messages = words, messages
+        self._step, self._start = first, 0  # where the log of a step begins
 
     def payload(self, step: int, message: Message) -> Words:
-        """The payload of a message at a global step."""
-        start = (step - self._first) * self.step_words + self._places[message]
-        return self._words[start : start + message.bytes // 4]
+        """The payload of a message at a global step; steps are read in order."""
+        while self._step < step:
+            self._start += log_words(self._messages, self._step, 1)
+            self._step += 1
+        start = self._start
+        for other in self._messages:
+            if other is message:
+                break
+            start += other.words(step)
+        return self._words[start : start + message.words(step)]
 
 
-def log_words(messages: Sequence[Message], steps: int) -> int:
-    """Length of a log of these messages, in words of 4 bytes."""
-    return steps * sum(message.bytes // 4 for message in messages)
+def log_words(messages: Sequence[Message], first: int, steps: int) -> int:
+    """Length of a log of these messages in `steps` steps from `first` on, in words of 4 bytes."""
+    return sum(message.words(step) for step in range(first, first + steps) for message in messages)
 
 
 def read_log(path: Path) -> Words:

@@ -12,13 +12,14 @@ stage divide its layers instead: every working member of the plan is a stage of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from assay.group.execution.dealing import deal_families
 from assay.group.execution.families import Families, find_families, operands_of
 from assay.group.execution.min_cut import UNBOUNDED, FlowNetwork
+from assay.group.execution.packing import IN_FULL, Packing
 from assay.group.plan import GroupPlan
 from assay.program.operator import Operator, Program, Role, Source
 
@@ -30,12 +31,13 @@ Value = tuple[Source, int]
 
 @dataclass(frozen=True)
 class Crossing:
-    """A value that `sender` (a stage) computes or holds and `receiver` reads; `elements` of 4 bytes."""
+    """A value of `elements` that `sender` (a stage) computes or holds and `receiver` reads."""
 
     value: Value
     sender: int
     receiver: int
     elements: int
+    packing: Packing = IN_FULL
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,46 @@ class Partition:
 
     @cached_property
     def bytes_per_step(self) -> int:
-        """Predicted bytes of values between members in one step."""
+        """Bytes of values between members in one step if all are sent, and in full."""
         return sum(4 * crossing.elements for crossing in self.crossings)
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What is known of a program beyond its operators.
+
+    `wire_bytes`: expected bytes a step of what is not sent in full. `mirrored`: operators that are computed wherever
+    they are read, though they depend on values that cross (`families.free` has them too). `anchors`: for replicated
+    state that changes with the data, the operator whose stage answers for it.
+    """
+
+    families: Families
+    wire_bytes: Mapping[int, int]
+    mirrored: frozenset[int]
+    anchors: Mapping[int, int]
+
+    @staticmethod
+    def of(program: Program) -> Hints:
+        """Nothing beyond the operators."""
+        return Hints(find_families(program), {}, frozenset(), {})
+
+    def reads(self, operators: Sequence[Operator], number: int) -> set[int]:
+        """Operators that an operator reads, directly or through mirrored ones, and that are not free."""
+        found: set[int] = set()
+        waiting = [number]
+        while waiting:
+            for other in operands_of(operators[waiting.pop()], Source.OPERATOR):
+                if other in found:
+                    continue
+                if other in self.mirrored:
+                    waiting.append(other)
+                elif other not in self.families.free:
+                    found.add(other)
+        return found
+
+    def size(self, operators: Sequence[Operator], number: int) -> int:
+        """Expected bytes of an operator's result on the wire."""
+        return self.wire_bytes.get(number, 4 * operators[number].elements)
 
 
 def member_order(plan: GroupPlan) -> tuple[str, ...]:
@@ -74,15 +114,19 @@ def member_shares(plan: GroupPlan) -> tuple[float, ...]:
     return tuple(plan.layers[stage] / plan.replicas for stage in range(plan.stages) for _ in range(plan.replicas))
 
 
-def partition(program: Program, shares: Sequence[float], memory_bytes: Sequence[float] = ()) -> Partition:
+def partition(
+    program: Program, shares: Sequence[float], memory_bytes: Sequence[float] = (), hints: Hints | None = None
+) -> Partition:
     """Divide the step section among `len(shares)` stages. Raises PlacementError where that many cannot be filled."""
-    families = find_families(program)
-    stage_of = deal_families(program, families, shares, memory_bytes)
+    hints = hints or Hints.of(program)
+    families, operators = hints.families, program.section(Role.STEP).operators
+    reads = {number: hints.reads(operators, number) for number in families.live}
+    stage_of = deal_families(program, families, shares, memory_bytes, reads, hints.wire_bytes)
     owner = [0] * len(program.state)  # replicated state: the first stage answers for it
     for group, stage in zip(families.families, stage_of, strict=True):
         for state in group:
             owner[state] = stage
-    placement = _Placement(program, families, owner, len(shares))
+    placement = _Placement(program, hints, reads, owner, len(shares))
     placement.improve()
     return placement.result()
 
@@ -90,8 +134,12 @@ def partition(program: Program, shares: Sequence[float], memory_bytes: Sequence[
 class _Placement:
     """Stages of operators, improved until no cut between two stages saves bytes."""
 
-    def __init__(self, program: Program, families: Families, owner: Sequence[int], stages: int) -> None:
+    def __init__(
+        self, program: Program, hints: Hints, reads: Mapping[int, set[int]], owner: list[int], stages: int
+    ) -> None:
+        families = hints.families
         self.program, self.families, self.owner, self.stages = program, families, owner, stages
+        self.hints, self.reads = hints, reads
         self.operators = program.section(Role.STEP).operators
         self.next_state = program.section(Role.STEP).next_state
         self.placed = [i for i in range(len(self.operators)) if i in families.live and i not in families.free]
@@ -117,7 +165,7 @@ class _Placement:
         for state in states:
             if self.owner[state] != self.pinned[number]:
                 self.demands.setdefault((Source.STATE, state), set()).add(self.pinned[number])
-        for other in set(operands_of(operator, Source.OPERATOR)) - self.families.free:
+        for other in sorted(self.reads[number]):
             self.readers.setdefault((Source.OPERATOR, other), []).append(number)
 
     def _place_the_rest(self) -> None:
@@ -126,7 +174,7 @@ class _Placement:
             if number in self.home:
                 continue
             weight: dict[int, int] = {}
-            for other in set(operands_of(self.operators[number], Source.OPERATOR)):
+            for other in sorted(self.reads[number]):
                 if other in self.home:
                     stage = self.home[other]
                     weight[stage] = weight.get(stage, 0) + self.operators[other].elements
@@ -156,13 +204,19 @@ class _Placement:
                 return
 
     def cost(self) -> int:
-        """Elements that cross."""
+        """Bytes that cross."""
         return sum(self._size(value) * len(self._needed(value)) for value in self._values())
 
     def _values(self) -> list[Value]:
         return sorted({*self.readers, *self.demands})
 
     def _size(self, value: Value) -> int:
+        source, index = value
+        if source == Source.STATE:
+            return 4 * self.program.state[index].count
+        return self.hints.size(self.operators, index)
+
+    def _elements(self, value: Value) -> int:
         source, index = value
         return self.program.state[index].count if source == Source.STATE else self.operators[index].elements
 
@@ -213,13 +267,23 @@ class _Placement:
 
     def result(self) -> Partition:
         """The finished partition."""
+        for state, anchor in self.hints.anchors.items():
+            self.owner[state] = self.home[anchor]
+        parts = tuple(self._part(stage) for stage in range(self.stages))
+        for stage, part in enumerate(parts):
+            for number in self.hints.mirrored.intersection(part.operators):
+                for other in self.reads[number]:
+                    self.demands.setdefault((Source.OPERATOR, other), set()).add(stage)
         crossings = [
-            Crossing(value, self._maker(value), stage, self._size(value))
+            Crossing(value, self._maker(value), stage, self._elements(value))
             for value in self._values()
             for stage in sorted(self._needed(value))
         ]
-        parts = tuple(self._part(stage) for stage in range(self.stages))
-        return Partition(parts, tuple(crossings), dict(self.home), tuple(self.owner))
+        # What is computed in several places has one of them as its home: it waits for pieces like all that is placed.
+        home = dict(self.home)
+        for number in self.hints.mirrored:
+            home[number] = next((stage for stage, part in enumerate(parts) if number in part.operators), 0)
+        return Partition(parts, tuple(crossings), home, tuple(self.owner))
 
     def _part(self, stage: int) -> StagePart:
         own = {number for number in self.placed if self.home[number] == stage}

@@ -21,9 +21,9 @@ from assay.group.execution.engines import StageEngine
 from assay.group.execution.exchange import links
 from assay.group.execution.keeping import bytes_of, wait_all
 from assay.group.execution.message_log import log_words, read_log
+from assay.group.execution.packing import Words
 from assay.group.execution.partition import Partition
 from assay.group.execution.schedule import StageSchedule
-from assay.group.execution.stage import Words
 from assay.group.transcript import Statement
 from assay.program.operator import Array, TensorDescriptor
 from assay.training.canonical import aligned
@@ -114,19 +114,20 @@ class AuditRing:
 
     def _exchange(self, segment: int, state: Mapping[int, Array]) -> _Given:
         """Send the own record to the next member; returns that of the one before."""
-        steps, schedule = self.task.segment_steps(segment), self.schedules[self.before]
+        steps = (self.task.first_step(segment), self.task.segment_steps(segment))
+        schedule = self.schedules[self.before]
         own, theirs = self._descriptors(self.rank), self._descriptors(self.before)
         mine = read_tensors(self.folder / "start.safetensors", list(own.values()), "the segment's start")
         sending: dict[int, AnyArray] = {_START_TAG + number: array for number, array in zip(own, mine, strict=True)}
         sending[_LOG_TAG] = read_log(self.log_path)
         start = {number: aligned(descriptor) for number, descriptor in theirs.items()}
-        given = _Given(start, np.empty(log_words(schedule.receives, steps), np.uint32))
+        given = _Given(start, np.empty(log_words(schedule.receives, *steps), np.uint32))
         arriving: dict[int, AnyArray] = {_START_TAG + number: array for number, array in start.items()}
         arriving[_LOG_TAG] = given.log
         if self.sent_log_path is not None:
             sending[_SENT_LOG_TAG] = read_log(self.sent_log_path)
             sending.update({_END_TAG + number: array for number, array in state.items()})
-            given.sent_log = np.empty(log_words(schedule.sends, steps), np.uint32)
+            given.sent_log = np.empty(log_words(schedule.sends, *steps), np.uint32)
             given.end = {number: aligned(theirs[number]) for number in self.divided.parts[self.before].state}
             arriving[_SENT_LOG_TAG] = given.sent_log
             arriving.update({_END_TAG + number: array for number, array in given.end.items()})

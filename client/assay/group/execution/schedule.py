@@ -14,8 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from assay.group.execution.families import find_families, operands_of
+from assay.group.execution.packing import Packing
 from assay.group.execution.partition import Crossing, Partition, Value
 from assay.group.execution.pieces import Pieces, find_pieces, piece_of
 from assay.program.operator import ElementType, Operand, Operator, Program, Role, Section, Source, TensorDescriptor
@@ -40,8 +42,8 @@ Input = tuple[Source, int, int]
 
 @dataclass(frozen=True)
 class Message:
-    """Values that one stage sends another in one slot, packed in this order, 4 bytes an element. `order` numbers a
-    step's messages in the order of slots. Where `piece` is not WHOLE, the values are those pieces of their tensors."""
+    """Values that one stage sends another in one slot, packed in this order, each from a whole word on. `order` numbers
+    a step's messages in the order of slots. Where `piece` is not WHOLE, values are those pieces of their tensors."""
 
     sender: int
     receiver: int
@@ -51,11 +53,24 @@ class Message:
     values: tuple[Value, ...]
     types: tuple[ElementType, ...]
     sizes: tuple[int, ...]  # elements
+    packings: tuple[Packing, ...]
 
-    @property
-    def bytes(self) -> int:
-        """Length on the wire."""
-        return 4 * sum(self.sizes)
+    def words(self, step: int) -> int:
+        """Length on the wire in a step, in words of 4 bytes. A message is never empty: that it comes says something."""
+        return max(1, sum(size for _, size in self.layout(step)))
+
+    def layout(self, step: int) -> list[tuple[int, int]]:
+        """The values that are sent in a step, by place, and how many words each takes."""
+        return [
+            (place, packing.words(size))
+            for place, (packing, size) in enumerate(zip(self.packings, self.sizes, strict=True))
+            if packing.is_sent(step)
+        ]
+
+    @cached_property
+    def most_words(self) -> int:
+        """The longest it can be."""
+        return max(1, sum(p.words(size) for p, size in zip(self.packings, self.sizes, strict=True)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +112,11 @@ def schedules_of(program: Program, partition: Partition, pieces: Pieces) -> tupl
     """The schedules of all stages where the pieces are known."""
     maker = _Maker(program, partition, pieces)
     return tuple(maker.stage(number) for number in range(len(partition.parts)))
+
+
+def bytes_in_step(schedules: Sequence[StageSchedule], step: int) -> int:
+    """Bytes that all members send each other in a step."""
+    return sum(4 * message.words(step) for schedule in schedules for message in schedule.sends)
 
 
 class _Maker:
@@ -154,7 +174,8 @@ class _Maker:
             types = tuple(descriptor_of(program, crossing.value).type for crossing in crossings)
             sizes = tuple(crossing.elements // parts for crossing in crossings)
             values = tuple(crossing.value for crossing in crossings)
-            messages.append(Message(sender, receiver, slot, order, piece, values, types, sizes))
+            packings = tuple(crossing.packing for crossing in crossings)
+            messages.append(Message(sender, receiver, slot, order, piece, values, types, sizes, packings))
         return messages
 
     def stage(self, stage: int) -> StageSchedule:

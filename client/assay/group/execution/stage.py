@@ -12,14 +12,12 @@ import numpy.typing as npt
 
 from assay.engine.device import Bindings, Device, contiguous
 from assay.group.errors import GroupMessageError
+from assay.group.execution.packing import FULL, Words
 from assay.group.execution.partition import Partition, Value
 from assay.group.execution.schedule import FIRST, WHOLE, Message, Phase, StageSchedule, phase_program
 from assay.program.operator import Array, ElementType, Program, Role, Source, TensorDescriptor
 from assay.training.canonical import aligned
 from assay.training.errors import TaskError
-
-Words = npt.NDArray[np.uint32]
-"""A message's payload: the bits of its values one after another, every NaN as 0x7fc00000."""
 
 _CANONICAL_NAN = np.uint32(0x7FC00000)
 
@@ -51,6 +49,7 @@ class Stage(ABC):
         self.schedule = schedule
         self.owned, self.held = part.state, tuple(sorted({*part.state, *part.copies}))
         self._loaded = False
+        self._payloads: dict[Message, Words] = {}
 
     @property
     @abstractmethod
@@ -87,7 +86,7 @@ class Stage(ABC):
                 self._run(phase, number)
             for message in self.schedule.sends:
                 if message.slot == slot:
-                    channel.send(message, self._pack(message))
+                    channel.send(message, self._payload(message, number))
         while coming:
             self._receive(coming.pop(0), channel, waiting, number)
         for phase in waiting:
@@ -104,28 +103,49 @@ class Stage(ABC):
             waiting.remove(ready)
             self._run(ready, step)
         words = channel.receive(message)
-        if words.shape != (message.bytes // 4,):
+        if words.shape != (message.words(step),):
             raise GroupMessageError(
-                f"message {message.order} of stage {message.sender} has {words.size} elements, the "
-                f"program makes {message.bytes // 4}; exclude the member"
+                f"message {message.order} of stage {message.sender} has {words.size} words, the "
+                f"program makes {message.words(step)}; exclude the member"
             )
-        self._store(message, words)
+        arrived = dict(self.unpacked(message, words, step))
+        for place in range(len(message.values)):
+            self._store(message, place, arrived.get(place))
 
-    @abstractmethod
-    def unpacked(self, message: Message, words: Words) -> list[npt.NDArray[Any]]:
-        """The values that a payload carries, one array each."""
+    def unpacked(self, message: Message, words: Words, step: int) -> list[tuple[int, npt.NDArray[Any]]]:
+        """The values that a payload of a step carries, flat, by their place in the message. They may share memory."""
+        found, start = [], 0
+        for place, length in message.layout(step):
+            packing, kind = message.packings[place], message.types[place].dtype
+            part = words[start : start + length]
+            found.append((place, packing.unpack(part, message.sizes[place], kind)))
+            start += length
+        return found
+
+    def _payload(self, message: Message, step: int) -> Words:
+        """The words of a message whose values are computed. Every NaN that is sent in full becomes 0x7fc00000:
+        processors differ in its bits, and what is hashed and compared must not."""
+        payload = self._payloads.setdefault(message, np.zeros(message.most_words, np.uint32))
+        payload, start = payload[: message.words(step)], 0
+        for place, length in message.layout(step):
+            part = payload[start : start + length]
+            message.packings[place].pack(self._flat(message, place), part)
+            if message.packings[place].bits == FULL and message.types[place] is ElementType.FLOAT:
+                part[(part & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)] = _CANONICAL_NAN
+            start += length
+        return payload
 
     @abstractmethod
     def _run(self, phase: Phase, step: int) -> None:
         """Compute a phase."""
 
     @abstractmethod
-    def _pack(self, message: Message) -> Words:
-        """The payload of a message whose values are computed."""
+    def _flat(self, message: Message, place: int) -> npt.NDArray[Any]:
+        """A value of a message, or the piece of it that is sent, as flat float32 or int32."""
 
     @abstractmethod
-    def _store(self, message: Message, words: Words) -> None:
-        """Keep what a message brought; `words` are valid until the next step."""
+    def _store(self, message: Message, place: int, values: npt.NDArray[Any] | None) -> None:
+        """Keep a value that a message brought, flat and valid until the next step; None where the step needs none."""
 
     @abstractmethod
     def _finish(self, step: int) -> None:
@@ -171,7 +191,6 @@ class StageRun(Stage):
         for number, entry in self._entries.items():
             if entry is not None and entry in self._values and entry not in schedule.pieces.split:
                 self._target.setdefault(entry, number)
-        self._payloads = {message: np.empty(message.bytes // 4, np.uint32) for message in schedule.sends}
         self._received: dict[Value, Array] = {}
         for message in schedule.receives:
             for value, kind, size in zip(message.values, message.types, message.sizes, strict=True):
@@ -214,18 +233,10 @@ class StageRun(Stage):
         value = self._values[self.program.loss] if place is None else self._state[place]
         return float(value.reshape(-1)[0])
 
-    def _store(self, message: Message, words: Words) -> None:
-        place = 0
-        for value, size in zip(message.values, message.sizes, strict=True):
-            part = words[place : place + size]
-            np.copyto(self._piece(self._received[value], message.piece).view(np.uint32), part)
-            place += size
-
-    def unpacked(self, message: Message, words: Words) -> list[npt.NDArray[Any]]:
-        """The values that a payload carries, one array each."""
-        ends = np.cumsum(message.sizes)[:-1]
-        parts = np.split(words, ends)
-        return [part.view(kind.dtype) for part, kind in zip(parts, message.types, strict=True)]
+    def _store(self, message: Message, place: int, values: npt.NDArray[Any] | None) -> None:
+        if values is not None:
+            target = self._piece(self._received[message.values[place]], message.piece)
+            np.copyto(target.view(np.uint32), values.view(np.uint32))
 
     def _piece(self, whole: Array, piece: int) -> Array:
         """A piece of a flat array, or all of it."""
@@ -256,16 +267,8 @@ class StageRun(Stage):
             return self._spare[self._target[index]]
         return self._values[index]
 
-    def _pack(self, message: Message) -> Words:
-        payload, place = self._payloads[message], 0
-        for value, kind, size in zip(message.values, message.types, message.sizes, strict=True):
-            part = payload[place : place + size]
-            np.copyto(part, self._piece(self._value(value), message.piece).reshape(-1).view(np.uint32))
-            if kind is ElementType.FLOAT:
-                # Processors differ in the bits of a NaN; what is hashed and compared must not.
-                part[(part & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)] = _CANONICAL_NAN
-            place += size
-        return payload
+    def _flat(self, message: Message, place: int) -> npt.NDArray[Any]:
+        return self._piece(self._value(message.values[place]), message.piece).reshape(-1)
 
 
 def _local(phase: Phase) -> list[int]:

@@ -12,9 +12,9 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from assay.group.execution.engines import StageEngine
+from assay.group.execution.packing import Words
 from assay.group.execution.partition import Partition
 from assay.group.execution.schedule import Message, StageSchedule
-from assay.group.execution.stage import Words
 from assay.program.graph import Graph
 from assay.program.lowering import lower_step
 from assay.program.operator import Array
@@ -91,7 +91,6 @@ class QueueChannel:
 
     def __init__(self, queues: dict[Message, queue.Queue[Words]]) -> None:
         self.queues = queues
-        self.buffers: dict[Message, Words] = {}
         self.sent_bytes = 0
 
     def begin(self, step: int) -> None:
@@ -105,10 +104,7 @@ class QueueChannel:
         return not self.queues[message].empty()
 
     def receive(self, message: Message) -> Words:
-        payload = self.queues[message].get(timeout=120)
-        buffer = self.buffers.setdefault(message, payload)
-        buffer[:] = payload
-        return buffer
+        return self.queues[message].get(timeout=120)
 
 
 def run_stages(

@@ -17,9 +17,10 @@ from assay.group.errors import GroupMessageError
 from assay.group.execution.audit import StageJudge, StageRecord, is_audited
 from assay.group.execution.engines import ExactEngine, NativeEngine, StageEngine
 from assay.group.execution.exchange import link, links
+from assay.group.execution.packing import Words
 from assay.group.execution.partition import Partition
 from assay.group.execution.schedule import Message, StageSchedule
-from assay.group.execution.stage import Stage, Words
+from assay.group.execution.stage import Stage
 from assay.group.transcript import Transcript, account_signer, make_statement
 from assay.training.task import Mode
 

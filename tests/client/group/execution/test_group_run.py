@@ -20,12 +20,14 @@ from assay.commitments.execution import state_root
 from assay.group.cluster_file import read_cluster_file
 from assay.group.execution.task_files import write_task
 from assay.group.plan import make_plan, write_plan
+from assay.program.graph import Graph
 from assay.training.checkpoint import CheckpointFolder
+from assay.training.profile import profile
 from assay.training.replay import Replayer
 from assay.training.task import Mode, TrainingTask
 from assay.training.train import CanonicalRunner, train
 
-from .tasks import task_of
+from .tasks import task_and_graph, task_of
 
 PATIENT = {"grace_seconds": 6.0, "timeout_seconds": 15.0, "deadline_seconds": 240.0}
 
@@ -33,7 +35,9 @@ PATIENT = {"grace_seconds": 6.0, "timeout_seconds": 15.0, "deadline_seconds": 24
 class Group:
     """Members as processes that meet at a store of this one."""
 
-    def __init__(self, folder: Path, task: TrainingTask, working: int, names: Sequence[str]) -> None:
+    def __init__(
+        self, folder: Path, task: TrainingTask, working: int, names: Sequence[str], graph: Graph | None = None
+    ) -> None:
         self.folder, self.task = folder, task
         self.store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         program = {"stages": working, "replicas": 1, "activation_bytes": 1e6, "parameter_bytes": 1e6, "layers": 4}
@@ -45,7 +49,7 @@ class Group:
         description = read_cluster_file(folder / "cluster.toml")
         self.plan = make_plan(description.cluster, description.costs(working, 1))
         write_plan(self.plan, folder / "plan.toml")
-        write_task(task, folder / "task")
+        write_task(task, folder / "task", graph)
         self.processes: dict[str, subprocess.Popen[str]] = {}
 
     def start(self, name: str, **settings: Any) -> None:
@@ -72,8 +76,10 @@ class Group:
 
 
 @contextmanager
-def group(folder: Path, task: TrainingTask, working: int, names: Sequence[str]) -> Iterator[Group]:
-    formed = Group(folder, task, working, names)
+def group(
+    folder: Path, task: TrainingTask, working: int, names: Sequence[str], graph: Graph | None = None
+) -> Iterator[Group]:
+    formed = Group(folder, task, working, names, graph)
     try:
         yield formed
     finally:
@@ -127,7 +133,7 @@ def _assert_replayable(task: TrainingTask, folder: Path, roots: Sequence[bytes])
 
 
 @pytest.mark.slow
-def test_a_tolerant_task_is_trained_to_the_bits_that_its_thresholds_are_about(tmp_path: Path) -> None:
+def test_a_tolerant_task_whose_graph_is_not_at_hand_is_trained_to_the_bits_of_its_thresholds(tmp_path: Path) -> None:
     task = task_of("mlp", 20, 10, Mode.TOLERANT)
     with group(tmp_path, task, 2, ("ann", "ben")) as formed:
         for name in ("ann", "ben"):
@@ -135,6 +141,51 @@ def test_a_tolerant_task_is_trained_to_the_bits_that_its_thresholds_are_about(tm
         outcomes = [formed.outcome(name) for name in ("ann", "ben")]
     alone = train(task, tmp_path / "alone", CanonicalRunner(task))
     assert [outcome["roots"] for outcome in outcomes] == [[root.hex() for root in alone.roots]] * 2
+
+
+@pytest.mark.slow
+def test_a_native_group_that_loses_a_member_ends_with_a_proof_within_the_thresholds(tmp_path: Path) -> None:
+    task, graph = task_and_graph("gpt", 600, 50, Mode.TOLERANT)
+    names = ("ann", "ben", "cho")
+    with group(tmp_path, task, 2, names, graph) as formed:
+        lost = formed.plan.members[1]
+        for name in names:
+            formed.start(name, device="cpu")
+        formed.wait_for_step(lost, 120)
+        formed.signal(lost, signal.SIGKILL)
+        outcomes = {name: formed.outcome(name) for name in names if name != lost}
+    roots = [bytes.fromhex(root) for root in outcomes[formed.plan.members[0]]["roots"]]
+    for outcome in outcomes.values():
+        assert outcome["generations"] == 2
+        assert outcome["first_step"] >= 50
+        assert [bytes.fromhex(root) for root in outcome["roots"]] == roots
+    checkpoints = CheckpointFolder(Path(outcomes[formed.plan.members[0]]["proof"]), task.program.state)
+    thresholds = profile(task, 1, segments=2).thresholds
+    for segment in (0, 5, 11):
+        start, end = (checkpoints.read(index, roots[index]) for index in (segment, segment + 1))
+        replay = Replayer(task).replay(segment, start, 3, end, thresholds)
+        assert replay.leaf.end_root != roots[segment + 1]  # PyTorch rounds otherwise
+        assert replay.passes(roots[segment + 1]), replay.distance
+
+
+@pytest.mark.slow
+def test_a_native_member_that_sends_garbage_is_named(tmp_path: Path) -> None:
+    task, graph = task_and_graph("mlp", 40, 10, Mode.TOLERANT)
+    names = ("ann", "ben", "cho")
+    keys = {name: Account.from_key(sha256(name.encode()).digest()) for name in names}
+    addresses = {name: account.address for name, account in keys.items()}
+    with group(tmp_path, task, 2, names, graph) as formed:
+        cheat = formed.plan.members[1]
+        fault = {"member": cheat, "step": 15, "generation": 0, "kind": "garbage"}
+        for name in names:
+            key = keys[name].key.to_0x_hex()
+            formed.start(name, private_key=key, addresses=addresses, task_id=9, audit_rate=1.0, fault=fault)
+        outcomes = {name: formed.outcome(name) for name in names}
+    assert "sent garbage" in outcomes[cheat]["error"]
+    for name in set(names) - {cheat}:
+        assert outcomes[name]["generations"] == 2
+        assert f"{cheat!r} in segment 1 sent" in outcomes[name]["failures"][0]
+        assert outcomes[name]["first_step"] == 10
 
 
 @pytest.mark.slow

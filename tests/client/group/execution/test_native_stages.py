@@ -42,9 +42,10 @@ def run_alone(name: str, precision: Precision = Precision.FP32) -> tuple[list[Ar
 
 
 def farthest(state: Sequence[Array], other: Sequence[Array]) -> float:
-    """The largest difference of a tensor, relative to its size."""
+    """The largest difference of a tensor, relative to its size; one that only rounding moves has none to speak of (the
+    bias of a convolution before batch norm)."""
     pairs = zip(state, other, strict=True)
-    return max(float(np.linalg.norm(a.astype(float) - b) / (np.linalg.norm(b) + 1e-12)) for a, b in pairs)
+    return max(float(np.linalg.norm(a.astype(float) - b) / (np.linalg.norm(b) + 1e-3)) for a, b in pairs)
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "gpt"])

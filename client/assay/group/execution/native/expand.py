@@ -1,13 +1,15 @@
 """A step's graph with nothing left that reads all parameters at once: clipping and updates are taken apart.
 
 Members own parameters, so an update of a list of them becomes one update each, and clipping to a global norm becomes a
-norm of every gradient, one factor, and a product each. The values are those of the graph as it was recorded.
+norm of every gradient, one factor, and a product each. What a choice by the step takes in the first steps becomes a
+value of its own, which can be sent in those steps only. The values are those of the graph as it was recorded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from assay.group.execution.native.choices import choice_of
 from assay.program.errors import GraphError
 from assay.program.graph import Argument, Graph, Input, Node, TensorMeta, Value
 
@@ -27,6 +29,8 @@ def expand(graph: Graph) -> Graph:
             maker.clip(number, node)
         elif node.call in UPDATES:
             maker.update(number, node)
+        elif choice_of(graph, node) is not None:
+            maker.choose(number, node)
         else:
             maker.copy(number, node)
     return maker.graph()
@@ -59,6 +63,15 @@ class _Expansion:
         )
         for output in range(len(node.outputs)):
             self.moved[Value(number, output)] = Value(place, output)
+
+    def choose(self, number: int, node: Node) -> None:
+        """A choice whose first value is there once more, for the choice alone."""
+        first = node.arguments[1]
+        assert isinstance(first, Value)
+        before = self.moved[first]
+        self.moved[first] = self._add("aten.detach.default", (before,), self.old.meta(first))
+        self.copy(number, node)
+        self.moved[first] = before
 
     def clip(self, number: int, node: Node) -> None:
         """Gradients times min(1, limit / (norm + 1e-6))."""

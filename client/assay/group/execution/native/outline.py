@@ -7,13 +7,19 @@ members divide a recorded graph exactly as they divide a program in the exact ar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+from assay.engine.native.compiler import VIEWS
 from assay.group.errors import PlacementError
-from assay.group.execution.families import find_families
+from assay.group.execution.families import find_families, with_copies
+from assay.group.execution.native.compression import Compression, find_compression
 from assay.group.execution.native.expand import UPDATES, expand
+from assay.group.execution.native.needs import Needs
 from assay.group.execution.native.pieces import NodePieces, NodeReach, find_node_pieces
+from assay.group.execution.packing import FULL, Packing
+from assay.group.execution.partition import Crossing, Hints, Partition, partition
 from assay.group.execution.pieces import Pieces
 from assay.program.graph import (
     ConstantInput,
@@ -21,7 +27,6 @@ from assay.program.graph import (
     Graph,
     Input,
     StateInput,
-    TensorMeta,
     Value,
     each_input,
 )
@@ -60,12 +65,19 @@ class OutlineOperator(Operator):
 
 @dataclass(frozen=True)
 class Outline:
-    """`graph` is the expanded one; operator u of `program` stands for `values[u]`; `parts` are the pieces of nodes."""
+    """`graph` is the expanded one; operator u of `program` stands for `values[u]`; `parts` are the pieces of nodes.
+
+    `state_views` are the values that only look at a state tensor in another way, with its number: whoever has the
+    tensor has them, so nothing reads their operators.
+    """
 
     graph: Graph
+    state_views: Mapping[Value, int]
     program: Program
     values: tuple[Value, ...]
     parts: NodePieces
+    compression: Compression
+    steps: int
 
     @cached_property
     def units(self) -> dict[Value, int]:
@@ -73,22 +85,50 @@ class Outline:
         return {value: number for number, value in enumerate(self.values)}
 
     @cached_property
+    def hints(self) -> Hints:
+        """What the compression means for who computes what."""
+        compression, units = self.compression, self.units
+        mirrored = frozenset(units[value] for value in compression.mirrored)
+        families = with_copies(self.program, find_families(self.program), compression.memories, mirrored)
+        mirrored -= with_copies(self.program, families, (), ()).free  # what depends on no crossing is simply free
+        wire = {units[value]: -(-self.graph.meta(value).count * bits // 8) for value, bits in compression.bits.items()}
+        for choice in compression.choices.values():
+            size = 4 * self.graph.meta(choice.first).count
+            wire[units[choice.first]] = max(1, size * min(choice.until, self.steps) // self.steps)
+        anchors = {state: units[codes] for state, codes in compression.memories.items()}
+        return Hints(families, wire, mirrored, anchors)
+
+    @cached_property
     def pieces(self) -> Pieces:
         """The pieces of the program's operators."""
-        free = find_families(self.program).free
+        free = self.hints.families.free - self.hints.mirrored
         split = frozenset(self.units[value] for value in self.parts.split) - free
         return Pieces(self.parts.count if split else 1, split)
 
-    def meta(self, unit: int) -> TensorMeta:
-        """Type and shape of an operator's result."""
-        return self.graph.meta(self.values[unit])
+    def divide(self, shares: Sequence[float], memory_bytes: Sequence[float]) -> Partition:
+        """Who computes what, and how what crosses is sent."""
+        divided = partition(self.program, shares, memory_bytes, self.hints)
+        needs = [Needs(self.program, self.units, self.compression, divided, stage) for stage in range(len(shares))]
+        return replace(
+            divided,
+            crossings=tuple(
+                crossing
+                if crossing.value[0] == Source.STATE
+                else replace(crossing, packing=self._packing(crossing, needs[crossing.receiver]))
+                for crossing in divided.crossings
+            ),
+        )
+
+    def _packing(self, crossing: Crossing, needs: Needs) -> Packing:
+        unit = crossing.value[1]
+        return replace(needs.of(unit), bits=self.compression.bits.get(self.values[unit], FULL))
 
 
-def outline(recorded: Graph, microbatches: int) -> Outline:
+def outline(recorded: Graph, microbatches: int, steps: int = 1) -> Outline:
     """The outline of a recorded step whose batches are cut into `microbatches` pieces where that can be done.
 
-    A pure function, so every member derives the same. Raises PlacementError for a step that ends in a state tensor
-    which no node computed.
+    `steps` of the task tell how often what only the first steps send is sent. A pure function, so every member derives
+    the same. Raises PlacementError for a step that ends in a state tensor which no node computed.
     """
     graph = expand(recorded)
     lowered = lower_nodes(graph)
@@ -100,19 +140,36 @@ def outline(recorded: Graph, microbatches: int) -> Outline:
         if meta is not None
     )
     units = {value: unit for unit, value in enumerate(values)}
-    operators = tuple(_operator(graph, value, units, reach) for value in values)
+    state_views = _state_views(graph)
+    operators = tuple(_operator(graph, value, units, reach, state_views) for value in values)
     entries = tuple(_entry(graph, number, units) for number in range(len(graph.state)))
     constants = tuple(constant.values for constant in graph.constants)
     section = Section(Role.STEP, operators, entries)
     program = Program(graph.state, graph.data, constants, (section,), units[graph.loss])
-    return Outline(graph, program, values, find_node_pieces(graph, lowered, microbatches))
+    parts = find_node_pieces(graph, lowered, microbatches)
+    return Outline(graph, state_views, program, values, parts, find_compression(graph), steps)
 
 
-def _operator(graph: Graph, value: Value, units: dict[Value, int], reach: NodeReach) -> OutlineOperator:
+def _state_views(graph: Graph) -> dict[Value, int]:
+    found: dict[Value, int] = {}
+    for number, node in enumerate(graph.nodes):
+        source = node.arguments[0] if node.arguments and node.call in VIEWS else None
+        if isinstance(source, StateInput):
+            found[Value(number)] = source.index
+        elif isinstance(source, Value) and source in found:
+            found[Value(number)] = found[source]
+    return found
+
+
+def _operator(
+    graph: Graph, value: Value, units: dict[Value, int], reach: NodeReach, state_views: Mapping[Value, int]
+) -> OutlineOperator:
     node, meta = graph.nodes[value.node], graph.meta(value)
     operands: dict[Operand, None] = {}
 
     def visit(read: Input) -> None:
+        if isinstance(read, Value) and read in state_views:
+            read = StateInput(state_views[read])
         if isinstance(read, Value):
             operands[Operand(Source.OPERATOR, units[read], graph.meta(read).count, (0,) * len(meta.shape))] = None
         else:

@@ -15,6 +15,9 @@ from assay.group.execution.native.pieces import MASKS, piece_meta, piece_node
 from assay.group.execution.schedule import WHOLE
 from assay.program.graph import Argument, Graph, Node, StateInput, TensorMeta, Value, each_input
 
+_STRIDED = frozenset({"aten.view.default", "aten._unsafe_view.default"})
+"""Calls that need their argument in memory as it was where the graph was recorded."""
+
 Found = Tensor | float
 """What a call results in: learning rates are numbers."""
 
@@ -88,6 +91,8 @@ class NativePart:
                 for output, asked in enumerate(node.arguments[place])  # type: ignore[arg-type]
             )
             node = replace(node, arguments=(*node.arguments[:place], mask, *node.arguments[place + 1 :]))
+        if node.call in _STRIDED:  # what another part or member made may lie in memory in another order
+            node = replace(node, call="aten.reshape.default")
         each_input((*node.arguments, *(argument for _, argument in node.keywords)), self._read)
         moved = replace(
             node,
@@ -103,11 +108,21 @@ class NativePart:
     def _read(self, value: object) -> None:
         if not isinstance(value, Value) or value in self._local or value in self._outside:
             return
+        if value in self.plan.state_views:
+            self._look(value)
+            return
         meta: TensorMeta = self.plan.graph.meta(value)
         if self._is_part(value):
             meta = piece_meta(meta, self.plan.parts.count)
         self._nodes.append(Node(EXTERNAL, (), (), (meta,)))
         self._outside[value] = Value(len(self._nodes) - 1)
+
+    def _look(self, value: Value) -> None:
+        """A view of the state, made here once."""
+        node = self.plan.graph.nodes[value.node]
+        each_input(node.arguments, self._read)
+        self._nodes.append(replace(node, arguments=tuple(self._moved(argument) for argument in node.arguments)))
+        self._local[value] = Value(len(self._nodes) - 1)
 
     def _moved(self, argument: Argument) -> Argument:
         if isinstance(argument, Value):

@@ -23,7 +23,7 @@ from assay.group.execution.native.pieces import leading, piece_meta
 from assay.group.execution.native.update import Update
 from assay.group.execution.partition import Partition
 from assay.group.execution.schedule import WHOLE, Message, Phase, StageSchedule
-from assay.group.execution.stage import Stage, Words
+from assay.group.execution.stage import Stage
 from assay.program.graph import StateInput, TensorMeta, Value, each_input
 from assay.program.operator import Array, Source
 from assay.program.sections import Precision
@@ -58,7 +58,6 @@ class NativeStage(Stage):
         # Values of the step by output and piece: tensors, but for the learning rate, which is a number.
         self._values: dict[tuple[Value, int], Any] = {}
         self._loss: Tensor | None = None
-        self._payloads = {message: np.empty(message.bytes // 4, np.uint32) for message in schedule.sends}
 
     @property
     def held_state(self) -> Mapping[int, Array]:
@@ -124,38 +123,28 @@ class NativeStage(Stage):
         self._values[value, piece] = found
         return found
 
-    def _pack(self, message: Message) -> Words:
-        payload, place = self._payloads[message], 0
-        for (source, index), size in zip(message.values, message.sizes, strict=True):
-            if source == Source.STATE:
-                tensor = self._memory.state[index]
-            else:
-                tensor = self._value(self.plan.values[index], message.piece)
-            kind = torch.float32 if tensor.is_floating_point() else torch.int32
-            flat = tensor.detach().to("cpu", kind).reshape(-1).numpy()
-            np.copyto(payload[place : place + size], flat.view(np.uint32))
-            place += size
-        return payload
+    def _flat(self, message: Message, place: int) -> npt.NDArray[Any]:
+        source, index = message.values[place]
+        if source == Source.STATE:
+            tensor: Tensor = self._memory.state[index]
+        else:
+            tensor = self._value(self.plan.values[index], message.piece)
+        kind = torch.float32 if tensor.is_floating_point() else torch.int32
+        flat: npt.NDArray[Any] = tensor.detach().to("cpu", kind).reshape(-1).numpy()
+        return flat
 
-    def _store(self, message: Message, words: Words) -> None:
-        place = 0
-        for (source, index), size in zip(message.values, message.sizes, strict=True):
-            part = words[place : place + size]
-            place += size
-            if source == Source.STATE:
-                target = self._memory.state[index]
-                target.copy_(_tensor(part, self._state_meta(index)))
-                continue
-            value = self.plan.values[index]
-            meta = self.plan.graph.meta(value)
-            if message.piece != WHOLE:
-                meta = piece_meta(meta, self.plan.parts.count)
-            self._values[value, message.piece] = _tensor(part, meta).to(self._memory.device)
-
-    def unpacked(self, message: Message, words: Words) -> list[npt.NDArray[Any]]:
-        """The values that a payload carries, one array each."""
-        parts = np.split(words, np.cumsum(message.sizes)[:-1])
-        return [part.view(kind.dtype) for part, kind in zip(parts, message.types, strict=True)]
+    def _store(self, message: Message, place: int, values: npt.NDArray[Any] | None) -> None:
+        source, index = message.values[place]
+        if values is None:
+            values = np.zeros(message.sizes[place], message.types[place].dtype)
+        if source == Source.STATE:
+            self._memory.state[index].copy_(_tensor(values, self._state_meta(index)))
+            return
+        value = self.plan.values[index]
+        meta = self.plan.graph.meta(value)
+        if message.piece != WHOLE:
+            meta = piece_meta(meta, self.plan.parts.count)
+        self._values[value, message.piece] = _tensor(values, meta).to(self._memory.device)
 
     def _state_meta(self, number: int) -> TensorMeta:
         return self.plan.graph.meta(StateInput(number))
@@ -180,7 +169,6 @@ class NativeStage(Stage):
         self._values.clear()
 
 
-def _tensor(words: Words, meta: TensorMeta) -> Tensor:
-    """A received value; copied, because the words are used again."""
-    kind: Any = np.float32 if meta.type == "float32" else np.int32
-    return torch.from_numpy(words.view(kind).copy()).reshape(meta.shape).to(DTYPES[meta.type])
+def _tensor(values: npt.NDArray[Any], meta: TensorMeta) -> Tensor:
+    """A received value; copied, because its memory is used again."""
+    return torch.from_numpy(values.copy()).reshape(meta.shape).to(DTYPES[meta.type])

@@ -1,0 +1,59 @@
+"""In which steps a stage needs a value that another computes, where the step number decides what is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from assay.group.execution.families import operands_of
+from assay.group.execution.native.choices import Choice
+from assay.group.execution.native.compression import Compression
+from assay.group.execution.packing import NEVER, Packing
+from assay.group.execution.partition import Partition
+from assay.program.graph import Value
+from assay.program.operator import Program, Role, Source
+
+_ALWAYS, _NOT = Packing(), Packing(until=0, since=NEVER)
+
+
+class Needs:
+    """The needs of one stage of a partition."""
+
+    def __init__(
+        self, program: Program, units: Mapping[Value, int], compression: Compression, divided: Partition, stage: int
+    ) -> None:
+        section = program.section(Role.STEP)
+        part = divided.parts[stage]
+        held = {*part.state, *part.copies}
+        wanted = {section.next_state[number].operator for number in held} | {program.loss}
+        wanted |= {
+            crossing.value[1]
+            for crossing in divided.crossings
+            if crossing.sender == stage and crossing.value[0] == Source.OPERATOR
+        }
+        choices = {units[Value(number)]: choice for number, choice in compression.choices.items()}
+        self._needs: dict[int, Packing] = {number: _ALWAYS for number in wanted if number is not None}
+        for number in reversed(part.operators):
+            own = self._needs.get(number, _NOT)
+            choice = choices.get(number)
+            for other in set(operands_of(section.operators[number], Source.OPERATOR)):
+                asked = own if choice is None else _asked(own, choice, other, units)
+                self._needs[other] = _either(self._needs.get(other, _NOT), asked)
+
+    def of(self, unit: int) -> Packing:
+        """When an operator's result is needed: the steps of the packing are, its bits are not."""
+        return self._needs.get(unit, _NOT)
+
+
+def _asked(own: Packing, choice: Choice, other: int, units: Mapping[Value, int]) -> Packing:
+    """What a choice by the step needs of one of its operands, where it is itself needed as `own` says."""
+    is_first, is_second = other == units[choice.first], other == units[choice.second]
+    if own == _NOT or is_first == is_second:  # the condition, or both
+        return own
+    if is_first:
+        return Packing(until=choice.until, since=NEVER)
+    return Packing(until=0, since=choice.until)
+
+
+def _either(one: Packing, other: Packing) -> Packing:
+    until, since = max(one.until, other.until), min(one.since, other.since)
+    return _ALWAYS if since <= until else Packing(until=until, since=since)

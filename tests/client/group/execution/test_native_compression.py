@@ -1,0 +1,160 @@
+"""Declared compression where a group trains natively: the same values as on one machine, in fewer bytes."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from assay.engine.native.run import NativeRun
+from assay.group.compression.choice import parse_compression
+from assay.group.compression.crossing import MEMORY, compress_boundaries
+from assay.group.execution.engines import NativeEngine
+from assay.group.execution.native.compression import find_compression
+from assay.group.execution.native.expand import expand
+from assay.group.execution.packing import FULL, NEVER, SHORT, Packing
+from assay.group.execution.schedule import bytes_in_step
+from assay.program.graph import Graph
+from assay.program.optimizer import AdamW
+from assay.program.sections import Precision, build_program
+from assay.program.trace import trace
+from assay.training.task import Mode, TrainingTask
+
+from .tasks import run_stages
+
+SAMPLES, BATCH, FEATURES, WIDTH, STEPS = 24, 8, 6, 128, 12
+EPOCH = SAMPLES // BATCH
+
+
+@cache
+def compressed(name: str) -> tuple[TrainingTask, Graph]:
+    """An MLP with a boundary behind each of its two hidden layers."""
+    torch.manual_seed(1)
+    model = nn.Sequential(
+        nn.Linear(FEATURES, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, 2)
+    )
+    inputs, labels = torch.randn(SAMPLES, FEATURES), torch.randint(0, 2, (SAMPLES,))
+    batch = [inputs[:BATCH], labels[:BATCH]]
+    if name != "none":
+        compress_boundaries(model, ["1", "3"], parse_compression(name), batch[:1], SAMPLES, STEPS)
+    traced = trace(model, "cross_entropy", AdamW(0.002), batch, SAMPLES)
+    program = build_program(traced.graph, Precision.FP32)
+    data = (inputs.numpy(), labels.numpy().astype(np.int32))
+    return TrainingTask(program, traced.initial_state, data, 5, STEPS, EPOCH, Mode.TOLERANT), traced.graph
+
+
+@pytest.mark.parametrize("name", ["direct-4-8", "tile-3-6", "aqsgd-4-8", "aqsgd-2-2"])
+@pytest.mark.parametrize(("stages", "pieces"), [(2, 1), (3, 4)])
+def test_a_compressed_group_computes_what_one_machine_does(name: str, stages: int, pieces: int) -> None:
+    task, graph = compressed(name)
+    run = NativeRun(graph, task.data, task.seed)
+    run.load(task.state)
+    for number in range(EPOCH + 1):
+        run.advance(number)
+    engine = NativeEngine(task, graph, pieces)
+    (state,), _, loss = run_stages(task, engine, engine.divide([1.0] * stages), EPOCH + 1, EPOCH + 1)
+    assert loss == pytest.approx(run.loss(), rel=1e-3)
+    for mine, theirs in zip(state, run.copy_state(), strict=True):
+        # A product of fewer samples may round otherwise, and a code falls to the other side now and then.
+        close = np.isclose(mine, theirs, rtol=1e-3, atol=1e-3)
+        assert close.mean() > 0.99
+
+
+@pytest.mark.parametrize("name", ["direct-4-8", "aqsgd-4-8"])
+def test_in_one_piece_a_compressed_group_gives_the_very_bits(name: str) -> None:
+    task, graph = compressed(name)
+    run = NativeRun(graph, task.data, task.seed)
+    run.load(task.state)
+    for number in range(STEPS):
+        run.advance(number)
+    engine = NativeEngine(task, graph, 1)
+    (state,), _, _ = run_stages(task, engine, engine.divide([1.0, 1.0]), STEPS, STEPS)
+    for mine, theirs in zip(state, run.copy_state(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("name", "bits", "scales"), [("direct-4-8", 12, 2), ("tile-4-8", 12, 3), ("aqsgd-4-8", 12, 2), ("aqsgd-3-6", 9, 2)]
+)
+def test_codes_and_half_scales_are_all_that_crosses(name: str, bits: int, scales: int) -> None:
+    task, graph = compressed(name)
+    engine = NativeEngine(task, graph, 1)
+    divided = engine.divide([1.0, 1.0])
+    codes, groups = BATCH * WIDTH * bits // 8, BATCH
+    assert bytes_in_step(engine.schedules(divided), STEPS - 1) == codes + groups * scales * 2
+
+
+def test_first_visits_are_sent_in_full_and_later_ones_as_changes() -> None:
+    task, graph = compressed("aqsgd-4-8")
+    engine = NativeEngine(task, graph, 1)
+    schedules = engine.schedules(engine.divide([1.0, 1.0]))
+    backward = BATCH * WIDTH + 2 * BATCH
+    assert bytes_in_step(schedules, EPOCH - 1) == 4 * BATCH * WIDTH + backward
+    assert bytes_in_step(schedules, EPOCH) == BATCH * WIDTH // 2 + 2 * BATCH + backward
+    sent = run_stages(task, engine, engine.divide([1.0, 1.0]), STEPS, STEPS)[1]
+    assert sent == sum(bytes_in_step(schedules, step) for step in range(STEPS))
+
+
+def test_both_ends_keep_the_memory_and_the_sender_answers_for_it() -> None:
+    task, graph = compressed("aqsgd-4-8")
+    engine = NativeEngine(task, graph, 1)
+    divided = engine.divide([1.0, 1.0])
+    memories = [number for number, entry in enumerate(task.program.state) if entry.name.endswith(MEMORY)]
+    assert len(memories) == 2
+    (shared,) = (number for number in memories if number in divided.parts[1].copies)  # the one that is cut through
+    assert divided.owner[shared] == 0
+    assert shared in divided.parts[0].state
+
+
+def test_what_is_not_compressed_is_not_taken_for_it() -> None:
+    _, graph = compressed("none")
+    found = find_compression(expand(graph))
+    assert not found.bits
+    assert not found.memories
+    assert not found.mirrored
+
+
+def test_a_cut_off_that_keeps_fractions_is_sent_in_full() -> None:
+    class Bounded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(FEATURES, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.layer(x)
+            y = torch.where(y > 0.0, y, 0.0)
+            return torch.where(y < 15.0, y, 15.0)
+
+    data = [torch.randn(BATCH, FEATURES), torch.randint(0, 2, (BATCH,))]
+    traced = trace(Bounded(), "cross_entropy", AdamW(0.01), data, SAMPLES)
+    assert not find_compression(expand(traced.graph)).bits
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_packed_codes_come_back(bits: int, kind: type) -> None:
+    values = np.random.default_rng(bits).integers(0, 2**bits, 101).astype(kind)
+    packing = Packing(bits)
+    words = np.zeros(packing.words(101), np.uint32)
+    assert words.size == -(-101 * bits // 32)
+    packing.pack(values, words)
+    np.testing.assert_array_equal(packing.unpack(words, 101, np.dtype(kind)), values)
+
+
+def test_short_floats_come_back() -> None:
+    values = np.array([0.0, -1.5, 2.0**-90, 3.0 * 2.0**40, np.nan], np.float32)
+    words = np.zeros(Packing(SHORT).words(5), np.uint32)
+    assert words.size == 3
+    Packing(SHORT).pack(values, words)
+    np.testing.assert_array_equal(Packing(SHORT).unpack(words, 5, np.dtype(np.float32)), values)
+
+
+def test_a_packing_says_in_which_steps_it_is_sent() -> None:
+    assert all(Packing().is_sent(step) for step in (0, 1, 10**9))
+    first = Packing(FULL, until=3, since=NEVER)
+    assert [first.is_sent(step) for step in (0, 2, 3, 4)] == [True, True, False, False]
+    later = Packing(4, until=0, since=3)
+    assert [later.is_sent(step) for step in (0, 2, 3, 4)] == [False, False, True, True]
