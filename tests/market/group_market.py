@@ -45,11 +45,15 @@ def make_model():
 OPTIONS = SolverOptions(stake_limit=100 * COIN)
 
 
-def make_group_task(folder: Path) -> tuple[TaskFile, Bundle]:
-    """The tiny task with a model of three layers, and steps enough to kill somebody between two of them."""
+def make_group_task(folder: Path, compression: str = "") -> tuple[TaskFile, Bundle]:
+    """The tiny task with a model of three layers, and steps enough to kill somebody between two of them. With a
+    compression of the boundary behind its second module it is a tolerant one."""
     make_task(folder)
     (folder / "model.py").write_text(MODEL)
     text = TASK.replace("steps = 8", f"steps = {STEPS}").replace("interval = 2", f"interval = {INTERVAL}")
+    if compression:
+        text = text.replace("seed = 3", 'seed = 3\nmode = "tolerant"')
+        text += f'[group]\nboundaries = ["1"]\ncompression = "{compression}"\n'
     (folder / "task.toml").write_text(text)
     file = read_task_file(folder / "task.toml")
     return file, build_bundle(file, folder / "group-bundle")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from group_market import (
@@ -33,7 +34,7 @@ from assay.cli.group import group as group_command
 from assay.group.plan import read_plan
 from assay.market.groups import GroupContract, GroupState, GroupView, groups_of
 from assay.market.types import TaskState
-from assay.roles.verifier import Verifier
+from assay.roles.verifier import Verifier, VerifierOptions
 from assay.roles.whistleblower import Whistleblower, WhistleblowerOptions
 from assay.tasks.bundle import Bundle
 from assay.tasks.task_file import TaskFile
@@ -184,6 +185,56 @@ def test_a_group_that_loses_a_member_in_the_middle_settles_its_task_and_splits_t
     invoke(world, victim, "collect", str(group.terms.agreement))
     assert received(group)[world.address(PLACES[lost])] == owed[lost]
     assert view_of(world, contract.address).balance == 0
+
+
+@pytest.fixture(scope="module")
+def compressed_task(tmp_path_factory: pytest.TempPathFactory) -> tuple[TaskFile, Bundle]:
+    return make_group_task(tmp_path_factory.mktemp("compressed") / "task", "tile-8-8")
+
+
+@pytest.fixture
+def compressed_world(tmp_path: Path, compressed_task: tuple[TaskFile, Bundle]) -> Iterator[World]:
+    with tiny_world(tmp_path, *compressed_task) as found:
+        yield found
+
+
+@pytest.mark.slow
+def test_a_group_trains_a_compressed_tolerant_task_with_pytorch_s_kernels_and_is_paid(
+    compressed_world: World, store: TCPStore, compressed_task: tuple[TaskFile, Bundle], tmp_path: Path
+) -> None:
+    world = compressed_world
+    group = signed_group(world, store.port)
+    invoke(world, "ann", "form", str(group.terms.agreement))
+    world.nodes = [
+        world.node(VERIFIER, [Verifier(VerifierOptions(seats=2))]),
+        world.node(WITNESS, [Whistleblower(WhistleblowerOptions(audits=0))]),
+        *(group.member(place, **QUICK) for place in range(3)),
+    ]
+    contract = group.contract
+    world.play(lambda: world.market.stakes.seats(world.address(VERIFIER)) == 2)
+    world.play(lambda: view_of(world, contract.address).state is GroupState.READY, limit=120)
+    task = world.submit()
+    world.play(lambda: world.market.tasks.state(task) is TaskState.TAKEN, limit=200)
+    # Time stands still while the members, processes of their own, train.
+    world.play(lambda: world.market.tasks.state(task) is TaskState.VERIFYING, idle=lambda: False, limit=300)
+    world.play(lambda: view_of(world, contract.address).state is GroupState.SHARED, limit=300)
+    world.play(lambda: all(member.due == 0 for member in view_of(world, contract.address).members), limit=100)
+    world.play(lambda: not any(credits(group)), limit=100)
+    record = world.reader.view.task(task)
+    assert record.state is TaskState.SETTLED
+    assert record.solver == contract.address
+    # Not the exact arithmetic's checkpoints, and within the thresholds.
+    assert record.checkpoint_root != train(compressed_task[1].task, tmp_path / "alone").root
+    (replayed,) = (each for each in world.reader.view.rounds_of(task) if not each.is_profile)
+    distances = np.array([leaf.distance for leaf in replayed.leaves], np.uint32).view(np.float32)  # type: ignore[union-attr]
+    assert ((distances > 0) & (distances <= 1)).all()
+    rewards = [record.price * share // MILLION for share in PAID]
+    rewards[0] += record.price - sum(rewards)
+    owed = {world.address(PLACES[p]): rewards[p] + PUT_IN[p] for p in range(3)}
+    assert received(group) == owed
+    assert view_of(world, contract.address).balance == 0
+    stakes = world.market.stakes
+    assert stakes.total() == world.market.chain.web3.eth.get_balance(stakes.address)
 
 
 def credits(group: FormedGroup) -> list[int]:

@@ -1,7 +1,11 @@
-"""Group execution measured: a market task trained exactly by two members beside one, on this machine, a thread each.
+"""Group execution measured: a market task trained by two members beside one, on this machine, a thread each.
 
 `bytes_per_step`: what the partition predicts and what was sent. `speedup`: one member's step time over that of two,
-each the mean over its fastest segment, with the batch in one piece and in four. The state roots must be equal.
+each the mean over its fastest segment, with the batch in one piece and in four. The state roots of the exact task must
+be equal.
+
+`native` is a tolerant task in PyTorch's kernels, without and with a boundary compressed by AQ-SGD at 4/8 bits;
+`wire_ratio` compares the bytes of a step after all samples have been visited, by direction.
 """
 
 from __future__ import annotations
@@ -13,32 +17,62 @@ import numpy as np
 import torch
 
 from assay.bench.models import Gpt, language_loss
+from assay.group.compression.choice import parse_compression
+from assay.group.compression.crossing import compress_boundaries
 from assay.group.errors import GroupMessageError
 from assay.group.execution.local import run_local_group
-from assay.program.lowering import lower_step
+from assay.program.graph import Graph
 from assay.program.optimizer import AdamW
+from assay.program.sections import Precision, build_program
 from assay.program.trace import trace
-from assay.training.task import TrainingTask
+from assay.training.task import Mode, TrainingTask
 
 BATCH, SAMPLES, TIME, WIDTH, LAYERS = 16, 128, 64, 128, 4
 STEPS, INTERVAL = 24, 6
 LIMIT_SECONDS = 900.0
 
 
-def gpt_task(steps: int = STEPS, interval: int = INTERVAL) -> TrainingTask:
-    """A character GPT of 4 layers, 128 wide, on made text, with AdamW."""
+def gpt_task(mode: Mode = Mode.EXACT, compression: str = "none") -> tuple[TrainingTask, Graph]:
+    """A character GPT of 4 layers, 128 wide, on random text, with AdamW; compressed between its second and third."""
     torch.manual_seed(0)
     module = Gpt(width=WIDTH, layers=LAYERS, time=TIME)
     data = (torch.randint(0, 65, (SAMPLES, TIME)), torch.randint(0, 65, (SAMPLES, TIME)))
     batch = [part[:BATCH] for part in data]
+    if compression != "none":
+        compress_boundaries(module, ["blocks.1"], parse_compression(compression), batch[:1], SAMPLES, STEPS)
     traced = trace(module, language_loss, AdamW(1e-3, weight_decay=0.01), batch, SAMPLES)
     arrays = tuple(part.numpy().astype(np.int32) for part in data)
-    return TrainingTask(lower_step(traced.graph), traced.initial_state, arrays, 7, steps, interval)
+    program = build_program(traced.graph, Precision.FP32 if mode is Mode.TOLERANT else None)
+    return TrainingTask(program, traced.initial_state, arrays, 7, STEPS, INTERVAL, mode), traced.graph
 
 
 def execution_figures(say: Callable[[str], None]) -> dict[str, Any]:
+    """Both ways of execution."""
+    return {**exact_figures(say), "native": native_figures(say)}
+
+
+def native_figures(say: Callable[[str], None]) -> dict[str, Any]:
+    """Train a tolerant task with one member and with two, and count the bytes of two with compression."""
+    seconds: dict[str, float] = {}
+    sent: dict[str, list[int]] = {}
+    runs = (("one", 1, 1, "none"), ("two", 2, 1, "none"), ("two_pieces", 2, 4, "none"))
+    for key, members, microbatches, compression in (*runs, ("two_compressed", 2, 4, "aqsgd-4-8")):
+        task, graph = gpt_task(Mode.TOLERANT, compression)
+        reports = run_local_group(task, members, microbatches, LIMIT_SECONDS, graph)
+        seconds[key] = max(report["step_seconds"] for report in reports)
+        sent[key] = [report["last_step_sent_bytes"] for report in reports]
+        say(f"{members} member(s) with PyTorch's kernels, {compression}, batch in {microbatches}: {seconds[key]:.3f} s")
+    plain, packed = sent["two_pieces"], sent["two_compressed"]
+    return {
+        "step_seconds": seconds,
+        "speedup": seconds["one"] / min(seconds["two"], seconds["two_pieces"]),
+        "wire_ratio": {"forward": plain[0] / packed[0], "backward": plain[1] / packed[1]},
+    }
+
+
+def exact_figures(say: Callable[[str], None]) -> dict[str, Any]:
     """Train the same task with one member, two, and two with pieces."""
-    task = gpt_task()
+    task, _ = gpt_task()
     seconds: dict[str, float] = {}
     roots: set[str] = set()
     sent = predicted = 0

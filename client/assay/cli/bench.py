@@ -53,7 +53,8 @@ def engine(repetitions: int, threads: int, figures: tuple[str, ...], as_json: bo
 @click.option("--pairs", type=click.IntRange(1, 100), default=2, show_default=True, help="Slow-link measurements.")
 @json_option
 def group(text: str | None, pairs: int, as_json: bool) -> None:
-    """Placement on the published networks, losses and bytes under compression, throughput on a slow link."""
+    """Placement on the published networks, losses and bytes under compression, throughput on a slow link, and market
+    tasks trained by two members beside one."""
     from assay.bench.group import GroupBenchSettings, run_group_bench
 
     settings = GroupBenchSettings(text=Path(text) if text else None, pairs=pairs)

@@ -15,17 +15,21 @@ from assay.program.operator import Program, Role, Source
 BALANCE_SLACK = 0.15
 """How much longer the busiest stage may work than in the best balance, if fewer bytes cross for it."""
 
+DECLARED_SLACK = 0.5
+"""The same where the task declares compressed boundaries: it does so for links on which bytes are dear."""
+
 _BISECTIONS = 60
 
 
 def deal_families(
     program: Program, families: Families, shares: Sequence[float], memory_bytes: Sequence[float],
-    reads: Mapping[int, set[int]], wire_bytes: Mapping[int, int],
+    reads: Mapping[int, set[int]], measured: Callable[[int], int] | None = None,
 ) -> tuple[int, ...]:  # fmt: skip
     """The stage of every family, in order. `shares`: how much of the work each stage should get (any unit).
 
     `memory_bytes`: limit of each stage, 0 for none; counted are the state twice and every intermediate value once.
-    `reads`: what each live operator reads; `wire_bytes`: the size of results that are not sent in full.
+    `reads`: what each live operator reads. `measured` gives the bytes that cross a cut before a family, and costs more
+    than the estimate that is made without it; cuts may then be less balanced.
     Raises PlacementError where there are more stages than families, or where they do not fit.
     """
     count, stages = len(families.families), len(shares)
@@ -36,7 +40,9 @@ def deal_families(
             f"the program has {count} groups of state tensors, too few for {stages} members; plan with fewer members"
         )
     limits = [float(limit) or float("inf") for limit in memory_bytes] or [float("inf")] * stages
-    work, memory, crossing = _estimates(program, families, reads, wire_bytes)
+    work, memory, crossing = _estimates(program, families, reads)
+    if measured is not None:
+        crossing = [measured(family) if 0 < family < count else 0 for family in range(count + 1)]
     work_before = np.array([0, *accumulate(work)], np.float64)
     memory_before = np.array([0, *accumulate(memory)], np.float64)
 
@@ -65,7 +71,8 @@ def deal_families(
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         low, high = (low, middle) if feasible(middle) else (middle, high)
-    cuts = _cheapest_cuts(count, stages, high * (1 + BALANCE_SLACK), fits, crossing)
+    slack = DECLARED_SLACK if measured is not None else BALANCE_SLACK
+    cuts = _cheapest_cuts(count, stages, high * (1 + slack), fits, crossing)
     return tuple(sum(cut <= family for cut in cuts) for family in range(count))
 
 
@@ -92,7 +99,7 @@ def _cheapest_cuts(
 
 
 def _estimates(
-    program: Program, families: Families, reads: Mapping[int, set[int]], wire_bytes: Mapping[int, int]
+    program: Program, families: Families, reads: Mapping[int, set[int]]
 ) -> tuple[list[int], list[int], list[int]]:
     """Work and memory of every family, and the bytes that cross when the families are cut before each."""
     operators = program.section(Role.STEP).operators
@@ -116,7 +123,7 @@ def _estimates(
             if other in position:
                 readers.setdefault(other, set()).add(place)
     for number, places in readers.items():
-        size, own = wire_bytes.get(number, 4 * operators[number].elements), position[number]
+        size, own = 4 * operators[number].elements, position[number]
         for first, end in ((own, max(places)), (min(places), own)):
             if first < end:  # crosses every cut before family first + 1, ..., end
                 change[first + 1] += size

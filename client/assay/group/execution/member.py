@@ -106,6 +106,7 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
         "keeper": keeping.is_keeper,
         "proof": str(folder.folder) if keeping.is_keeper else "",
         "sent_bytes": trainer.channel.sent_bytes,
+        "last_step_sent_bytes": bytes_in_step([schedule], task.steps - 1),
         "predicted_bytes_per_step": bytes_in_step(schedules, task.steps - 1),
         "step_seconds": trainer.step_seconds,
     }

@@ -121,14 +121,23 @@ def partition(
     hints = hints or Hints.of(program)
     families, operators = hints.families, program.section(Role.STEP).operators
     reads = {number: hints.reads(operators, number) for number in families.live}
-    stage_of = deal_families(program, families, shares, memory_bytes, reads, hints.wire_bytes)
-    owner = [0] * len(program.state)  # replicated state: the first stage answers for it
-    for group, stage in zip(families.families, stage_of, strict=True):
-        for state in group:
-            owner[state] = stage
-    placement = _Placement(program, hints, reads, owner, len(shares))
-    placement.improve()
-    return placement.result()
+
+    def placed(stage_of: Sequence[int], stages: int) -> _Placement:
+        owner = [0] * len(program.state)  # replicated state: the first stage answers for it
+        for group, stage in zip(families.families, stage_of, strict=True):
+            for state in group:
+                owner[state] = stage
+        placement = _Placement(program, hints, reads, owner, stages)
+        placement.improve()
+        return placement
+
+    def crossing(family: int) -> int:
+        return placed([int(number >= family) for number in range(len(families.families))], 2).cost()
+
+    # Where some values take few bytes, the best place of a cut is not seen from the sizes of values alone.
+    measured = crossing if hints.wire_bytes else None
+    stage_of = deal_families(program, families, shares, memory_bytes, reads, measured)
+    return placed(stage_of, len(shares)).result()
 
 
 class _Placement:

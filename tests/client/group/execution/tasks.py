@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import numpy as np
@@ -107,6 +109,17 @@ class QueueChannel:
         return self.queues[message].get(timeout=120)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch's kernels on one thread, as in `run_stages`."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def run_stages(
     task: TrainingTask, engine: StageEngine, divided: Partition, steps: int, every: int
 ) -> tuple[list[list[Array]], int, float]:
@@ -120,6 +133,7 @@ def run_stages(
 
     def work(schedule: StageSchedule) -> None:
         try:
+            torch.set_num_threads(1)  # a thread's own setting; how many there are changes how kernels round
             run = engine.stage(divided, schedule)
             run.load(dict(enumerate(task.state)))
             channel = QueueChannel(queues)

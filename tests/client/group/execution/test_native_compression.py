@@ -23,9 +23,9 @@ from assay.program.sections import Precision, build_program
 from assay.program.trace import trace
 from assay.training.task import Mode, TrainingTask
 
-from .tasks import run_stages
+from .tasks import one_thread, run_stages
 
-SAMPLES, BATCH, FEATURES, WIDTH, STEPS = 24, 8, 6, 128, 12
+SAMPLES, BATCH, FEATURES, WIDTH, CLASSES, STEPS = 24, 8, 6, 128, 64, 12
 EPOCH = SAMPLES // BATCH
 
 
@@ -34,9 +34,9 @@ def compressed(name: str) -> tuple[TrainingTask, Graph]:
     """An MLP with a boundary behind each of its two hidden layers."""
     torch.manual_seed(1)
     model = nn.Sequential(
-        nn.Linear(FEATURES, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, 2)
+        nn.Linear(FEATURES, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, CLASSES)
     )
-    inputs, labels = torch.randn(SAMPLES, FEATURES), torch.randint(0, 2, (SAMPLES,))
+    inputs, labels = torch.randn(SAMPLES, FEATURES), torch.randint(0, CLASSES, (SAMPLES,))
     batch = [inputs[:BATCH], labels[:BATCH]]
     if name != "none":
         compress_boundaries(model, ["1", "3"], parse_compression(name), batch[:1], SAMPLES, STEPS)
@@ -52,8 +52,9 @@ def test_a_compressed_group_computes_what_one_machine_does(name: str, stages: in
     task, graph = compressed(name)
     run = NativeRun(graph, task.data, task.seed)
     run.load(task.state)
-    for number in range(EPOCH + 1):
-        run.advance(number)
+    with one_thread():
+        for number in range(EPOCH + 1):
+            run.advance(number)
     engine = NativeEngine(task, graph, pieces)
     (state,), _, loss = run_stages(task, engine, engine.divide([1.0] * stages), EPOCH + 1, EPOCH + 1)
     assert loss == pytest.approx(run.loss(), rel=1e-3)
@@ -68,8 +69,9 @@ def test_in_one_piece_a_compressed_group_gives_the_very_bits(name: str) -> None:
     task, graph = compressed(name)
     run = NativeRun(graph, task.data, task.seed)
     run.load(task.state)
-    for number in range(STEPS):
-        run.advance(number)
+    with one_thread():
+        for number in range(STEPS):
+            run.advance(number)
     engine = NativeEngine(task, graph, 1)
     (state,), _, _ = run_stages(task, engine, engine.divide([1.0, 1.0]), STEPS, STEPS)
     for mine, theirs in zip(state, run.copy_state(), strict=True):

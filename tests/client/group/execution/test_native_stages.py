@@ -24,7 +24,7 @@ from assay.program.sections import Precision
 from assay.program.trace import trace
 from assay.training.task import Mode
 
-from .tasks import BATCH, SAMPLES, run_stages, task_and_graph
+from .tasks import BATCH, SAMPLES, one_thread, run_stages, task_and_graph
 
 STEPS = 20
 
@@ -34,8 +34,9 @@ def run_alone(name: str, precision: Precision = Precision.FP32) -> tuple[list[Ar
     task, graph = task_and_graph(name, mode=Mode.TOLERANT)
     run = NativeRun(graph, task.data, task.seed, "cpu", precision)
     run.load(task.state)
-    for number in range(STEPS):
-        run.advance(number)
+    with one_thread():
+        for number in range(STEPS):
+            run.advance(number)
     loss = run.loss()
     assert loss is not None
     return run.copy_state(), loss
