@@ -1,1 +1,1 @@
-"""A group that trains one market task: its lowered program partitioned over members, executed to the same bits."""
+"""A group that trains one market task: a program or a recorded graph divided among members, exactly or natively."""

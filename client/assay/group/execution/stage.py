@@ -125,8 +125,9 @@ class Stage(ABC):
     def _payload(self, message: Message, step: int) -> Words:
         """The words of a message whose values are computed. Every NaN that is sent in full becomes 0x7fc00000:
         processors differ in its bits, and what is hashed and compared must not."""
-        payload = self._payloads.setdefault(message, np.zeros(message.most_words, np.uint32))
-        payload, start = payload[: message.words(step)], 0
+        if message not in self._payloads:
+            self._payloads[message] = np.zeros(message.most_words, np.uint32)
+        payload, start = self._payloads[message][: message.words(step)], 0
         for place, length in message.layout(step):
             part = payload[start : start + length]
             message.packings[place].pack(self._flat(message, place), part)
