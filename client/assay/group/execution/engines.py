@@ -10,10 +10,13 @@ from collections.abc import Sequence
 
 from assay.engine.cpu.device import CpuDevice
 from assay.engine.device import Device
+from assay.group.execution.declared.compression import divide, hints_of
+from assay.group.execution.declared.program import read_compression
 from assay.group.execution.native.outline import Outline, outline
 from assay.group.execution.native.stage import NativeStage
-from assay.group.execution.partition import Partition, partition
-from assay.group.execution.schedule import StageSchedule, make_schedules, schedules_of
+from assay.group.execution.partition import Partition
+from assay.group.execution.pieces import WHOLE_BATCH, find_pieces
+from assay.group.execution.schedule import StageSchedule, make_schedules
 from assay.group.execution.stage import Stage, StageRun
 from assay.program.graph import Graph
 from assay.program.operator import Program
@@ -45,17 +48,18 @@ class ExactEngine(StageEngine):
     is_exact = True
 
     def __init__(self, task: TrainingTask, microbatches: int, device: Device | None = None) -> None:
-        self.task, self.microbatches = task, microbatches
-        self.program = task.program
-        self.device = device or CpuDevice(1)
+        self.task, self.device = task, device or CpuDevice(1)
+        self.program, self.compression = read_compression(task.program)
+        self.hints = hints_of(self.program, self.compression, task.steps)
+        self.pieces = find_pieces(self.program, self.hints.families.free - self.hints.mirrored, microbatches)
 
     def divide(self, shares: Sequence[float], memory_bytes: Sequence[float] = ()) -> Partition:
-        """Who computes what; see `partition`."""
-        return partition(self.program, shares, memory_bytes)
+        """Who computes what, and how many bits of it cross."""
+        return divide(self.program, self.compression, self.hints, shares, memory_bytes)
 
     def schedules(self, divided: Partition) -> tuple[StageSchedule, ...]:
         """The order of every stage."""
-        return make_schedules(self.program, divided, self.microbatches)
+        return make_schedules(self.program, divided, self.pieces if len(divided.parts) > 1 else WHOLE_BATCH)
 
     def stage(self, divided: Partition, schedule: StageSchedule) -> Stage:
         """A stage in the exact arithmetic."""
@@ -78,7 +82,7 @@ class NativeEngine(StageEngine):
 
     def schedules(self, divided: Partition) -> tuple[StageSchedule, ...]:
         """The order of every stage."""
-        return schedules_of(self.program, divided, self.plan.pieces)
+        return make_schedules(self.program, divided, self.plan.pieces if len(divided.parts) > 1 else WHOLE_BATCH)
 
     def stage(self, divided: Partition, schedule: StageSchedule) -> Stage:
         """A stage with PyTorch's kernels."""

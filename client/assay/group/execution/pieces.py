@@ -12,7 +12,6 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from math import gcd
 
-from assay.group.execution.families import Families
 from assay.program.operator import Body, Operand, Operator, Program, Role, Source
 from assay.program.validate import position_interval
 
@@ -25,21 +24,27 @@ class Pieces:
     split: frozenset[int]
 
 
-def find_pieces(program: Program, families: Families, wanted: int) -> Pieces:
-    """Split as many operators as possible into `wanted` pieces, or the largest number below that divides the batch."""
+WHOLE_BATCH = Pieces(1, frozenset())
+"""Nothing is split."""
+
+
+def find_pieces(program: Program, free: AbstractSet[int], wanted: int) -> Pieces:
+    """Split as many operators as possible into `wanted` pieces, or the largest number below that divides the batch.
+
+    The `free` ones are computed at once, before the first piece.
+    """
     operators = program.section(Role.STEP).operators
     count = wanted
     for operator in operators:
         if operator.body == Body.PERMUTE:
             count = gcd(count, operator.p0) if operator.p0 % count else count
     if count == 1:
-        return Pieces(1, frozenset())
+        return WHOLE_BATCH
     by_sample: set[int] = set()  # those whose pieces hold different samples
     for number, operator in enumerate(operators):
         if is_order(operator) or splits(operator, by_sample, count):
             by_sample.add(number)
-    # The free ones are computed at once, before the first piece.
-    return Pieces(count, frozenset(number for number in by_sample if number not in families.free))
+    return Pieces(count, frozenset(by_sample - free))
 
 
 def is_order(operator: Operator) -> bool:

@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from assay.group.execution.families import find_families, operands_of
+from assay.group.execution.families import operands_of
 from assay.group.execution.packing import Packing
 from assay.group.execution.partition import Crossing, Partition, Value
-from assay.group.execution.pieces import Pieces, find_pieces, piece_of
+from assay.group.execution.pieces import Pieces, piece_of
 from assay.program.operator import ElementType, Operand, Operator, Program, Role, Section, Source, TensorDescriptor
 
 Slot = tuple[int, int]
@@ -102,14 +102,8 @@ class StageSchedule:
     receives: tuple[Message, ...]
 
 
-def make_schedules(program: Program, partition: Partition, microbatches: int = 1) -> tuple[StageSchedule, ...]:
-    """The schedules of all stages; a pure function of its arguments. `microbatches`: pieces to cut batches into."""
-    pieces = find_pieces(program, find_families(program), microbatches if len(partition.parts) > 1 else 1)
-    return schedules_of(program, partition, pieces)
-
-
-def schedules_of(program: Program, partition: Partition, pieces: Pieces) -> tuple[StageSchedule, ...]:
-    """The schedules of all stages where the pieces are known."""
+def make_schedules(program: Program, partition: Partition, pieces: Pieces) -> tuple[StageSchedule, ...]:
+    """The schedules of all stages; a pure function of its arguments."""
     maker = _Maker(program, partition, pieces)
     return tuple(maker.stage(number) for number in range(len(partition.parts)))
 

@@ -11,7 +11,7 @@ from assay.group.errors import PlacementError
 from assay.group.execution.families import find_families
 from assay.group.execution.min_cut import FlowNetwork
 from assay.group.execution.partition import Partition, member_order, member_shares, partition
-from assay.group.execution.pieces import find_pieces
+from assay.group.execution.pieces import Pieces, find_pieces
 from assay.group.execution.schedule import make_schedules
 from assay.group.plan import GroupPlan
 from assay.program.operator import Body, Program, Role, Source
@@ -27,6 +27,10 @@ def available(program: Program, divided: Partition, stage: int) -> set[tuple[Sou
     values = {(Source.STATE, number) for number in (*part.state, *part.copies)}
     values |= {(Source.OPERATOR, number) for number in part.operators}
     return values | {crossing.value for crossing in divided.crossings if crossing.receiver == stage}
+
+
+def pieces_of(program: Program, wanted: int) -> Pieces:
+    return find_pieces(program, find_families(program).free, wanted)
 
 
 @pytest.mark.parametrize("stages", [1, 2, 3])
@@ -124,7 +128,7 @@ def test_replicas_divide_the_layers_of_their_stage() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_no_stage_waits_for_a_later_message_than_it_sends(name: str, pieces: int) -> None:
     program = task_of(name).program
-    for schedule in make_schedules(program, partition(program, [1.0, 1.0, 1.0]), pieces):
+    for schedule in make_schedules(program, partition(program, [1.0, 1.0, 1.0]), pieces_of(program, pieces)):
         for message in schedule.sends:
             for phase in schedule.phases:
                 assert phase.needs < message.slot or phase.due > message.slot
@@ -133,7 +137,7 @@ def test_no_stage_waits_for_a_later_message_than_it_sends(name: str, pieces: int
 
 def test_layers_are_split_by_samples_and_folds_over_the_batch_are_not() -> None:
     program = task_of("mlp").program
-    split = find_pieces(program, find_families(program), 4).split
+    split = pieces_of(program, 4).split
     operators = program.section(Role.STEP).operators
     for number, operator in enumerate(operators):
         over_batch = operator.body in (Body.FOLD_FMA, Body.FOLD_ADD) and operator.reduced == (BATCH,)
@@ -147,8 +151,7 @@ def test_layers_are_split_by_samples_and_folds_over_the_batch_are_not() -> None:
 
 def test_a_batch_is_cut_into_pieces_that_divide_it() -> None:
     program = task_of("mlp").program
-    families = find_families(program)
-    assert [find_pieces(program, families, wanted).count for wanted in (1, 2, 3, 6, 8)] == [1, 2, 1, 2, 8]
+    assert [pieces_of(program, wanted).count for wanted in (1, 2, 3, 6, 8)] == [1, 2, 1, 2, 8]
 
 
 def test_a_minimum_cut_is_the_best_of_all_cuts() -> None:

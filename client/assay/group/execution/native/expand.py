@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from assay.group.execution.native.choices import choice_of
+from assay.group.execution.native.terms import GraphReader
 from assay.program.errors import GraphError
 from assay.program.graph import Argument, Graph, Input, Node, TensorMeta, Value
 
@@ -23,13 +23,13 @@ _CLIP_EPSILON = 1e-6  # torch.nn.utils.clip_grad_norm_'s
 def expand(graph: Graph) -> Graph:
     """The same step with one update node a parameter and clipping in ATen calls. Raises `GraphError` for malformed
     updates."""
-    maker = _Expansion(graph)
+    maker, reader = _Expansion(graph), GraphReader(graph)
     for number, node in enumerate(graph.nodes):
         if node.call == "assay.clip":
             maker.clip(number, node)
         elif node.call in UPDATES:
             maker.update(number, node)
-        elif choice_of(graph, node) is not None:
+        elif reader.choice(Value(number)) is not None:
             maker.choose(number, node)
         else:
             maker.copy(number, node)

@@ -8,18 +8,18 @@ members divide a recorded graph exactly as they divide a program in the exact ar
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from assay.engine.native.compiler import VIEWS
 from assay.group.errors import PlacementError
-from assay.group.execution.families import find_families, with_copies
-from assay.group.execution.native.compression import Compression, find_compression
+from assay.group.execution.declared.compression import Compression, complete, divide, hints_of
+from assay.group.execution.declared.needs import Choice
 from assay.group.execution.native.expand import UPDATES, expand
-from assay.group.execution.native.needs import Needs
 from assay.group.execution.native.pieces import NodePieces, NodeReach, find_node_pieces
-from assay.group.execution.packing import FULL, Packing
-from assay.group.execution.partition import Crossing, Hints, Partition, partition
+from assay.group.execution.native.terms import GraphReader
+from assay.group.execution.packing import FULL, SHORT
+from assay.group.execution.partition import Hints, Partition
 from assay.group.execution.pieces import Pieces
 from assay.program.graph import (
     ConstantInput,
@@ -87,16 +87,7 @@ class Outline:
     @cached_property
     def hints(self) -> Hints:
         """What the compression means for who computes what."""
-        compression, units = self.compression, self.units
-        mirrored = frozenset(units[value] for value in compression.mirrored)
-        families = with_copies(self.program, find_families(self.program), compression.memories, mirrored)
-        mirrored -= with_copies(self.program, families, (), ()).free  # what depends on no crossing is simply free
-        wire = {units[value]: -(-self.graph.meta(value).count * bits // 8) for value, bits in compression.bits.items()}
-        for choice in compression.choices.values():
-            size = 4 * self.graph.meta(choice.first).count
-            wire[units[choice.first]] = max(1, size * min(choice.until, self.steps) // self.steps)
-        anchors = {state: units[codes] for state, codes in compression.memories.items()}
-        return Hints(families, wire, mirrored, anchors)
+        return hints_of(self.program, self.compression, self.steps)
 
     @cached_property
     def pieces(self) -> Pieces:
@@ -107,21 +98,7 @@ class Outline:
 
     def divide(self, shares: Sequence[float], memory_bytes: Sequence[float]) -> Partition:
         """Who computes what, and how what crosses is sent."""
-        divided = partition(self.program, shares, memory_bytes, self.hints)
-        needs = [Needs(self.program, self.units, self.compression, divided, stage) for stage in range(len(shares))]
-        return replace(
-            divided,
-            crossings=tuple(
-                crossing
-                if crossing.value[0] == Source.STATE
-                else replace(crossing, packing=self._packing(crossing, needs[crossing.receiver]))
-                for crossing in divided.crossings
-            ),
-        )
-
-    def _packing(self, crossing: Crossing, needs: Needs) -> Packing:
-        unit = crossing.value[1]
-        return replace(needs.of(unit), bits=self.compression.bits.get(self.values[unit], FULL))
+        return divide(self.program, self.compression, self.hints, shares, memory_bytes)
 
 
 def outline(recorded: Graph, microbatches: int, steps: int = 1) -> Outline:
@@ -147,7 +124,21 @@ def outline(recorded: Graph, microbatches: int, steps: int = 1) -> Outline:
     section = Section(Role.STEP, operators, entries)
     program = Program(graph.state, graph.data, constants, (section,), units[graph.loss])
     parts = find_node_pieces(graph, lowered, microbatches)
-    return Outline(graph, state_views, program, values, parts, find_compression(graph), steps)
+    return Outline(graph, state_views, program, values, parts, _compression(graph, program, units), steps)
+
+
+def _compression(graph: Graph, program: Program, units: Mapping[Value, int]) -> Compression:
+    reader = GraphReader(graph)
+    bits: dict[int, int] = {}
+    choices: dict[int, Choice] = {}
+    for value, unit in units.items():
+        found = reader.code_bits(value) or (SHORT if reader.is_short(value) else FULL)
+        if found < FULL:
+            bits[unit] = found
+        choice = reader.choice(value)
+        if choice is not None and isinstance(choice[0], Value) and isinstance(choice[1], Value):
+            choices[unit] = Choice(units[choice[0]], units[choice[1]], choice[2])
+    return complete(program, bits, choices)
 
 
 def _state_views(graph: Graph) -> dict[Value, int]:

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from assay.group.execution.families import operands_of
-from assay.group.execution.native.choices import Choice
-from assay.group.execution.native.compression import Compression
 from assay.group.execution.packing import NEVER, Packing
 from assay.group.execution.partition import Partition
-from assay.program.graph import Value
 from assay.program.operator import Program, Role, Source
 
 _ALWAYS, _NOT = Packing(), Packing(until=0, since=NEVER)
 
 
+@dataclass(frozen=True)
+class Choice:
+    """An operator's result is that of `first` in steps below `until`, and that of `second` from there on."""
+
+    first: int
+    second: int
+    until: int
+
+
 class Needs:
     """The needs of one stage of a partition."""
 
-    def __init__(
-        self, program: Program, units: Mapping[Value, int], compression: Compression, divided: Partition, stage: int
-    ) -> None:
+    def __init__(self, program: Program, choices: Mapping[int, Choice], divided: Partition, stage: int) -> None:
         section = program.section(Role.STEP)
         part = divided.parts[stage]
         held = {*part.state, *part.copies}
@@ -30,26 +35,24 @@ class Needs:
             for crossing in divided.crossings
             if crossing.sender == stage and crossing.value[0] == Source.OPERATOR
         }
-        choices = {units[Value(number)]: choice for number, choice in compression.choices.items()}
         self._needs: dict[int, Packing] = {number: _ALWAYS for number in wanted if number is not None}
         for number in reversed(part.operators):
             own = self._needs.get(number, _NOT)
             choice = choices.get(number)
             for other in set(operands_of(section.operators[number], Source.OPERATOR)):
-                asked = own if choice is None else _asked(own, choice, other, units)
+                asked = own if choice is None else _asked(own, choice, other)
                 self._needs[other] = _either(self._needs.get(other, _NOT), asked)
 
-    def of(self, unit: int) -> Packing:
+    def of(self, number: int) -> Packing:
         """When an operator's result is needed: the steps of the packing are, its bits are not."""
-        return self._needs.get(unit, _NOT)
+        return self._needs.get(number, _NOT)
 
 
-def _asked(own: Packing, choice: Choice, other: int, units: Mapping[Value, int]) -> Packing:
+def _asked(own: Packing, choice: Choice, other: int) -> Packing:
     """What a choice by the step needs of one of its operands, where it is itself needed as `own` says."""
-    is_first, is_second = other == units[choice.first], other == units[choice.second]
-    if own == _NOT or is_first == is_second:  # the condition, or both
+    if own == _NOT or other not in (choice.first, choice.second):  # the condition is always needed
         return own
-    if is_first:
+    if other == choice.first:
         return Packing(until=choice.until, since=NEVER)
     return Packing(until=0, since=choice.until)
 

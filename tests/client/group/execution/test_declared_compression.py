@@ -1,4 +1,4 @@
-"""Declared compression where a group trains natively: the same values as on one machine, in fewer bytes."""
+"""Compression that a task declares, where a group trains it: the same values as on one machine, in fewer bytes."""
 
 from __future__ import annotations
 
@@ -9,18 +9,24 @@ import pytest
 import torch
 from torch import nn
 
+from assay.commitments.execution import state_root
+from assay.engine.cpu.device import CpuDevice
 from assay.engine.native.run import NativeRun
 from assay.group.compression.choice import parse_compression
 from assay.group.compression.crossing import MEMORY, compress_boundaries
-from assay.group.execution.engines import NativeEngine
-from assay.group.execution.native.compression import find_compression
-from assay.group.execution.native.expand import expand
+from assay.group.execution.declared.program import read_compression
+from assay.group.execution.engines import ExactEngine, NativeEngine, StageEngine
+from assay.group.execution.native.outline import outline
 from assay.group.execution.packing import FULL, NEVER, SHORT, Packing
 from assay.group.execution.schedule import bytes_in_step
 from assay.program.graph import Graph
+from assay.program.lowering import lower_step
+from assay.program.operator import Role
 from assay.program.optimizer import AdamW
 from assay.program.sections import Precision, build_program
 from assay.program.trace import trace
+from assay.program.validate import validate
+from assay.training.canonical import CanonicalRun
 from assay.training.task import Mode, TrainingTask
 
 from .tasks import one_thread, run_stages
@@ -30,7 +36,7 @@ EPOCH = SAMPLES // BATCH
 
 
 @cache
-def compressed(name: str) -> tuple[TrainingTask, Graph]:
+def compressed(name: str, mode: Mode = Mode.TOLERANT) -> tuple[TrainingTask, Graph]:
     """An MLP with a boundary behind each of its two hidden layers."""
     torch.manual_seed(1)
     model = nn.Sequential(
@@ -41,9 +47,15 @@ def compressed(name: str) -> tuple[TrainingTask, Graph]:
     if name != "none":
         compress_boundaries(model, ["1", "3"], parse_compression(name), batch[:1], SAMPLES, STEPS)
     traced = trace(model, "cross_entropy", AdamW(0.002), batch, SAMPLES)
-    program = build_program(traced.graph, Precision.FP32)
+    program = build_program(traced.graph, Precision.FP32 if mode is Mode.TOLERANT else None)
     data = (inputs.numpy(), labels.numpy().astype(np.int32))
-    return TrainingTask(program, traced.initial_state, data, 5, STEPS, EPOCH, Mode.TOLERANT), traced.graph
+    return TrainingTask(program, traced.initial_state, data, 5, STEPS, EPOCH, mode), traced.graph
+
+
+def engine_of(name: str, mode: Mode, pieces: int = 1) -> StageEngine:
+    """What members of a group train the task with."""
+    task, graph = compressed(name, mode)
+    return ExactEngine(task, pieces) if mode is Mode.EXACT else NativeEngine(task, graph, pieces)
 
 
 @pytest.mark.parametrize("name", ["direct-4-8", "tile-3-6", "aqsgd-4-8", "aqsgd-2-2"])
@@ -78,20 +90,36 @@ def test_in_one_piece_a_compressed_group_gives_the_very_bits(name: str) -> None:
         np.testing.assert_array_equal(mine, theirs)
 
 
+@pytest.mark.parametrize("name", ["direct-4-8", "tile-3-6", "aqsgd-4-8"])
+@pytest.mark.parametrize(("stages", "pieces"), [(2, 1), (3, 4)])
+def test_an_exact_compressed_group_gives_one_machine_s_bits(name: str, stages: int, pieces: int) -> None:
+    task, _ = compressed(name, Mode.EXACT)
+    run = CanonicalRun(task.program, task.data, task.seed, CpuDevice(1))
+    run.load(task.state)
+    for number in range(STEPS):
+        run.step(number)
+    engine = engine_of(name, Mode.EXACT, pieces)
+    (state,), sent, _ = run_stages(task, engine, engine.divide([1.0] * stages), STEPS, STEPS)
+    assert state_root(state) == state_root(run.state)
+    full = STEPS * engine.divide([1.0] * stages).bytes_per_step
+    assert sent < full / 2
+
+
+@pytest.mark.parametrize("mode", list(Mode))
 @pytest.mark.parametrize(
     ("name", "bits", "scales"), [("direct-4-8", 12, 2), ("tile-4-8", 12, 3), ("aqsgd-4-8", 12, 2), ("aqsgd-3-6", 9, 2)]
 )
-def test_codes_and_half_scales_are_all_that_crosses(name: str, bits: int, scales: int) -> None:
-    task, graph = compressed(name)
-    engine = NativeEngine(task, graph, 1)
+def test_codes_and_half_scales_are_all_that_crosses(name: str, bits: int, scales: int, mode: Mode) -> None:
+    engine = engine_of(name, mode)
     divided = engine.divide([1.0, 1.0])
     codes, groups = BATCH * WIDTH * bits // 8, BATCH
     assert bytes_in_step(engine.schedules(divided), STEPS - 1) == codes + groups * scales * 2
 
 
-def test_first_visits_are_sent_in_full_and_later_ones_as_changes() -> None:
-    task, graph = compressed("aqsgd-4-8")
-    engine = NativeEngine(task, graph, 1)
+@pytest.mark.parametrize("mode", list(Mode))
+def test_first_visits_are_sent_in_full_and_later_ones_as_changes(mode: Mode) -> None:
+    task, _ = compressed("aqsgd-4-8", mode)
+    engine = engine_of("aqsgd-4-8", mode)
     schedules = engine.schedules(engine.divide([1.0, 1.0]))
     backward = BATCH * WIDTH + 2 * BATCH
     assert bytes_in_step(schedules, EPOCH - 1) == 4 * BATCH * WIDTH + backward
@@ -100,9 +128,10 @@ def test_first_visits_are_sent_in_full_and_later_ones_as_changes() -> None:
     assert sent == sum(bytes_in_step(schedules, step) for step in range(STEPS))
 
 
-def test_both_ends_keep_the_memory_and_the_sender_answers_for_it() -> None:
-    task, graph = compressed("aqsgd-4-8")
-    engine = NativeEngine(task, graph, 1)
+@pytest.mark.parametrize("mode", list(Mode))
+def test_both_ends_keep_the_memory_and_the_sender_answers_for_it(mode: Mode) -> None:
+    task, _ = compressed("aqsgd-4-8", mode)
+    engine = engine_of("aqsgd-4-8", mode)
     divided = engine.divide([1.0, 1.0])
     memories = [number for number, entry in enumerate(task.program.state) if entry.name.endswith(MEMORY)]
     assert len(memories) == 2
@@ -111,12 +140,22 @@ def test_both_ends_keep_the_memory_and_the_sender_answers_for_it() -> None:
     assert shared in divided.parts[0].state
 
 
-def test_what_is_not_compressed_is_not_taken_for_it() -> None:
-    _, graph = compressed("none")
-    found = find_compression(expand(graph))
+@pytest.mark.parametrize("mode", list(Mode))
+def test_what_is_not_compressed_is_not_taken_for_it(mode: Mode) -> None:
+    task, graph = compressed("none", mode)
+    found = read_compression(task.program)[1] if mode is Mode.EXACT else outline(graph, 1).compression
     assert not found.bits
+    assert not found.choices
     assert not found.memories
     assert not found.mirrored
+
+
+def test_the_copy_before_a_choice_changes_no_state_of_the_exact_step() -> None:
+    task, _ = compressed("aqsgd-4-8", Mode.EXACT)
+    program, found = read_compression(task.program)
+    before, after = (each.section(Role.STEP) for each in (task.program, program))
+    assert len(after.operators) == len(before.operators) + len(found.choices)
+    validate(program)
 
 
 def test_a_cut_off_that_keeps_fractions_is_sent_in_full() -> None:
@@ -132,7 +171,8 @@ def test_a_cut_off_that_keeps_fractions_is_sent_in_full() -> None:
 
     data = [torch.randn(BATCH, FEATURES), torch.randint(0, 2, (BATCH,))]
     traced = trace(Bounded(), "cross_entropy", AdamW(0.01), data, SAMPLES)
-    assert not find_compression(expand(traced.graph)).bits
+    assert not outline(traced.graph, 1).compression.bits
+    assert not read_compression(lower_step(traced.graph))[1].bits
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 7, 8])

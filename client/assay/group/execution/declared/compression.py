@@ -1,0 +1,101 @@
+"""What declared compression means for a group: which values cross in few bits, which in some steps only, and which
+state both ends of a boundary keep.
+
+Everything here is about the operators of a program, or of the outline of a graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from assay.group.compression.crossing import MEMORY
+from assay.group.execution.declared.needs import Choice, Needs
+from assay.group.execution.declared.terms import MOST_CODE_BITS
+from assay.group.execution.families import find_families, operands_of, with_copies
+from assay.group.execution.packing import FULL
+from assay.group.execution.partition import Crossing, Hints, Partition, partition
+from assay.program.operator import Operator, Program, Role, Source
+
+
+@dataclass(frozen=True)
+class Compression:
+    """`bits` of results that need fewer than all, and `choices` by the step, by operator. `memories`: for each state
+    tensor that both ends of a boundary keep, the codes that change it. `mirrored`: what both ends compute from what
+    crosses."""
+
+    bits: Mapping[int, int]
+    choices: Mapping[int, Choice]
+    memories: Mapping[int, int]
+    mirrored: frozenset[int]
+
+
+def complete(program: Program, bits: Mapping[int, int], choices: Mapping[int, Choice]) -> Compression:
+    """Find the memories. The first value of a choice has to be an operator that nothing else reads.
+
+    A memory is state of which a step reads rows and replaces those rows, by a choice between the rows themselves (in
+    the first steps) and what was kept plus a change. Both ends compute that from the codes.
+    """
+    section = program.section(Role.STEP)
+    memories: dict[int, int] = {}
+    mirrored: set[int] = set()
+    for state, descriptor in enumerate(program.state):
+        following = section.next_state[state].operator
+        if not descriptor.name.endswith(MEMORY) or following is None:
+            continue
+        # Not beyond the rows themselves: behind them lies the model, with boundaries of its own.
+        ends = {*bits, *(choice.first for choice in choices.values())}
+        crossing = _ancestors(section.operators, [following], ends)
+        codes = sorted(number for number in crossing if bits.get(number, FULL) <= MOST_CODE_BITS)
+        made = [choices[number] for number in crossing if number in choices]
+        if not codes or len(made) != 1:
+            continue
+        memories[state] = codes[0]
+        # Everything on the way from what crosses to the next memory; what lies before that is the sender's.
+        sent = sorted({number for number in crossing if number in bits} | {made[0].first})
+        mirrored |= crossing - _ancestors(section.operators, sent)
+    return Compression(bits, choices, memories, frozenset(mirrored))
+
+
+def _ancestors(operators: Sequence[Operator], numbers: Iterable[int], stop: Iterable[int] = ()) -> set[int]:
+    """The operators themselves and all that they are computed from, not beyond `stop`."""
+    ends = frozenset(stop)
+    found: set[int] = set()
+    waiting = list(numbers)
+    while waiting:
+        number = waiting.pop()
+        if number not in found:
+            found.add(number)
+            if number not in ends:
+                waiting.extend(operands_of(operators[number], Source.OPERATOR))
+    return found
+
+
+def hints_of(program: Program, compression: Compression, steps: int) -> Hints:
+    """What a partition has to know; `steps` of the task tell how often what only the first steps send is sent."""
+    operators = program.section(Role.STEP).operators
+    families = with_copies(program, find_families(program), compression.memories, compression.mirrored)
+    # What depends on no crossing is simply free.
+    mirrored = compression.mirrored - with_copies(program, families, (), ()).free
+    wire = {number: -(-operators[number].elements * bits // 8) for number, bits in compression.bits.items()}
+    for choice in compression.choices.values():
+        size = 4 * operators[choice.first].elements
+        wire[choice.first] = max(1, size * min(choice.until, steps) // steps)
+    return Hints(families, wire, mirrored, compression.memories)
+
+
+def divide(
+    program: Program, compression: Compression, hints: Hints, shares: Sequence[float], memory_bytes: Sequence[float]
+) -> Partition:
+    """Who computes what, and how what crosses is sent; see `partition`."""
+    divided = partition(program, shares, memory_bytes, hints)
+    needs = [Needs(program, compression.choices, divided, stage) for stage in range(len(shares))]
+
+    def packed(crossing: Crossing) -> Crossing:
+        source, number = crossing.value
+        if source == Source.STATE:
+            return crossing
+        needed = needs[crossing.receiver].of(number)
+        return replace(crossing, packing=replace(needed, bits=compression.bits.get(number, FULL)))
+
+    return replace(divided, crossings=tuple(packed(crossing) for crossing in divided.crossings))
