@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -270,3 +275,14 @@ def test_step_index_and_random_sources() -> None:
         Operator(Body.TO_FLOAT, FLOAT, (4, 5), (tensor(Source.OPERATOR, 0, (4, 5)),)),
     ]
     assert_same(program_of(operators, []), [])
+
+
+@pytest.mark.parametrize("edge", ["start", "end"])
+@pytest.mark.parametrize("compression", ["tile-8-8", "direct-4-8"])
+def test_kernels_read_nothing_beyond_their_scratch_memory(edge: str, compression: str) -> None:
+    script = Path(__file__).with_name("guarded_memory.py")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run(
+        [sys.executable, str(script), edge, compression], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert (ended.returncode, ended.stdout) == (0, "done"), ended.stderr[-2000:]

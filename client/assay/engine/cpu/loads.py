@@ -44,6 +44,7 @@ class Loads:
         self.group = group
         self.e = Emitter(isa.UNIT.lanes)
         self.bases: dict[tuple[Source, int], str] = {}
+        self.firsts: dict[tuple[Source, int], str] = {}  # of bases that are shifted: the first position there is
 
     # -- addresses -----------------------------------------------------------------------------------------------
 
@@ -212,8 +213,10 @@ class Loads:
     def _read_lane_by_lane(
         self, reading: Reading, position: Affine, guards: list[tuple[Affine, Guard]], scope: Scope, element: str
     ) -> str:
-        """Each lane by itself. A lane whose guard fails reads element 0 instead and is then replaced by the fill."""
+        """Each lane by itself. A lane whose guard fails reads the first element that is in memory instead, and is then
+        replaced by the fill."""
         e = self.e
+        first_place = self.firsts.get((reading.source, reading.index), "0")
         # Lanes that all hold and lie side by side need no gather; the first and the last lane tell.
         lanes_on = scope.lanes_on or ROW
         decoded = any(key[0] == "decoded" for form in (position, *(form for form, _ in guards)) for key in form.terms)
@@ -232,7 +235,7 @@ class Loads:
                 holds, extra = self.guards_at(guards, scope, lane)
                 place = e.add64(self.scalar(position, scope, lane), extra)
                 if holds != "true":
-                    place = e.let(f"select i1 {holds}, i64 {place}, i64 0")
+                    place = e.let(f"select i1 {holds}, i64 {place}, i64 {first_place}")
                 value = self.value_at(reading, place, element)
                 vector = e.let(f"insertelement {kind} {vector}, {element} {value}, i64 {lane}")
                 mask = e.let(f"insertelement {e.i1} {mask}, i1 {holds}, i64 {lane}")

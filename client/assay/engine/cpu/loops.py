@@ -144,7 +144,8 @@ class _Writer(Loads):
             holds, extra = self.guards_at(guards, scope, lane)
             place = e.add64(e.add64(self.scalar(position, scope, lane), extra), e.mul64(wide, stride))
             reads = inside if holds == "true" else e.let(f"and i1 {inside}, {holds}")
-            place = e.let(f"select i1 {reads}, i64 {place}, i64 0")
+            first = self.firsts.get((table.source, table.index), "0")
+            place = e.let(f"select i1 {reads}, i64 {place}, i64 {first}")
             with e.lanes_of(1):
                 value = self.value_at(table, place, element)
                 missing = "0.0" if element == "float" else "0"
@@ -445,6 +446,7 @@ class _Writer(Loads):
                     base = e.add64(scratch, str(self.scratch_offsets[nest.index]))
                     before = e.mul64(start, 4 * nest.row_elements)
                     self.bases[(Source.OPERATOR, nest.index)] = e.let(f"sub i64 {base}, {before}")
+                    self.firsts[(Source.OPERATOR, nest.index)] = e.mul64(start, nest.row_elements)
             for member in group.members:
                 self.member(member, start, stop)
 

@@ -18,18 +18,21 @@ BALANCE_SLACK = 0.15
 DECLARED_SLACK = 0.5
 """The same where the task declares compressed boundaries: it does so for links on which bytes are dear."""
 
+LEAST_PART = 0.1
+"""A stage has at least so much of its fair share of the work, if that can be: one with nothing to do is a link more."""
+
 _BISECTIONS = 60
 
 
 def deal_families(
     program: Program, families: Families, shares: Sequence[float], memory_bytes: Sequence[float],
-    reads: Mapping[int, set[int]], measured: Callable[[int], int] | None = None,
+    reads: Mapping[int, set[int]], measured: Callable[[int], tuple[int, int]] | None = None,
 ) -> tuple[int, ...]:  # fmt: skip
     """The stage of every family, in order. `shares`: how much of the work each stage should get (any unit).
 
     `memory_bytes`: limit of each stage, 0 for none; counted are the state twice and every intermediate value once.
-    `reads`: what each live operator reads. `measured` gives the bytes that cross a cut before a family, and costs more
-    than the estimate that is made without it; cuts may then be less balanced.
+    `reads`: what each live operator reads. `measured` gives the bytes that cross a cut before a family and the work on
+    the near side of it. It costs more than the estimate that is made without it; cuts may then be less balanced.
     Raises PlacementError where there are more stages than families, or where they do not fit.
     """
     count, stages = len(families.families), len(shares)
@@ -41,9 +44,12 @@ def deal_families(
         )
     limits = [float(limit) or float("inf") for limit in memory_bytes] or [float("inf")] * stages
     work, memory, crossing = _estimates(program, families, reads)
-    if measured is not None:
-        crossing = [measured(family) if 0 < family < count else 0 for family in range(count + 1)]
     work_before = np.array([0, *accumulate(work)], np.float64)
+    if measured is not None:
+        cuts_found = [measured(family) for family in range(1, count)]
+        crossing = [0, *(size for size, _ in cuts_found), 0]
+        near = [0, *(before for _, before in cuts_found), work_before[-1]]
+        work_before = np.maximum.accumulate(np.array(near, np.float64))
     memory_before = np.array([0, *accumulate(memory)], np.float64)
 
     def fits(first: int, end: int, stage: int, time: float) -> bool:
@@ -72,14 +78,24 @@ def deal_families(
         middle = (low + high) / 2
         low, high = (low, middle) if feasible(middle) else (middle, high)
     slack = DECLARED_SLACK if measured is not None else BALANCE_SLACK
-    cuts = _cheapest_cuts(count, stages, high * (1 + slack), fits, crossing)
+    least = LEAST_PART * work_before[-1] / sum(shares)
+
+    def pays(first: int, end: int, stage: int, time: float) -> bool:
+        return fits(first, end, stage, time) and bool(work_before[end] - work_before[first] >= least * shares[stage])
+
+    longest = high * (1 + slack)
+    cuts = _cheapest_cuts(count, stages, longest, pays, crossing)
+    if cuts is None:
+        cuts = _cheapest_cuts(count, stages, longest, fits, crossing)
+    assert cuts is not None  # the bisection found a feasible time
     return tuple(sum(cut <= family for cut in cuts) for family in range(count))
 
 
 def _cheapest_cuts(
     count: int, stages: int, time: float, fits: Callable[[int, int, int, float], bool], crossing: Sequence[int]
-) -> list[int]:
-    """First families of stages 1, 2, ... such that every stage fits and the fewest bytes cross; first found on ties."""
+) -> list[int] | None:
+    """First families of stages 1, 2, ... such that every stage fits and the fewest bytes cross; first found on ties.
+    None where no cuts fit."""
     best: list[dict[int, tuple[int, int]]] = [{0: (0, -1)}]  # by end of the stage: (bytes, end of the stage before)
     for stage in range(stages):
         row: dict[int, tuple[int, int]] = {}
@@ -91,6 +107,8 @@ def _cheapest_cuts(
                 if end not in row or total < row[end][0]:
                     row[end] = (total, first)
         best.append(row)
+    if count not in best[-1]:
+        return None
     cuts, end = [], count
     for stage in range(stages, 1, -1):
         end = best[stage][end][1]

@@ -131,11 +131,12 @@ def partition(
         placement.improve()
         return placement
 
-    def crossing(family: int) -> int:
-        return placed([int(number >= family) for number in range(len(families.families))], 2).cost()
+    def cut_before(family: int) -> tuple[int, int]:
+        placement = placed([int(number >= family) for number in range(len(families.families))], 2)
+        return placement.cost(), sum(operators[n].work for n, stage in placement.home.items() if stage == 0)
 
     # Where some values take few bytes, the best place of a cut is not seen from the sizes of values alone.
-    measured = crossing if hints.wire_bytes else None
+    measured = cut_before if hints.wire_bytes else None
     stage_of = deal_families(program, families, shares, memory_bytes, reads, measured)
     return placed(stage_of, len(shares)).result()
 

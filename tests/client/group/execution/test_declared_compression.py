@@ -36,13 +36,13 @@ EPOCH = SAMPLES // BATCH
 
 
 @cache
-def compressed(name: str, mode: Mode = Mode.TOLERANT) -> tuple[TrainingTask, Graph]:
+def compressed(name: str, mode: Mode = Mode.TOLERANT, classes: int = CLASSES) -> tuple[TrainingTask, Graph]:
     """An MLP with a boundary behind each of its two hidden layers."""
     torch.manual_seed(1)
     model = nn.Sequential(
-        nn.Linear(FEATURES, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, CLASSES)
+        nn.Linear(FEATURES, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, classes)
     )
-    inputs, labels = torch.randn(SAMPLES, FEATURES), torch.randint(0, CLASSES, (SAMPLES,))
+    inputs, labels = torch.randn(SAMPLES, FEATURES), torch.randint(0, classes, (SAMPLES,))
     batch = [inputs[:BATCH], labels[:BATCH]]
     if name != "none":
         compress_boundaries(model, ["1", "3"], parse_compression(name), batch[:1], SAMPLES, STEPS)
@@ -138,6 +138,13 @@ def test_both_ends_keep_the_memory_and_the_sender_answers_for_it(mode: Mode) -> 
     (shared,) = (number for number in memories if number in divided.parts[1].copies)  # the one that is cut through
     assert divided.owner[shared] == 0
     assert shared in divided.parts[0].state
+
+
+def test_a_narrow_end_of_the_model_does_not_lure_the_cut_away_from_a_boundary() -> None:
+    task, graph = compressed("direct-4-8", Mode.TOLERANT, 2)  # behind the last layer, 16 numbers would cross
+    divided = NativeEngine(task, graph, 1).divide([1.0, 1.0])
+    assert min(part.work for part in divided.parts) > 0.1 * sum(part.work for part in divided.parts)
+    assert {crossing.packing.bits for crossing in divided.crossings} == {4, 8, SHORT}
 
 
 @pytest.mark.parametrize("mode", list(Mode))
