@@ -24,10 +24,11 @@ from assay.engine.cpu.device import CpuDevice
 from assay.engine.device import Device, Executable
 from assay.program.operator import Array, Program, Role
 from assay.program.sections import Precision
+from assay.training.forgeries import tensor_distances
 from assay.training.profile import Profile, profile
 from assay.training.replay import DISTANCE_LIMIT, Replayer
 from assay.training.suspicion import rank_segments
-from assay.training.task import Mode
+from assay.training.task import Mode, TrainingTask
 
 PROFILED_SEGMENTS = 4
 DRAW_SEED = 3
@@ -89,16 +90,14 @@ class HonestRun:
     """Distances of an honest run, one a segment, and whether its own profile allowed tolerant mode at all."""
 
     kernels: str
-    separation: float  # smallest over the profiled segments
+    accepted: bool  # by this client; the market refuses fewer
     distances: tuple[float, ...]
+    worst: tuple[str, ...]  # the tensor of each segment that lies farthest off
 
     @property
-    def accepted(self) -> bool:
-        return self.separation >= 1
-
-    @property
-    def over(self) -> int:
-        return sum(not distance <= DISTANCE_LIMIT for distance in self.distances)
+    def over(self) -> tuple[int, ...]:
+        """Segments that do not pass."""
+        return tuple(s for s, distance in enumerate(self.distances) if not distance <= DISTANCE_LIMIT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,12 +117,12 @@ class Study:
     @property
     def false_accusations(self) -> int:
         """Honest segments over the threshold in tasks that profiling accepted."""
-        return sum(run.over for run in self.runs if run.accepted)
+        return sum(len(run.over) for run in self.runs if run.accepted)
 
     @property
     def proposed_mode(self) -> Mode:
         """What profiling proposes for the task that was attacked."""
-        return Mode.TOLERANT if self.profile.separates else Mode.EXACT
+        return Mode.TOLERANT if self.profile.acceptable else Mode.EXACT
 
 
 class CompiledOnce:
@@ -151,12 +150,22 @@ class CompiledOnce:
 # --- distances -------------------------------------------------------------------------------------------------------
 
 
-def distances(replayer: Replayer, states: Sequence[Sequence[Array]], thresholds: Array) -> tuple[float, ...]:
-    """Distance of every segment of a proof; checkpoint 0 is the task's initial state, whatever was posted."""
+def distances(
+    replayer: Replayer,
+    states: Sequence[Sequence[Array]],
+    thresholds: Array,
+    observe: Callable[[Sequence[Array], Sequence[Array], Sequence[Array]], None] = lambda start, end, posted: None,
+) -> tuple[float, ...]:
+    """Distance of every segment of a proof; checkpoint 0 is the task's initial state, whatever was posted.
+
+    `observe` gets the start, the replay's end and the checkpoint of each segment.
+    """
     starts = [replayer.task.state, *states[1:]]
     found = []
     for segment in range(replayer.task.segments):
-        replay = replayer.replay(segment, starts[segment], DRAW_SEED, starts[segment + 1], thresholds)
+        start, posted = starts[segment], starts[segment + 1]
+        replay = replayer.replay(segment, start, DRAW_SEED, posted, thresholds)
+        observe(start, replay.end, posted)
         found.append(float("nan") if replay.distance is None else replay.distance)
     return tuple(found)
 
@@ -191,18 +200,27 @@ def honest_runs(model: Subject, precision: Precision, settings: SeparationSettin
     Every task is judged by its own profile, as in the market.
     """
     segments = settings.honest_segments(model.name)
-    found: list[HonestRun] = []
     base = model.task(precision, settings.honest_run, settings.interval)
     device = CompiledOnce(CpuDevice())
-    for number in range(settings.first_run, settings.first_run - (-segments // settings.honest_run)):
-        task = replace(base, seed=1000 + number, state=other_weights(base.state, 1000 + number))
-        profiled = profile(task, DRAW_SEED, PROFILED_SEGMENTS, device)
-        kernels: Kernels = HONEST[number % len(HONEST)]
-        with chosen(kernels, precision) as trained_at:
-            states = [task.state, *train(task, model.graph, task.state, precision=trained_at)]
-        measured = distances(Replayer(task, device), states, profiled.thresholds)
-        found.append(HonestRun(kernels.name, min(profiled.separations), measured))
-    return tuple(found)
+    numbers = range(settings.first_run, settings.first_run - (-segments // settings.honest_run))
+    return tuple(honest_run(model, base, number, device) for number in numbers)
+
+
+def honest_run(model: Subject, base: TrainingTask, number: int, device: Device) -> HonestRun:
+    """Honest run `number` of a model: profiled, trained on the kernels whose turn it is, and every segment replayed."""
+    task = replace(base, seed=1000 + number, state=other_weights(base.state, 1000 + number))
+    profiled = profile(task, DRAW_SEED, PROFILED_SEGMENTS, device)
+    kernels: Kernels = HONEST[number % len(HONEST)]
+    with chosen(kernels, task.precision) as trained_at:
+        states = [task.state, *train(task, model.graph, task.state, precision=trained_at)]
+    names = [descriptor.name for descriptor in task.program.state]
+    worst: list[str] = []
+
+    def note(start: Sequence[Array], end: Sequence[Array], posted: Sequence[Array]) -> None:
+        worst.append(names[int(np.argmax(tensor_distances(start, end, posted, profiled.thresholds)))])
+
+    measured = distances(Replayer(task, device), states, profiled.thresholds, note)
+    return HonestRun(kernels.name, profiled.acceptable, measured, tuple(worst))
 
 
 def examine(model: Subject, precision: Precision, settings: SeparationSettings, say: Say = lambda _: None) -> Study:
@@ -238,6 +256,15 @@ def as_json(study: Study) -> Plain:
         "tasks": {"all": len(study.runs), "accepted": sum(run.accepted for run in study.runs)},
         "honest": honest(True),
         "honest_in_refused_tasks": honest(False),
+        "would_pass": [
+            {"kind": f.kind.name.lower(), "distance": plain(f.distance), "tensor": f.tensor, "grave": f.kind.grave}
+            for f in study.profile.unseen
+        ],
+        "over": [
+            {"tensor": run.worst[segment], "distance": plain(run.distances[segment]), "accepted": run.accepted}
+            for run in study.runs
+            for segment in run.over
+        ],
         "kernels": {
             name: max(
                 (plain(d) or 0.0 for run in study.runs if run.kernels == name for d in run.distances), default=0.0

@@ -14,7 +14,13 @@ import click
 from assay.cli.options import json_option, note, print_written, settings_options
 from assay.cli.task_demand import demand
 from assay.cli.task_files import audit, fetch
-from assay.cli.task_profile import profile, require_separation
+from assay.cli.task_profile import (
+    print_profile,
+    profile,
+    profile_for_estimate,
+    profile_record,
+    require_separation,
+)
 from assay.cli.task_view import explain, list_tasks, show, watch
 from assay.roles.session import deployment_of, keystore_path, open_market, open_reader, open_sender
 from assay.settings import Settings
@@ -24,6 +30,7 @@ if TYPE_CHECKING:
     from assay.tasks.bundle import Bundle
     from assay.tasks.posting import Estimate
     from assay.tasks.task_file import TaskFile
+    from assay.training.profile import Profile
 
 
 @click.group()
@@ -50,18 +57,24 @@ TASK_FILE = click.argument("file", type=click.Path(dir_okay=False, path_type=Pat
 
 @task.command()
 @TASK_FILE
+@click.option("--profile", "profiled", is_flag=True, help="Say too what tolerant mode would let pass.")
 @settings_options
 @json_option
-def estimate(file: Path, settings: Settings, as_json: bool) -> None:
-    """Trace FILE (task.toml) and say what the task would cost. Nothing is stored, signed or sent."""
+def estimate(file: Path, profiled: bool, settings: Settings, as_json: bool) -> None:
+    """Trace FILE (task.toml) and say what the task would cost. Nothing is stored, signed or sent.
+
+    With --profile, ends with status 1 where `assay task submit` would refuse the task.
+    """
     with tempfile.TemporaryDirectory(prefix="assay-estimate-") as folder:
         described, bundle = _build(file, Path(folder), settings, as_json)
-        _print_estimate(_estimate(described, bundle, settings, as_json), described, bundle, as_json)
+        expected = _estimate(described, bundle, settings, as_json)
+        found = profile_for_estimate(described, bundle, as_json) if profiled else None
+        _print_expected(expected, found, described, bundle, as_json)
 
 
 @task.command()
 @TASK_FILE
-@click.option("--dry-run", is_flag=True, help="Stop after the estimate: nothing is stored, signed or sent.")
+@click.option("--dry-run", is_flag=True, help="Stop after estimate and profile: nothing is stored, signed or sent.")
 @click.option("--another", is_flag=True, help="Post the same task once more.")
 @click.option(
     "--unprofiled", is_flag=True, help="Post a tolerant task without profiling it here first (`assay task profile`)."
@@ -82,7 +95,7 @@ def submit(
 ) -> None:
     """Trace FILE (task.toml), store its files, post it, and pay its escrow.
 
-    A tolerant task is profiled here first, and refused where its thresholds would not separate.
+    A tolerant task is profiled here first, and refused where training could be left out unseen.
     The model's code runs on this machine only: everybody else gets the traced graph, which is data.
     """
     from assay.market.explain import coins
@@ -98,12 +111,13 @@ def submit(
         described, bundle = _build(file, folder or Path(temporary), settings, as_json)
         expected = _estimate(described, bundle, settings, as_json)
         if dry_run:
-            _print_estimate(expected, described, bundle, as_json)
+            found = None if unprofiled else profile_for_estimate(described, bundle, as_json)
+            _print_expected(expected, found, described, bundle, as_json)
             return
         if not as_json:
-            _print_estimate(expected, described, bundle, as_json)
+            _print_estimate(expected, described, bundle)
         if not unprofiled:
-            require_separation(described, bundle, as_json)
+            require_separation(profile_for_estimate(described, bundle, as_json), as_json)
         if not as_json and not yes and sys.stdin.isatty() and sys.stdout.isatty():
             click.confirm(f"Pay {coins(expected.escrow)} into escrow and post the task?", abort=True)
         with open_sender(settings, market) as sender:
@@ -233,12 +247,24 @@ def _estimate(described: TaskFile, bundle: Bundle, settings: Settings, as_json: 
     return replace(found, transaction_gas=FALLBACK_SUBMIT_GAS, gas_cost=FALLBACK_SUBMIT_GAS * price)
 
 
-def _print_estimate(found: Estimate, described: TaskFile, bundle: Bundle, as_json: bool) -> None:
+def _print_expected(
+    expected: Estimate, found: Profile | None, described: TaskFile, bundle: Bundle, as_json: bool
+) -> None:
+    """Print an estimate with the task's profile, if it has one; end with status 1 where that refuses the task."""
+    if as_json:
+        record = _estimate_json(expected, bundle)
+        click.echo(json.dumps(record if found is None else record | {"profile": profile_record(found)}))
+    else:
+        _print_estimate(expected, described, bundle)
+        if found is not None:
+            print_profile(found)
+    if found is not None and not found.acceptable:
+        click.get_current_context().exit(1)
+
+
+def _print_estimate(found: Estimate, described: TaskFile, bundle: Bundle) -> None:
     from assay.market.explain import coins, duration
 
-    if as_json:
-        click.echo(json.dumps(_estimate_json(found, bundle)))
-        return
     task_ = bundle.task
     parameters = sum(entry.count for entry in task_.program.state)
     rows = [

@@ -297,6 +297,11 @@ def noisy_section(step: Section, precision: Precision) -> Section:
 _NOISED = frozenset({Source.STATE, Source.OPERATOR, Source.DATA, Source.CONSTANT})
 
 
+def truncates(program: Program) -> bool:
+    """Whether the step converts floats to integers and back, so that its profiled noise is made of jumps."""
+    return bool(_truncations(program.section(Role.STEP)))
+
+
 def _truncations(step: Section) -> set[int]:
     """Operators that convert floats to integers which are only converted back."""
     found = {n for n, operator in enumerate(step.operators) if operator.body == Body.TO_INT}

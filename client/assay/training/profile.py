@@ -16,7 +16,9 @@ from assay.commitments.execution import ProfileLeaf, state_root, trace_leaf, tra
 from assay.engine.cpu.device import CpuDevice
 from assay.engine.device import Bindings, Device, contiguous
 from assay.program.operator import Array, Role, Source
+from assay.program.sections import truncates
 from assay.training.canonical import CanonicalRun
+from assay.training.forgeries import Forgery, SegmentNorms, find_forgeries, segment_norms
 from assay.training.task import TrainingTask
 from assay.training.trace import trace_elements
 
@@ -33,26 +35,48 @@ class Profile:
     leaves: tuple[ProfileLeaf, ...]
     thresholds: Array  # one float32 a state tensor
     separations: tuple[float, ...]  # one a profiled segment
+    forgeries: tuple[Forgery, ...] = ()  # what would be seen by the final thresholds, and what would not
 
     @property
     def separates(self) -> bool:
-        """Whether every profiled segment would show a skipped step. A NaN does not separate."""
+        """Whether every profiled segment would show a skipped step, which is what the market asks. A NaN does not."""
         return all(separation >= MINIMUM_SEPARATION for separation in self.separations)
+
+    @property
+    def unseen(self) -> tuple[Forgery, ...]:
+        """What verifiers would let pass."""
+        return tuple(forgery for forgery in self.forgeries if not forgery.seen)
+
+    @property
+    def acceptable(self) -> bool:
+        """Whether this client trusts tolerant mode with the task: training cannot be left out unseen. The market asks
+        for less."""
+        return self.separates and not any(forgery.kind.grave for forgery in self.unseen)
+
+    @property
+    def worst(self) -> float:
+        """The smallest separation; NaN if any is."""
+        return min(self.separations, key=lambda separation: -np.inf if np.isnan(separation) else separation)
 
     @property
     def verdict(self) -> str:
         """What the profile says of tolerant mode, and where it cannot be had, what to do instead."""
-        worst = min(self.separations, key=lambda separation: -np.inf if np.isnan(separation) else separation)
-        if self.separates:
-            found = f"tolerant mode separates: a skipped step lies at least {worst:.3g} thresholds away"
-            if worst >= COARSE_SEPARATION:
-                return found
-            return f"{found}; with less than {COARSE_SEPARATION:g}, what changes less than a skipped step may pass"
-        return (
-            f"tolerant mode cannot tell honest from dishonest training here: a skipped step lies {worst:.3g} "
-            f"thresholds away, and {MINIMUM_SEPARATION:g} is needed; use exact mode, or declare a higher precision "
-            "or a shorter checkpoint interval"
-        )
+        refused = "tolerant mode cannot tell honest from dishonest training here"
+        if not self.separates:
+            return (
+                f"{refused}: a skipped step lies {self.worst:.3g} thresholds away, and {MINIMUM_SEPARATION:g} is "
+                "needed; use exact mode, or declare a higher precision or a shorter checkpoint interval"
+            )
+        grave = "; ".join(str(forgery) for forgery in self.unseen if forgery.kind.grave)
+        if grave:
+            return f"{refused}: unseen would pass {grave}; use exact mode, or declare a higher precision"
+        found = f"tolerant mode separates: a skipped step lies at least {self.worst:.3g} thresholds away"
+        if self.worst < COARSE_SEPARATION:
+            found += f"; with less than {COARSE_SEPARATION:g}, what changes less than a skipped step may pass"
+        subtle = "; ".join(str(forgery) for forgery in self.unseen)
+        if subtle:
+            found += f". Unseen would pass {subtle}: where that matters, use exact mode or declare a higher precision"
+        return found
 
 
 def profile(
@@ -80,6 +104,7 @@ def profile(
     done = 0
     leaves: list[ProfileLeaf] = []
     separations: list[float] = []
+    norms: list[SegmentNorms] = []
     for segment in range(segments):
         first, steps = task.first_step(segment), task.segment_steps(segment)
         clean.load(start)
@@ -103,6 +128,7 @@ def profile(
         thresholds = deviation.value(vector).reshape(-1).copy()
         separation = deviation.value(scalar).reshape(-1)[:1].copy()
         separations.append(float(separation[0]))
+        norms.append(segment_norms(start, clean.state, penultimate, noisy.state))
         bits = 0x7FC00000 if np.isnan(separation[0]) else int(separation.view(np.uint32)[0])
         leaves.append(
             ProfileLeaf(
@@ -115,4 +141,5 @@ def profile(
             )
         )
         start = clean.copy_state()
-    return Profile(tuple(leaves), thresholds, tuple(separations))
+    found = find_forgeries(task.program.state, thresholds, norms, task.precision, truncates(task.program))
+    return Profile(tuple(leaves), thresholds, tuple(separations), found)

@@ -27,6 +27,8 @@ def test_a_binary32_task_separates(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert found["separates"]
+    assert found["acceptable"]
+    assert all(forgery["seen"] for forgery in found["forgeries"] if forgery["grave"])
     assert min(found["separations"]) > 1
     assert len(found["separations"]) == 4
     assert {"0.weight", "first_moment.0.weight"} <= set(found["thresholds"])
@@ -47,6 +49,26 @@ def test_a_verdict_says_that_a_coarse_separation_shows_a_skipped_step_and_no_mor
     assert "may pass" not in verdict(50.0, 60.0)
     assert "use exact mode" in verdict(50.0, 0.9)
     assert "use exact mode" in verdict(50.0, float("nan"))
+
+
+def test_a_weight_that_could_stay_untrained_is_refused_though_a_skipped_step_shows(tmp_path: Path) -> None:
+    training = 'mode = "tolerant"\nprecision = "bf16"'
+    result = profiled(tmp_path / "text", training, interval=1)
+    assert result.exit_code == 1
+    assert "WOULD PASS" in result.stdout
+    found = json.loads(profiled(tmp_path / "json", training, "--json", interval=1).stdout)
+    assert (found["separates"], found["acceptable"]) == (True, False)
+    unseen = [forgery for forgery in found["forgeries"] if forgery["grave"] and not forgery["seen"]]
+    assert [forgery["kind"] for forgery in unseen] == ["held_weight"]
+    assert unseen[0]["distance"] < 1
+
+
+def test_what_is_subtle_is_accepted_with_a_warning(tmp_path: Path) -> None:
+    result = profiled(tmp_path, 'mode = "tolerant"\nprecision = "tf32"', interval=3)
+    assert result.exit_code == 0, result.output
+    assert "would pass" in result.stdout
+    assert "Unseen would pass" in result.stdout
+    assert "trained at bf16" in result.stdout
 
 
 def test_an_exact_task_has_nothing_to_profile(tmp_path: Path) -> None:
