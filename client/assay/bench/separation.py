@@ -28,9 +28,9 @@ from assay.training.forgeries import tensor_distances
 from assay.training.profile import Profile, profile
 from assay.training.replay import DISTANCE_LIMIT, Replayer
 from assay.training.suspicion import rank_segments
-from assay.training.task import Mode, TrainingTask
+from assay.training.task import MOST_PROFILED, Mode, TrainingTask
 
-PROFILED_SEGMENTS = 4
+PROFILED_SEGMENTS = MOST_PROFILED
 DRAW_SEED = 3
 FULL_SEGMENTS = {"mlp": 10_000, "cnn": 1_000, "gpt": 1_000}
 """Honest segments of a model and precision in the full study."""

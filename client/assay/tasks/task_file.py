@@ -16,7 +16,7 @@ from assay.program.trace import LOSSES
 from assay.tasks.errors import TaskFileError
 from assay.tasks.fields import Fields
 from assay.tasks.manifest import PRECISIONS
-from assay.training.task import MAX_STEPS, Mode
+from assay.training.task import MAX_STEPS, Mode, usually_profiled
 
 COIN = 10**18  # wei
 MAX_REWARD = 2**88 - 1  # wei, as the market has it
@@ -305,7 +305,7 @@ def _market(fields: Fields, mode: Mode, segments: int) -> MarketTerms:
     if not tolerant and profiler_fee is not None:
         raise TaskFileError("market.profiler_fee is set: exact tasks have no profiler; leave it out")
     most = min(segments, MAX_SEGMENTS)
-    profiled = fields.whole("profile_segments", 1, most, min(4, most)) if tolerant else 0
+    profiled = fields.whole("profile_segments", 1, most, usually_profiled(segments)) if tolerant else 0
     auction = fields.whole("auction_seconds", 0, MAX_SECONDS, 3600)
     training = fields.whole("training_seconds", 1, MAX_SECONDS, None)
     base = fields.text("base_task", None, most=66)

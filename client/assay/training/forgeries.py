@@ -82,7 +82,9 @@ class SegmentNorms:
 
     def allowed(self, thresholds: Norms) -> Norms:
         """How far a checkpoint's tensors may lie from the replay's: what the distance section divides by."""
-        return self.update * thresholds + self.end * (ROUNDINGS * UNIT_ROUNDOFF)
+        with np.errstate(invalid="ignore"):  # an infinite threshold of what did not move
+            allowed: Norms = self.update * thresholds + self.end * (ROUNDINGS * UNIT_ROUNDOFF)
+        return allowed
 
 
 def segment_norms(

@@ -16,6 +16,16 @@ from assay.training.errors import TaskError
 
 MAX_STEPS = 2**31 - 1
 """The step number is an int32 wherever a program reads it."""
+FEWEST_PROFILED, MOST_PROFILED = 4, 12
+"""Segments that a profile covers unless the task says otherwise: a quarter of the run, within these. Momenta and
+running means settle over dozens of steps. Four segments of a few steps see only how they start, when they move most: an
+honest MLP at tf32 was over such thresholds in one segment of a thousand, over those of twelve in none
+(attacks/SEPARATION.md)."""
+
+
+def usually_profiled(segments: int) -> int:
+    """How many of a task's segments are profiled unless it says otherwise."""
+    return min(segments, max(FEWEST_PROFILED, min(MOST_PROFILED, segments // 4)))
 
 
 class Mode(Enum):

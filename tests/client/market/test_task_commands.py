@@ -202,6 +202,37 @@ def test_a_tolerant_task_that_profilers_would_refuse_is_refused_before_anything_
     assert [row["task"] for row in desk.json("list")] == [posted]
 
 
+def test_a_task_whose_layer_could_stay_untrained_is_refused_though_the_market_would_take_it(desk: Desk) -> None:
+    training = 'mode = "tolerant"\nprecision = "bf16"'
+    write_task(Path(), TASK.replace('mode = "exact"', training).replace("interval = 3", "interval = 1"))
+    with pytest.raises(TaskFileError, match="a weight tensor not trained") as refused:
+        desk.json("submit")
+    assert "The market asks less" in str(refused.value)
+    assert desk.json("list") == []
+
+
+def test_a_dry_run_and_an_estimate_say_what_tolerant_mode_would_let_pass(desk: Desk) -> None:
+    write_task(Path(), TASK.replace('mode = "exact"', 'mode = "tolerant"\nprecision = "tf32"'))
+    dry = desk.json("submit", "--dry-run")
+    assert dry["profile"]["acceptable"]
+    unseen = {forgery["kind"] for forgery in dry["profile"]["forgeries"] if not forgery["seen"]}
+    assert "bf16" in unseen
+    assert desk.json("estimate", "--profile") == dry
+    plain = {name: value for name, value in dry.items() if name != "profile"}
+    assert desk.json("estimate") == desk.json("submit", "--dry-run", "--unprofiled") == plain
+    assert "Unseen would pass" in desk.run("estimate", "--profile")
+    assert desk.json("list") == []
+
+
+def test_a_dry_run_ends_with_a_status_where_the_task_would_be_refused(desk: Desk) -> None:
+    training = 'mode = "tolerant"\nprecision = "bf16"'
+    write_task(Path(), TASK.replace('mode = "exact"', training).replace("interval = 3", "interval = 1"))
+    text = desk.run("submit", "--dry-run")
+    assert desk.code == 1
+    assert "WOULD PASS" in text
+    assert "escrow" in text
+
+
 def test_only_the_submitter_cancels(desk: Desk) -> None:
     number = desk.json("submit")["task"]
     with pytest.raises(RevertedError, match="NotTheSubmitter"):

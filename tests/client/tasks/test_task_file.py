@@ -48,6 +48,16 @@ def test_reads_schedule_precision_and_loss_function(tmp_path: Path) -> None:
     assert task.market.profile_segments == 4
 
 
+def test_a_profile_covers_a_quarter_of_a_long_task_and_never_more_than_there_is(tmp_path: Path) -> None:
+    tolerant = TASK.replace('mode = "exact"', 'mode = "tolerant"')
+    for segments, profiled in ((2, 2), (4, 4), (16, 4), (24, 6), (50, 12), (1000, 12)):
+        text = tolerant.replace("steps = 12", f"steps = {3 * segments}")
+        task = read_task_file(write_task(tmp_path / str(segments), text))
+        assert task.market.profile_segments == profiled, segments
+    chosen = tolerant + "profile_segments = 3\n"
+    assert read_task_file(write_task(tmp_path / "chosen", chosen)).market.profile_segments == 3
+
+
 def test_reads_what_a_group_compresses(tmp_path: Path) -> None:
     assert read_task_file(write_task(tmp_path / "plain")).group is None
     text = TASK + '[group]\nboundaries = ["0", "1"]\n'
