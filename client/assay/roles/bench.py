@@ -167,7 +167,7 @@ class Workbench:
     # ---- Training ---------------------------------------------------------------------------------------------------
 
     def train(self, task: TaskRecord, checks: int = 0) -> TrainedProof:
-        """Train (or finish training), replay the first `checks` segments of a tolerant proof, and publish it."""
+        """Train (or finish training), replay the last `checks` segments of a tolerant proof, and publish it."""
         proof = self.run_training(task)
         thresholds = self.thresholds(task)
         distance = 0.0 if task.posting.exact else self.own_distance(task, proof, checks)
@@ -210,11 +210,14 @@ class Workbench:
         return NativeRun(bundle.graph, run.data, run.seed, device, run.precision)
 
     def own_distance(self, task: TaskRecord, proof: Proof, segments: int) -> float:
-        """The worst distance of the first segments of an own proof, as verifiers will find it; a NaN is infinite."""
+        """The worst distance of the last segments of an own proof, as verifiers will find it; a NaN is infinite.
+
+        The last ones: thresholds come from the first segments, and updates shrink beside their rounding later on.
+        """
         run, thresholds = self.bundle(task).task, self.thresholds(task)
         folder = CheckpointFolder(proof.folder, run.program.state)
         worst = 0.0
-        for segment in range(min(segments, run.segments)):
+        for segment in range(max(0, run.segments - segments), run.segments):
             start, end = folder.read(segment, proof.roots[segment]), folder.read(segment + 1, proof.roots[segment + 1])
             with self._replaying[task.id]:
                 replay = self._replayer(task).replay(segment, start, 0, end, thresholds)
