@@ -32,7 +32,7 @@ from assay.training.task import MOST_PROFILED, Mode, TrainingTask
 
 PROFILED_SEGMENTS = MOST_PROFILED
 DRAW_SEED = 3
-FULL_SEGMENTS = {"mlp": 10_000, "cnn": 1_000, "gpt": 1_000}
+FULL_SEGMENTS = {"mlp": 10_000, "cnn": 1_000, "gpt": 1_000, "wide-cnn": 1_000, "tanh": 1_000}
 """Honest segments of a model and precision in the full study."""
 
 Say = Callable[[str], None]

@@ -1,4 +1,5 @@
-"""Small networks with learnable data, of which the separation study makes tasks: an MLP, a CNN and a GPT."""
+"""Small networks with learnable data, of which the separation study makes tasks: an MLP, a CNN, a GPT,
+and two that suit lower precisions."""
 
 from __future__ import annotations
 
@@ -18,6 +19,8 @@ from assay.program.trace import trace
 from assay.training.task import Mode, TrainingTask
 
 MODELS = ("mlp", "cnn", "gpt")
+FURTHER = ("wide-cnn", "tanh")
+"""Models that tolerant mode suits at lower precisions: more channels, or no kinks."""
 SAMPLES, BATCH = 64, 16
 
 
@@ -41,8 +44,10 @@ class Subject:
 
 
 def subject(name: str, rate: float | None = None) -> Subject:
-    """`mlp`, `cnn` or `gpt`, small enough to train in milliseconds, with seeded weights; `rate` replaces the usual
-    learning rate."""
+    """One of `MODELS` or `FURTHER`, small enough to train in milliseconds, with seeded weights.
+
+    `rate` replaces the usual learning rate.
+    """
     torch.manual_seed(1)
     optimizer: Optimizer = AdamW(rate or 0.01)
     loss: Any = "cross_entropy"
@@ -59,6 +64,23 @@ def subject(name: str, rate: float | None = None) -> Subject:
         inputs = torch.randn(SAMPLES, 1, 8, 8)
         labels = (inputs.flatten(1) @ torch.randn(64, 4)).argmax(1)
         optimizer = SGD(rate or 0.05, momentum=0.9, weight_decay=1e-4)
+    elif name == "wide-cnn":
+        module = nn.Sequential(
+            nn.Conv2d(1, 32, 3, padding=1, bias=False),
+            nn.BatchNorm2d(32),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(512, 4),
+        )
+        inputs = torch.randn(SAMPLES, 1, 8, 8)
+        labels = (inputs.flatten(1) @ torch.randn(64, 4)).argmax(1)
+        optimizer = SGD(rate or 0.05, momentum=0.9, weight_decay=1e-4)
+    elif name == "tanh":
+        module = nn.Sequential(nn.Linear(8, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 4))
+        inputs = torch.randn(SAMPLES, 8)
+        labels = (inputs @ torch.randn(8, 4)).argmax(1)
+        optimizer = SGD(rate or 0.01, momentum=0.9)
     elif name == "gpt":
         module = Gpt(vocabulary=16, width=16, heads=2, layers=1, time=8)
         text = torch.tensor([(i * i + 3 * (i // 7)) % 16 for i in range(SAMPLES + 9)])
@@ -66,7 +88,7 @@ def subject(name: str, rate: float | None = None) -> Subject:
         labels = torch.stack([text[i + 1 : i + 9] for i in range(SAMPLES)])
         optimizer, loss = AdamW(rate or 0.003), language_loss
     else:
-        raise KeyError(f"no model {name!r}: choose {', '.join(MODELS)}")
+        raise KeyError(f"no model {name!r}: choose {', '.join(MODELS + FURTHER)}")
     traced, half = (
         trace(module, loss, optimizer, [inputs[:batch], labels[:batch]], SAMPLES) for batch in (BATCH, BATCH // 2)
     )

@@ -88,7 +88,10 @@ def market(figures: tuple[str, ...], tasks: int, seconds: float, as_json: bool) 
 
 
 @bench.command()
-@click.option("--model", "models", multiple=True, type=click.Choice(["mlp", "cnn", "gpt"]), help="May be repeated.")
+@click.option(
+    "--model", "models", multiple=True, type=click.Choice(["mlp", "cnn", "gpt", "wide-cnn", "tanh"]),
+    help="May be repeated; the first three unless told otherwise.",
+)  # fmt: skip
 @click.option(
     "--precision", "precisions", multiple=True, type=click.Choice(["fp32", "tf32", "bf16"]),
     help="Declared; may be repeated.",
