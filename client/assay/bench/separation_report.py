@@ -55,6 +55,7 @@ def combined(studies: Sequence[Plain]) -> list[Plain]:
         names = dict.fromkeys([*whole["kernels"], *study["kernels"]])
         whole["kernels"] = {n: max(whole["kernels"].get(n, 0.0), study["kernels"].get(n, 0.0)) for n in names}
         whole["attacks"] = whole["attacks"] or study["attacks"]
+        whole["over"] = [*whole.get("over", ()), *study.get("over", ())]
     return list(found.values())
 
 
@@ -84,7 +85,8 @@ def describe(study: Plain) -> str:
 
 
 def markdown(studies: Sequence[Plain]) -> str:
-    """The studies as two Markdown tables: honest segments, and the attacks on each model."""
+    """The studies as three Markdown tables: honest segments, what profiling says of the task that is attacked, and the
+    attacks on each model."""
     lines = [
         "| model, declared, steps a segment | separation | tasks accepted | their honest segments | median | 99.9 % "
         "| largest | over | in refused tasks: segments | largest | over |",
@@ -104,6 +106,10 @@ def markdown(studies: Sequence[Plain]) -> str:
             str(refused["over"]),
         ]
         lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "| model, declared, steps a segment | proposed | would pass |", "|---" * 3 + "|"]
+    for study in studies:
+        passing = [f"{f['kind']} {_figure(f['distance'])} ({f['tensor']})" for f in study.get("would_pass", ())]
+        lines.append(f"| {_title(study)} | {study['proposed_mode']} | {'; '.join(passing) or '-'} |")
     columns = [_title(study) for study in studies if study["attacks"]]
     names = list(dict.fromkeys(attack["name"] for study in studies for attack in study["attacks"]))
     lines += ["", "| attack | cheated | computed | " + " | ".join(columns) + " |", "|---" * (3 + len(columns)) + "|"]
