@@ -50,6 +50,7 @@ class SeparationSettings:
     draws: int = 4000  # draws of `drawn` segments, for the measured probability of detection
     honest: int = 40
     honest_run: int = 20
+    profiled: int = PROFILED_SEGMENTS
     first_run: int = 0  # number of the first honest run, for a study in parts
     full: bool = False
     attacks: bool = True
@@ -203,13 +204,14 @@ def honest_runs(model: Subject, precision: Precision, settings: SeparationSettin
     base = model.task(precision, settings.honest_run, settings.interval)
     device = CompiledOnce(CpuDevice())
     numbers = range(settings.first_run, settings.first_run - (-segments // settings.honest_run))
-    return tuple(honest_run(model, base, number, device) for number in numbers)
+    return tuple(honest_run(model, base, number, device, settings.profiled) for number in numbers)
 
 
-def honest_run(model: Subject, base: TrainingTask, number: int, device: Device) -> HonestRun:
-    """Honest run `number` of a model: profiled, trained on the kernels whose turn it is, and every segment replayed."""
+def honest_run(model: Subject, base: TrainingTask, number: int, device: Device, segments: int) -> HonestRun:
+    """Honest run `number` of a model: its first `segments` profiled, trained on the kernels whose turn it is, and every
+    segment replayed."""
     task = replace(base, seed=1000 + number, state=other_weights(base.state, 1000 + number))
-    profiled = profile(task, DRAW_SEED, PROFILED_SEGMENTS, device)
+    profiled = profile(task, DRAW_SEED, segments, device)
     kernels: Kernels = HONEST[number % len(HONEST)]
     with chosen(kernels, task.precision) as trained_at:
         states = [task.state, *train(task, model.graph, task.state, precision=trained_at)]
@@ -226,7 +228,7 @@ def honest_run(model: Subject, base: TrainingTask, number: int, device: Device) 
 def examine(model: Subject, precision: Precision, settings: SeparationSettings, say: Say = lambda _: None) -> Study:
     """Profile a task, forge its proof in every known way, and train others honestly."""
     task = model.task(precision, settings.segments, settings.interval)
-    profiled = profile(task, DRAW_SEED, PROFILED_SEGMENTS)
+    profiled = profile(task, DRAW_SEED, settings.profiled)
     findings = []
     if settings.attacks:
         replayer = Replayer(task)

@@ -102,6 +102,7 @@ def market(figures: tuple[str, ...], tasks: int, seconds: float, as_json: bool) 
 @click.option(
     "--run", "honest_run", type=click.IntRange(1), default=20, show_default=True, help="Segments an honest run."
 )
+@click.option("--profiled", type=click.IntRange(1), default=12, show_default=True, help="Segments a profile covers.")
 @click.option(
     "--first-run", type=click.IntRange(0), default=0, help="Number of the first honest run: a study in parts."
 )
@@ -120,6 +121,7 @@ def separation(
     interval: int,
     honest: int,
     honest_run: int,
+    profiled: int,
     first_run: int,
     full: bool,
     no_attacks: bool,
@@ -143,6 +145,7 @@ def separation(
             interval=interval,
             honest=honest,
             honest_run=honest_run,
+            profiled=profiled,
             first_run=first_run,
             full=full,
             attacks=not no_attacks,
