@@ -110,14 +110,13 @@ def submit(
     with tempfile.TemporaryDirectory(prefix="assay-submit-") as temporary:
         described, bundle = _build(file, folder or Path(temporary), settings, as_json)
         expected = _estimate(described, bundle, settings, as_json)
+        found = None if unprofiled else profile_for_estimate(described, bundle, as_json)
         if dry_run:
-            found = None if unprofiled else profile_for_estimate(described, bundle, as_json)
             _print_expected(expected, found, described, bundle, as_json)
             return
         if not as_json:
             _print_estimate(expected, described, bundle)
-        if not unprofiled:
-            require_separation(profile_for_estimate(described, bundle, as_json), as_json)
+        require_separation(found, as_json)
         if not as_json and not yes and sys.stdin.isatty() and sys.stdout.isatty():
             click.confirm(f"Pay {coins(expected.escrow)} into escrow and post the task?", abort=True)
         with open_sender(settings, market) as sender:
@@ -135,6 +134,8 @@ def submit(
         "repeated": made.repeated,
         "locations": locations,
     }
+    if found is not None:
+        record["would_pass"] = [forgery.kind.name.lower() for forgery in found.unseen]
     if as_json:
         click.echo(json.dumps(record))
         return

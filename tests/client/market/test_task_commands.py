@@ -222,6 +222,7 @@ def test_a_dry_run_and_an_estimate_say_what_tolerant_mode_would_let_pass(desk: D
     assert desk.json("estimate") == desk.json("submit", "--dry-run", "--unprofiled") == plain
     assert "Unseen would pass" in desk.run("estimate", "--profile")
     assert desk.json("list") == []
+    assert "bf16" in desk.json("submit")["would_pass"]
 
 
 def test_a_dry_run_ends_with_a_status_where_the_task_would_be_refused(desk: Desk) -> None:
