@@ -16,6 +16,7 @@ Plain = dict[str, Any]
 LIMIT = 1.0
 UNMEASURABLE = 1e9  # where the plot shows them; a distance of 0 (equal bits) is shown at the other end
 EQUAL = 1e-4
+PANELS_ACROSS = 5
 
 
 def summary(distances: Sequence[float | None]) -> Plain:
@@ -154,11 +155,15 @@ def plot(studies: Sequence[Plain], path: Path) -> None:
             "plots need matplotlib, which is not installed: pip install 'assay[plots]', or leave --plot out"
         ) from error
     names = list(dict.fromkeys(attack["name"] for study in studies for attack in study["attacks"]))
-    figure = Figure(figsize=(2 + 3 * len(studies), 1 + 0.27 * (len(names) + 2)), layout="constrained")
+    across = min(len(studies), PANELS_ACROSS)
+    down = -(-len(studies) // PANELS_ACROSS)
+    figure = Figure(figsize=(2 + 3 * across, down * (1 + 0.27 * (len(names) + 2))), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, len(studies), squeeze=False, sharex=True, sharey=True)[0]
+    panels = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).reshape(-1)
+    for unused in panels[len(studies) :]:
+        unused.set_visible(False)
     labels = [*reversed(names), "honest, exact mode proposed", "honest"]
-    for panel, study in zip(panels, studies, strict=True):
+    for panel, study in zip(panels, studies, strict=False):
         rows = [("honest", study["honest"]["distances"], "tab:green")]
         rows.append((labels[-2], study["honest_in_refused_tasks"]["distances"], "tab:olive"))
         rows += [(a["name"], [a["distances"][s] for s in a["cheated"]], "tab:red") for a in study["attacks"]]

@@ -19,7 +19,7 @@ MAX_STEPS = 2**31 - 1
 FEWEST_PROFILED, MOST_PROFILED = 4, 12
 """Segments that a profile covers unless the task says otherwise: a quarter of the run, within these. Momenta and
 running means settle over dozens of steps. Four segments of a few steps see only how they start, when they move most: an
-honest MLP at tf32 was over such thresholds in one segment of a thousand, over those of twelve in none
+honest MLP at tf32 was over such thresholds in one segment of a thousand, over those of twelve in two of ten thousand
 (attacks/SEPARATION.md)."""
 
 
