@@ -7,21 +7,28 @@ the leader first, and by the others, one after the other in the order of the agr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 
+from assay.dispute.hash_tree import root
 from assay.market.explain import solver_stake
 from assay.market.groups import GroupContract, GroupMarket, GroupState, GroupView
 from assay.market.records import TaskRecord
 from assay.market.types import TaskState
+from assay.program.operator import Role
+from assay.roles.bench import Workbench
 from assay.roles.context import Action, Context, Send, Work
 from assay.roles.demands import serve
 from assay.roles.disputes import court_moves, own_cases
 from assay.roles.solver import Solver, SolverOptions
+from assay.roles.subjects import Subject
 from assay.roles.upkeep import reopening, upkeep_of, withdrawal
 
 PATIENCE = 5
 """Blocks that each member waits for the one before it, in what anyone may do."""
+
+LED = (GroupState.FORMING, GroupState.READY, GroupState.WORKING)
+"""States in which a leader can do what binds all."""
 
 
 class GroupMember(Solver):
@@ -55,6 +62,7 @@ class GroupMember(Solver):
                 yield self._send("share", self._contract.share(), group)
         elif group.state is GroupState.SHARED:
             yield from self._be_paid(context, group, place)
+        yield from self._keep_the_lead(context, group, place)
         yield from court_moves(context)
         yield from withdrawal(context, self.options.least_withdrawal)
 
@@ -89,7 +97,6 @@ class GroupMember(Solver):
         else:
             yield from self._stand_in(context, task, place)
         yield from self._defend(acting, context.me, group)
-        yield from self._keep_the_lead(context, group, task, place)
 
     def _train_together(self, context: Context, task: TaskRecord, leads: bool) -> Iterator[Action]:
         key = f"train:{task.id:x}:{task.relists}"
@@ -113,20 +120,40 @@ class GroupMember(Solver):
         for action in court_moves(acting):
             if isinstance(action, Send) and action.key.endswith(":expand") and action.segment is not None:
                 owner = self._contract.owner_of(action.segment) or group.leader
-                if me != owner and me != group.leader:
+                if me != owner and not (yield from self._may_relieve(acting, me, group, action.segment)):
                     continue
             yield action
 
-    def _keep_the_lead(self, context: Context, group: GroupView, task: TaskRecord, place: int) -> Iterator[Action]:
-        """The leader says that it is there while it is needed; a member takes the place of one that does not."""
-        needed = task.state is TaskState.TAKEN or bool(own_cases(context.view, group.address))
-        if not needed:
+    def _may_relieve(self, acting: Context, me: str, group: GroupView, segment: int) -> Generator[Action, None, bool]:
+        """Whether to speak for a silent owner. A leader that does takes the charge for the case from it: it must not
+        where the owner has signed for something false."""
+        if me != group.leader:
+            return False
+        task = acting.view.task(group.task)
+        key = f"right:{task.id:x}:{segment}:{task.checkpoint_root.hex()}"
+        found: bool | None = acting.results.result(key)
+        if found is None:
+            yield Work(key, lambda: is_right(acting.bench, Subject(task, (segment,), 0)))
+        return bool(found)
+
+    def _keep_the_lead(self, context: Context, group: GroupView, place: int) -> Iterator[Action]:
+        """The leader says that it is there, from the group's forming to its task's end: whoever takes its place could
+        stake what all have put in. A member takes the place of one that does not, while somebody is needed who leads.
+        """
+        if group.state not in LED:
             return
         if group.leader == context.me:
             if context.view.time > group.leader_until - group.patience // 2:
                 yield self._send(f"stay:{group.leader_until}", self._contract.stay(), group)
-        elif context.view.time > group.leader_until + self._turn(context, place):
+        elif context.view.time > group.leader_until + self._turn(context, place) and self._is_needed(context, group):
             yield self._send(f"take-over:{group.leader_until}", self._contract.take_over(), group)
+
+    def _is_needed(self, context: Context, group: GroupView) -> bool:
+        """Whether a leader has something to do that nobody else can."""
+        task = context.view.tasks.get(group.task)
+        if task is None or task.solver != group.address:
+            return False
+        return task.state is TaskState.TAKEN or bool(own_cases(context.view, group.address))
 
     def _be_paid(self, context: Context, group: GroupView, place: int) -> Iterator[Action]:
         is_back = group.leaving != 0 and context.view.time > group.leaving_until + self._turn(context, place)
@@ -165,3 +192,10 @@ class GroupMember(Solver):
     def _send(self, purpose: str, call: object, group: GroupView) -> Send:
         name, _, rest = purpose.partition(":")
         return Send(f"group-{name}:{group.address}:{rest}", call, group.task or None)  # type: ignore[arg-type]
+
+
+def is_right(bench: Workbench, subject: Subject) -> bool:
+    """Whether the own execution of a subject's one segment ends in the checkpoint that was registered."""
+    (segment,) = subject.segments
+    run = bench.execution(subject, 0)
+    return root(run.state(Role.STEP, run.steps - 1)) == bench.manifest(subject.task).roots[segment + 1]
