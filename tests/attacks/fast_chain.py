@@ -9,9 +9,11 @@ from queue import SimpleQueue
 from typing import Any
 from urllib.parse import urlsplit
 
+from eth_utils.conversions import to_hex
+from hexbytes import HexBytes
 from web3 import HTTPProvider
 from web3.eth import Eth
-from web3.types import RPCEndpoint, RPCResponse
+from web3.types import RPCEndpoint, RPCResponse, TxParams
 
 from assay.chain.rpc import Chain
 from assay.roles.jobs import Jobs
@@ -79,10 +81,17 @@ class RememberingEth:
     def __getattr__(self, name: str) -> Any:
         if name in FIGURES:
             return self._remember(name, lambda: getattr(self._eth, name))
-        found = getattr(self._eth, name)
+        found = self._call if name == "call" else getattr(self._eth, name)
         if name not in QUESTIONS:
             return found
         return lambda *arguments: self._remember(f"{name}{arguments}", lambda: found(*arguments))
+
+    def _call(self, request: TxParams, block: int | str = "latest") -> HexBytes:
+        """A call past web3's formats; what fails goes through them, for its error."""
+        plain = {name: value if isinstance(value, str) else to_hex(value) for name, value in request.items()}
+        place = block if isinstance(block, str) else hex(block)
+        answer = self._provider.make_request(RPCEndpoint("eth_call"), [plain, place])
+        return HexBytes(answer["result"]) if "result" in answer else self._eth.call(request, block)  # type: ignore[arg-type]
 
     def _remember(self, question: str, ask: Callable[[], Any]) -> Any:
         known = self._provider.known
