@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 from arena import BOUNTY, COIN, Arena
 from cheating_verifiers import (
@@ -52,45 +54,40 @@ def found_in_a_seat(arena: Arena) -> int:
     return arena.parameters.seat * arena.parameters.finder_rate // MILLION
 
 
+def silence_of(arena: Arena) -> int:
+    """What silence costs of a seat."""
+    return arena.parameters.seat * arena.parameters.silence_rate // MILLION
+
+
+def conclude(arena: Arena, task: int, *accomplices: str, most: int, **promised: int) -> Mapping[str, int]:
+    """The task is played to its end and settled, and the liar has less than its fee and `most` at most; `promised` adds
+    to what solver and submitter have at least. Names have _ for spaces."""
+    arena.play_task(task)
+    assert arena.state(task) is TaskState.SETTLED
+    more = {name.replace("_", " "): least for name, least in promised.items()}
+    return arena.conclude(
+        "liar", *accomplices, honest=arena.fee_of(task), promised=promises(arena, task, **more), most=most
+    )
+
+
 @pytest.mark.parametrize("bench", [UnreplayedBench, LyingBench], ids=["reads the roots", "fails an honest solver"])
 def test_a_verifier_with_a_false_claim_loses_its_seat_to_whoever_answers_rightly(
     bench: type[Workbench], arena: Arena
 ) -> None:
     task = drawn(arena, Verifier(), bench)
-    arena.play_task(task)
-    assert arena.state(task) is TaskState.SETTLED
-    arena.conclude(
-        "liar",
-        honest=arena.fee_of(task),
-        promised=promises(arena, task) | {"whistleblower 0": found_in_a_seat(arena)},
-        most=BOUNTY - arena.parameters.seat,
-    )
+    conclude(arena, task, most=BOUNTY - arena.parameters.seat, whistleblower_0=found_in_a_seat(arena))
 
 
 @pytest.mark.slow
 def test_a_solver_that_was_failed_wrongly_defends_itself(arena: Arena) -> None:
     """Nobody else looks: the solver disputes the verdict on its own proof, wins, and has the finder's part."""
     task = drawn(arena, Verifier(), LyingBench, whistleblowers=0)
-    arena.play_task(task)
-    assert arena.state(task) is TaskState.SETTLED
-    arena.conclude(
-        "liar",
-        honest=arena.fee_of(task),
-        promised={"solver": arena.price_of(task) + found_in_a_seat(arena), "submitter": -arena.cost_of(task)},
-        most=-arena.parameters.seat,
-    )
+    conclude(arena, task, most=-arena.parameters.seat, solver=arena.price_of(task) + found_in_a_seat(arena))
 
 
 def test_a_verifier_that_does_not_defend_a_false_claim_loses_by_its_clock(arena: Arena) -> None:
     task = drawn(arena, AbsentDefender(), UnreplayedBench)
-    arena.play_task(task)
-    assert arena.state(task) is TaskState.SETTLED
-    arena.conclude(
-        "liar",
-        honest=arena.fee_of(task),
-        promised=promises(arena, task) | {"whistleblower 0": found_in_a_seat(arena)},
-        most=BOUNTY - arena.parameters.seat,
-    )
+    conclude(arena, task, most=BOUNTY - arena.parameters.seat, whistleblower_0=found_in_a_seat(arena))
 
 
 @pytest.mark.slow
@@ -101,13 +98,12 @@ def test_a_verifier_that_copies_a_colleague_has_another_share_and_loses_its_seat
     arena.enter("solver", Solver())
     arena.enter("whistleblower", whistleblower())
     task = arena.submit(arena.posting(verifiers=2))
-    arena.play_task(task)
-    assert arena.state(task) is TaskState.SETTLED
-    arena.conclude(
-        "liar",
-        honest=arena.fee_of(task),
-        promised=promises(arena, task, colleague=arena.fee_of(task), whistleblower=found_in_a_seat(arena)),
+    conclude(
+        arena,
+        task,
         most=2 * BOUNTY - arena.parameters.seat,
+        colleague=arena.fee_of(task),
+        whistleblower=found_in_a_seat(arena),
     )
 
 
@@ -119,16 +115,9 @@ def test_a_verifier_that_falls_silent_pays_for_it_and_is_replaced(stage: str, ar
         # The block after which its silence counts is far away: those blocks are mined at once.
         arena.play(lambda: arena.view.rounds[arena.task(task).rounds[0]].state is RoundState.COMMITTED)
         arena.tick(blocks=arena.parameters.join_blocks + arena.parameters.show_blocks + 16)
-    arena.play_task(task)
-    assert arena.state(task) is TaskState.SETTLED
+    silence = silence_of(arena)
+    gains = conclude(arena, task, most=3 * BOUNTY - silence, verifier=arena.fee_of(task), whistleblower_0=0)
     assert arena.view.rounds[arena.task(task).rounds[0]].fault is Fault.SILENT
-    silence = arena.parameters.seat * arena.parameters.silence_rate // MILLION
-    gains = arena.conclude(
-        "liar",
-        honest=arena.fee_of(task),
-        promised=promises(arena, task) | {"verifier": arena.fee_of(task), "whistleblower 0": 0},
-        most=3 * BOUNTY - silence,
-    )
     assert silence > arena.parameters.seat * arena.parameters.jackpot_rate // MILLION
     assert gains["pool"] >= silence - BOUNTY
 
@@ -139,15 +128,8 @@ def test_stepping_back_without_reason_is_charged_and_pays_the_next(arena: Arena)
     arena.account("liar").send(arena.market.verification.step_back(found))
     arena.leave("liar")
     arena.enter("verifier", Verifier())
-    arena.play_task(task)
-    assert arena.state(task) is TaskState.SETTLED
     charge = arena.step_back_charge(task)
-    arena.conclude(
-        "liar",
-        honest=arena.fee_of(task),
-        promised=promises(arena, task) | {"verifier": arena.fee_of(task) + charge - BOUNTY},
-        most=-charge,
-    )
+    conclude(arena, task, most=-charge, verifier=arena.fee_of(task) + charge - BOUNTY)
 
 
 def test_verifiers_that_starve_a_task_together_pay_every_time_and_the_solver_loses_its_forfeit_at_most(
@@ -202,30 +184,15 @@ def test_a_verifier_that_shows_its_true_claim_when_forced_loses_its_seat(forced_
     arena = forced_arena
     task = drawn(arena, ShowsTheTrueClaim())
     arena.enter("verifier", Verifier())
-    arena.play_task(task)
-    assert arena.state(task) is TaskState.SETTLED
+    conclude(arena, task, most=2 * BOUNTY - arena.parameters.seat, verifier=arena.fee_of(task), whistleblower_0=0)
     assert arena.view.rounds[arena.task(task).rounds[0]].fault is Fault.SHOWN_THE_WRONG_ONE
-    arena.conclude(
-        "liar",
-        honest=arena.fee_of(task),
-        promised=promises(arena, task) | {"verifier": arena.fee_of(task), "whistleblower 0": 0},
-        most=2 * BOUNTY - arena.parameters.seat,
-    )
 
 
 def test_a_verifier_whose_false_claim_is_not_the_derived_one_cannot_disclose_it(forced_arena: Arena) -> None:
     arena = forced_arena
     task = drawn(arena, UnderivedVerifier())
     arena.enter("verifier", Verifier())
-    arena.play_task(task)
-    assert arena.state(task) is TaskState.SETTLED
-    silence = arena.parameters.seat * arena.parameters.silence_rate // MILLION
-    arena.conclude(
-        "liar",
-        honest=arena.fee_of(task),
-        promised=promises(arena, task) | {"verifier": arena.fee_of(task), "whistleblower 0": 0},
-        most=2 * BOUNTY - silence,
-    )
+    conclude(arena, task, most=2 * BOUNTY - silence_of(arena), verifier=arena.fee_of(task), whistleblower_0=0)
 
 
 @pytest.mark.parametrize("is_shown", [False, True], ids=["before it shows", "after it has shown"])
@@ -254,17 +221,10 @@ def test_a_verifier_that_tells_its_secret_loses_its_seat_even_if_it_tells_itself
         assert found.hidden is not None
         bringer.send(verification.leak(number, claims.secret, claims.order, found.hidden))
     arena.enter("verifier", Verifier())
-    arena.play_task(task)
-    assert arena.state(task) is TaskState.SETTLED
     seat = arena.parameters.seat
     bounty = seat * arena.parameters.leak_rate // MILLION
-    gains = arena.conclude(
-        "liar",
-        "bringer",
-        honest=arena.fee_of(task),
-        promised=promises(arena, task) | {"verifier": arena.fee_of(task), "whistleblower 0": 0},
-        most=2 * BOUNTY - seat + bounty,
-    )
+    most = 2 * BOUNTY - seat + bounty
+    gains = conclude(arena, task, "bringer", most=most, verifier=arena.fee_of(task), whistleblower_0=0)
     assert gains["bringer"] == bounty >= seat * arena.parameters.jackpot_rate // MILLION
 
 
