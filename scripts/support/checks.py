@@ -37,6 +37,8 @@ CONTRACT_TESTS = ROOT / "tests" / "contracts"
 MARKET_TESTS = ROOT / "tests" / "market"
 PROCESS_TESTS = (MARKET_TESTS / "test_demonstration.py", MARKET_TESTS / "test_command_lines.py")
 ATTACKS = ROOT / "tests" / "attacks"
+ON_EVERY_CORE = ("-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile")
+"""Words for pytest: files of tests side by side."""
 NO_TESTS_COLLECTED = 5  # pytest's exit code
 # No part takes this long; something waits for what will not come.
 PART_SECONDS = 40 * 60.0
@@ -176,8 +178,7 @@ def side_by_side(
     options: Options, folder: Path, environment: Mapping[str, str] | None = None, words: Sequence[str] = ()
 ) -> Count:
     """Run pytest without Brownie, a file at a time on every core."""
-    workers = str(min(4, os.cpu_count() or 1))
-    words = ["-p", "no:pytest-brownie", "-n", workers, "--dist", "loadfile", *words]
+    words = ["-p", "no:pytest-brownie", *ON_EVERY_CORE, *words]
     return pytest(options, [folder], words, {"OMP_NUM_THREADS": "1", **(environment or {})})
 
 
@@ -225,7 +226,8 @@ def parts() -> dict[str, list[Step]]:
             Step("slither", command(PYTHON, SUPPORT / "slither_findings.py", environment={"PYTHONHASHSEED": "0"})),
         ],
         "contracts": [
-            Step("contracts on anvil", contract_tests("development")),
+            # Brownie gives every process of pytest a node of its own.
+            Step("contracts on anvil", contract_tests("development", *ON_EVERY_CORE)),
             Step("contracts on ganache (smoke tests)", contract_tests("ganache-cli", "-m", "smoke")),
         ],
         "client": [Step("client", client_tests)],
