@@ -37,6 +37,7 @@ class MortalState(StateFolder):
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Any]:
         if self.is_dead:
+            self._stop()
             raise StateError(f"the process that owned {self.folder} has been killed")
         nested, before = self._database.in_transaction, self._database.total_changes
         with super().transaction() as database:
@@ -46,9 +47,12 @@ class MortalState(StateFolder):
         self._left -= 1
         if self._left <= 0:
             self.is_dead = True
-            # A thread that works for the role is stopped by its next write; the role itself at once.
-            if threading.current_thread() is threading.main_thread():
-                raise Killed
+            self._stop()
+
+    def _stop(self) -> None:
+        """A thread that works for the role is stopped by its next write; the role itself at once."""
+        if threading.current_thread() is threading.main_thread():
+            raise Killed
 
 
 class FaultyStore:
