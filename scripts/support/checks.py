@@ -11,6 +11,7 @@ The last line is the total, `N passed, N failed`; the exit code is 0 only where 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import signal
@@ -26,7 +27,7 @@ from pathlib import Path
 import brownie_home
 import contracts_package
 import wheel_contents
-from processes import SignalError, run, signals_as_exceptions
+from processes import SignalError, run, signals_as_exceptions, start, stop_group
 from stages import ROOT
 from toolchain import DEV_VENV, IPFS_VENV, SOLC_VERSION, SOLCX, USER_VENV
 
@@ -86,6 +87,35 @@ def command(*words: str | Path, environment: Mapping[str, str] | None = None) ->
         return Count(passed=1) if code == 0 else Count(failed=1)
 
     return work
+
+
+class Beside:
+    """A program that passes by exiting with 0, and runs beside the steps before its own once it has begun.
+
+    Its step waits for it and shows what it said. It ends with `stop` at the latest.
+    """
+
+    def __init__(self, *words: str | Path, environment: Mapping[str, str] | None = None) -> None:
+        self.words, self.environment = words, {**os.environ, **(environment or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def begin(self, options: Options) -> None:
+        self._said = options.folder / f"said-{time.monotonic_ns()}.txt"
+        with self._said.open("wb") as output:
+            self._process = start(self.words, folder=ROOT, environment=self.environment, output=output)
+
+    def __call__(self, options: Options) -> Count:
+        if self._process is None:
+            self.begin(options)
+        assert self._process is not None
+        while self._process.poll() is None:
+            time.sleep(0.5)  # a signal's exception is raised here
+        print(self._said.read_text(errors="replace"), end="", flush=True)
+        return Count(passed=1) if self._process.returncode == 0 else Count(failed=1)
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            stop_group(self._process)
 
 
 def function(check: Callable[[], list[str]]) -> Callable[[Options], Count]:
@@ -223,7 +253,7 @@ def parts() -> dict[str, list[Step]]:
         ],
         "slither": [
             # With the seed fixed: what some detectors find depends on the order of Python's sets.
-            Step("slither", command(PYTHON, SUPPORT / "slither_findings.py", environment={"PYTHONHASHSEED": "0"})),
+            Step("slither", Beside(PYTHON, SUPPORT / "slither_findings.py", environment={"PYTHONHASHSEED": "0"})),
         ],
         "contracts": [
             # Brownie gives every process of pytest a node of its own.
@@ -246,6 +276,17 @@ def parts() -> dict[str, list[Step]]:
 
 def run_parts(names: Sequence[str], table: Mapping[str, list[Step]], options: Options) -> Count:
     """Run the named parts; every step runs even where an earlier one failed. Prints a summary."""
+    works = [step.work for name in names for step in table[name]]
+    with contextlib.ExitStack() as ends:
+        for work in works:
+            if isinstance(work, Beside):
+                ends.callback(work.stop)
+                work.begin(options)
+        return run_steps(names, table, options)
+
+
+def run_steps(names: Sequence[str], table: Mapping[str, list[Step]], options: Options) -> Count:
+    """Run the steps of the named parts one after the other."""
     lines = []
     total = Count()
     for name in names:
