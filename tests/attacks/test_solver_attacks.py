@@ -186,7 +186,8 @@ class SelectiveBench(WithholdingBench, forging(random_states)):  # type: ignore[
 @pytest.mark.slow
 def test_serving_an_untrained_proof_to_an_accomplice_only_costs_more_than_it_brings(arena: Arena) -> None:
     """The accomplice holds one of five seats, and two are drawn: others cannot fetch, and step back until the task
-    ends unavailable. What the accomplice has earned is less than the forfeit."""
+    ends unavailable. What the accomplice has earned, also from those who stepped back before it was drawn, is less than
+    the forfeit."""
     others = [f"verifier {number}" for number in range(arena.parameters.maximal_step_backs)]
     arena.enter("accomplice", Verifier(), bench=UnreplayedBench)
     for name in others:
@@ -200,7 +201,7 @@ def test_serving_an_untrained_proof_to_an_accomplice_only_costs_more_than_it_bri
     arena.play_task(task)
     assert arena.state(task) is TaskState.UNAVAILABLE
     forfeit = arena.price_of(task) * arena.parameters.unavailable_rate // MILLION
-    earned = arena.fee_of(task) + BOUNTY * (len(others) + 2)
+    earned = arena.fee_of(task) + BOUNTY * (len(others) + 2) + arena.step_back_charge(task) * (len(others) - 1)
     assert earned < forfeit
     arena.conclude(
         "solver",

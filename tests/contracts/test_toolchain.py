@@ -16,6 +16,13 @@ LARGEST_CODE = 24_576  # bytes, EIP-170
 LARGEST_CREATION_CODE = 49_152  # bytes, EIP-3860
 
 
+@pytest.fixture(autouse=True)
+def isolation(request):
+    """What is on the chain concerns one of these tests only."""
+    if request.node.get_closest_marker("smoke"):
+        request.getfixturevalue("fn_isolation")
+
+
 def load(name: str) -> dict:
     return json.loads((PACKAGED / f"{name}.json").read_text())
 
