@@ -22,10 +22,12 @@ from assay.market.group_agreement import (
     work_subject,
 )
 from assay.market.groups import GroupContract, GroupState, GroupView, groups_of
+from assay.market.records import TaskRecord
 from assay.market.types import MILLION
 from assay.roles.bench import Workbench
 from assay.roles.context import Player
 from assay.roles.group_member import GroupMember
+from assay.roles.group_work import Duty, SignedWork, exchange, sign_segments
 from assay.roles.node import Node
 from assay.roles.solver import SolverOptions
 from assay.roles.subjects import hashed
@@ -38,6 +40,22 @@ CONTRIBUTION = 2 * COIN
 CONTRIBUTIONS = (CONTRIBUTION,) * len(NAMES)
 LIMITS = {"form_by": 400, "take_by": 3000, "patience": 400, "evidence_seconds": 300}
 OPTIONS = SolverOptions(stake_limit=100 * COIN, least_withdrawal=1)
+
+
+class Shelf:
+    """Where members leave things for each other."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+
+    def set(self, key: str, value: str) -> None:
+        self.kept[key] = value.encode()
+
+    def get(self, key: str) -> bytes:
+        return self.kept[key]
+
+    def check(self, keys: list[str]) -> bool:
+        return all(key in self.kept for key in keys)
 
 
 class ArenaGroup:
@@ -65,6 +83,9 @@ class ArenaGroup:
             sign_agreement(agreement, self._chain_id, factory.address, arena.account(name).signer) for name in NAMES
         ]
         self.contract = GroupContract(arena.market, factory.group_of(agreement))
+        accounts = tuple(member.account for member in members)
+        self.duty = Duty(self._chain_id, self.contract.address, accounts, tuple(owners))
+        self.board = Shelf()
         arena.books.enter("group", self.contract.address)
         arena.account("deployer").send(factory.form(agreement, signatures))
 
@@ -162,6 +183,25 @@ class ArenaGroup:
         leaves = hashed(line.leaves[line.root], view.rounds[number].segments)
         proof = tree.proof_of(tree.levels([leaf.leaf() for leaf in leaves]), place)
         return self.call("blameRound", 0, place, line.leaves[line.root][place], proof, *self.work(name, task, segment))
+
+    def signing(self, kind: type[Workbench]) -> type[Workbench]:
+        """A workbench whose account signs for its segments when it has trained, and keeps what all have signed."""
+        board, group = self.board, self
+
+        class Bench(kind):  # type: ignore[misc, valid-type]
+            def sign(self, task: TaskRecord, name: str) -> None:
+                roots = self.run_training(task).roots
+                account = group.arena.address(name)
+                mine = group.duty.segments_of(account, len(roots) - 1)
+                signer = group.arena.account(name).signer
+                signed = sign_segments(group.duty, task.id, mine, roots, signer)
+                others = [group.arena.address(other) for other in NAMES]
+                exchange(board, group.duty, task.id, signed, roots, account, others, 0).write(self.place(task.id) / "w")
+
+            def signed_work(self, task: TaskRecord) -> SignedWork | None:
+                return SignedWork.read(self.place(task.id) / "w")
+
+        return Bench
 
     # ---- What is promised -------------------------------------------------------------------------------------------
 

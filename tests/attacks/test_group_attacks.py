@@ -91,6 +91,33 @@ def test_a_member_that_signed_for_a_false_segment_pays_for_it_alone(drawn: int, 
     assert gains["group"] == 0
 
 
+@pytest.mark.parametrize("drawn", [SEGMENTS, 1], ids=["drawn", "audited"])
+def test_the_other_members_have_the_owner_of_a_false_segment_charged_by_themselves(drawn: int, arena: Arena) -> None:
+    """Nobody calls the contract by hand: the roles keep what was signed, and use it."""
+    verifying(arena)
+    group = ArenaGroup(arena, OWNERS)
+    group.enter_all(group.signing(spoiling(SPOILT)))
+    finder = "verifier"
+    if drawn < SEGMENTS:
+        finder = "auditor"
+        arena.enter(finder, Whistleblower(WhistleblowerOptions(audits=SEGMENTS)))
+    task = working(arena, group, drawn)
+    for _ in range(2):  # the second time, everybody's signatures are there
+        for name in NAMES:
+            arena.nodes[name].bench.sign(arena.task(task), name)
+    assert over(arena, task) is TaskState.FAILED
+    group.play_until_paid_out()
+    (liable,) = (member.account for member in group.view.members if member.is_liable)
+    assert liable == arena.address("second")
+    gains = arena.conclude(
+        "second",
+        honest=group.share("second", arena.price_of(task)),
+        promised={"leader": 0, "third": 0, "submitter": -BOUNTY, finder: arena.found_share(task)},
+        most=BOUNTY - stake_of(arena, task),
+    )
+    assert gains["group"] == 0
+
+
 def test_a_member_drawn_to_verify_its_groups_false_proof_loses_its_seat_and_its_contribution(arena: Arena) -> None:
     """It spoils its segment, has a seat on the roll, is drawn, and says that the segment is right."""
 

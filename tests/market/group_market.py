@@ -21,6 +21,7 @@ from assay.roles.context import Player
 from assay.roles.group_bench import GroupBench, group_bench
 from assay.roles.group_file import GroupFile, read_group_file
 from assay.roles.group_member import GroupMember
+from assay.roles.group_work import Duty
 from assay.roles.node import Node
 from assay.roles.solver import SolverOptions
 from assay.tasks.build import build_bundle
@@ -118,6 +119,9 @@ class FormedGroup:
         maker: Any = group_bench(plan, replace(own, **seat))
         node = self.world.node(PLACES[place], players, make_bench=maker)
         assert isinstance(node.bench, GroupBench)
+        agreement = self.file.agreement
+        accounts = tuple(member.account for member in agreement.members)
+        node.bench.duty = Duty(self.file.chain_id, self.contract.address, accounts, agreement.owners)
         node.group = self.contract
         return node
 

@@ -21,6 +21,7 @@ from group_market import (
     PASSWORD,
     PLACES,
     SHARES,
+    STEPS,
     FormedGroup,
     flags,
     group_toml,
@@ -31,9 +32,15 @@ from tiny_market import VERIFIER, WITNESS, World, tiny_world
 from torch._C._distributed_c10d import TCPStore
 
 from assay.cli.group import group as group_command
+from assay.commitments import tree
 from assay.group.plan import read_plan
+from assay.market.group_agreement import statement_signer
 from assay.market.groups import GroupContract, GroupState, GroupView, groups_of
+from assay.market.records import TaskRecord
 from assay.market.types import TaskState
+from assay.roles.group_bench import GroupBench
+from assay.roles.group_work import statement_of
+from assay.roles.node import Node
 from assay.roles.verifier import Verifier, VerifierOptions
 from assay.roles.whistleblower import Whistleblower, WhistleblowerOptions
 from assay.tasks.bundle import Bundle
@@ -173,6 +180,14 @@ def test_a_group_that_loses_a_member_in_the_middle_settles_its_task_and_splits_t
     assert record.solver == contract.address
     # What was registered is what one machine would have trained.
     assert record.checkpoint_root == train(group_task[1].task, tmp_path / "alone").root
+    # Whoever was there at the end has signed for its segments, and each of the two has what both have signed.
+    for node in world.nodes[2:]:
+        assert signers_of(node, record, contract) == {
+            segment: world.address(PLACES[place])
+            for segment in range(STEPS // INTERVAL)
+            for place in survivors
+            if segment % 3 == place
+        }
     # Shares of the price to the wei, the remainder to the first; contributions whole.
     rewards = [record.price * share // MILLION for share in PAID]
     rewards[0] += record.price - sum(rewards)
@@ -235,6 +250,21 @@ def test_a_group_trains_a_compressed_tolerant_task_with_pytorch_s_kernels_and_is
     assert view_of(world, contract.address).balance == 0
     stakes = world.market.stakes
     assert stakes.total() == world.market.chain.web3.eth.get_balance(stakes.address)
+
+
+def signers_of(node: Node, task: TaskRecord, contract: GroupContract) -> dict[int, str]:
+    """Who signed for each segment, as a member holds it."""
+    assert isinstance(node.bench, GroupBench)
+    work, duty = node.bench.signed_work(task), node.bench.duty
+    assert work is not None
+    assert duty is not None
+    assert tree.root(work.roots) == task.checkpoint_root
+    return {
+        segment: statement_signer(
+            statement_of(task.id, segment, work.roots), duty.chain_id, contract.address, signature
+        )
+        for segment, signature in work.signatures.items()
+    }
 
 
 def credits(group: FormedGroup) -> list[int]:

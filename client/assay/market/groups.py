@@ -17,7 +17,7 @@ from assay.market.court import CourtContract
 from assay.market.group_agreement import Agreement, Statement
 from assay.market.stakes import StakesContract
 from assay.market.tasks import TasksContract
-from assay.market.types import Class
+from assay.market.types import Class, ProfileLeaf, ReplayLeaf
 
 
 class GroupState(IntEnum):
@@ -129,6 +129,22 @@ class GroupContract(Contract):
     def blame_case(self, work: tuple[Any, ...], signature: bytes) -> Call:
         """Show that the case that failed the task was about a segment its owner signed for."""
         return self.call("blameCase", work, signature)
+
+    def blame_accusation(self, segment: int, accuser: str, work: tuple[Any, ...], signature: bytes) -> Call:
+        """Show that the accusation that failed the task was about a segment its owner signed for."""
+        return self.call("blameAccusation", segment, accuser, work, signature)
+
+    def blame_round(
+        self,
+        share: int,
+        place: int,
+        leaf: ReplayLeaf | ProfileLeaf,
+        proof: Sequence[bytes],
+        work: tuple[Any, ...],
+        signature: bytes,
+    ) -> Call:
+        """Show that a verifier's standing claim fails a segment its owner signed for: leaf `place` of a share's."""
+        return self.call("blameRound", share, place, leaf, list(proof), work, signature)
 
     def convict(
         self, place: int, first: Statement, first_signature: bytes, second: Statement, second_signature: bytes

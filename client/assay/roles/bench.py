@@ -27,6 +27,7 @@ from assay.market.types import Checkpoint
 from assay.program.encoding import decode_header
 from assay.program.operator import Array
 from assay.program.reference import StepContext
+from assay.roles.group_work import SignedWork
 from assay.roles.subjects import HashedLeaf, Subject, decode_leaf, passes
 from assay.state import StateFolder
 from assay.storage.store import Store
@@ -172,6 +173,10 @@ class Workbench:
         thresholds = self.thresholds(task)
         distance = 0.0 if task.posting.exact else self.own_distance(task, proof, checks)
         return TrainedProof(proof.roots, publish_proof(self.stores[0], proof, thresholds=thresholds), distance)
+
+    def signed_work(self, task: TaskRecord) -> SignedWork | None:
+        """What the owners of a task's segments have signed, where a group trained it."""
+        return None
 
     def run_training(self, task: TaskRecord) -> Proof:
         """Train as the task's mode wants it; a run broken off goes on from its last checkpoint."""

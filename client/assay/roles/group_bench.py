@@ -1,31 +1,48 @@
-"""A member's workbench: training is done together, everything else as by anyone."""
+"""A member's workbench: training is done together, everything else as by anyone; members sign for their segments."""
 
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
-from assay.group.errors import MemberFailedError
+from eth_account import Account
+from torch._C._distributed_c10d import TCPStore
+
+from assay.group.errors import GroupMessageError, MemberFailedError
 from assay.group.execution.run import Seat, run_group_training
 from assay.group.plan import GroupPlan
 from assay.market.records import TaskRecord
 from assay.roles.bench import Workbench
+from assay.roles.group_work import Duty, SignedWork, exchange, sign_segments
 from assay.state import StateFolder
 from assay.storage.store import Store
+from assay.training.checkpoint import CheckpointFolder
+from assay.training.replay import Replayer
 from assay.training.task import Mode
 from assay.training.train import Proof
 
 logger = logging.getLogger(__name__)
 
 
+WORK_NAME = "work.json"
+
+
 class GroupBench(Workbench):
-    """Trains with the group of `plan`, from `seat`."""
+    """Trains with the group of `plan`, from `seat`. With a `duty`, owners sign for their segments."""
+
+    duty: Duty | None = None
 
     def __init__(self, folder: Path, stores: Sequence[Store], state: StateFolder, plan: GroupPlan, seat: Seat) -> None:
         super().__init__(folder, stores, state)
         self.plan, self.seat = plan, seat
+
+    def signed_work(self, task: TaskRecord) -> SignedWork | None:
+        """What the owners of a task's segments have signed; None before training is done, or where nobody signs."""
+        return SignedWork.read(self.place(task.id) / "group" / WORK_NAME)
 
     def run_training(self, task: TaskRecord) -> Proof:
         """Train a task together, or finish what was begun. Every member keeps the whole proof, since any of them may
@@ -41,7 +58,48 @@ class GroupBench(Workbench):
         )
         if done.proof is None:
             raise MemberFailedError(f"{seat.name!r} does not hold the proof of {task.id:#x}; another member registers")
+        if self.duty is not None and self.duty.owners:
+            self._exchange_work(task, done.proof, self.duty, [seat.addresses[name] for name in done.members])
         return done.proof
+
+    def _exchange_work(self, task: TaskRecord, proof: Proof, duty: Duty, present: Sequence[str]) -> None:
+        """Sign for the own segments, after replaying one of them, and keep what all owners that are here signed."""
+        path = self.place(task.id) / "group" / WORK_NAME
+        if path.exists():
+            return
+        signer = Account.from_key(self.seat.private_key)
+        mine = duty.segments_of(signer.address, len(proof.roots) - 1)
+        if mine:
+            self._check_segment(task, proof, secrets.choice(mine))
+        signed = sign_segments(duty, task.id, mine, proof.roots, signer)
+        limit = self.seat.grace_seconds
+        try:
+            board = TCPStore(
+                self.seat.store_host, self.seat.store_port, is_master=False, timeout=timedelta(seconds=limit)
+            )
+            work = exchange(board, duty, task.id, signed, proof.roots, signer.address, present, limit)
+        except RuntimeError as error:  # the store's client reports a lost connection this way
+            logger.warning("the group's meeting place is gone", extra={"task": f"{task.id:#x}", "error": str(error)})
+            work = SignedWork(proof.roots, signed)
+        work.write(path)
+        missing = [segment for segment in range(len(proof.roots) - 1) if segment not in work.signatures]
+        if missing:
+            logger.warning(
+                "segments that no owner signed for: if one fails the task, all lose in proportion",
+                extra={"task": f"{task.id:#x}", "segments": ",".join(map(str, missing))},
+            )
+
+    def _check_segment(self, task: TaskRecord, proof: Proof, segment: int) -> None:
+        """Replay a segment before signing for it. Raises `GroupMessageError` where the group's proof is false there."""
+        run = self.bundle(task).task
+        folder = CheckpointFolder(proof.folder, run.program.state)
+        start, end = folder.read(segment, proof.roots[segment]), folder.read(segment + 1, proof.roots[segment + 1])
+        replay = Replayer(run).replay(segment, start, 0, None if task.posting.exact else end, self.thresholds(task))
+        if not replay.passes(proof.roots[segment + 1]):
+            raise GroupMessageError(
+                f"segment {segment} of the group's proof of {task.id:#x} does not hold when it is replayed: this "
+                "member does not sign for it; find out in the members' audits who sent garbage"
+            )
 
 
 def group_bench(plan: GroupPlan, seat: Seat) -> Callable[[Path, Sequence[Store], StateFolder], GroupBench]:

@@ -20,6 +20,7 @@ from assay.roles.bench import Workbench
 from assay.roles.context import Action, Context, Send, Work
 from assay.roles.demands import serve
 from assay.roles.disputes import court_moves, own_cases
+from assay.roles.group_work import charges
 from assay.roles.solver import Solver, SolverOptions
 from assay.roles.subjects import Subject
 from assay.roles.upkeep import reopening, upkeep_of, withdrawal
@@ -60,6 +61,8 @@ class GroupMember(Solver):
         elif group.state is GroupState.CLOSED:
             if context.view.time > group.evidence_until + self._turn(context, place):
                 yield self._send("share", self._contract.share(), group)
+            else:
+                yield from self._charge(context, group, place)
         elif group.state is GroupState.SHARED:
             yield from self._be_paid(context, group, place)
         yield from self._keep_the_lead(context, group, place)
@@ -154,6 +157,21 @@ class GroupMember(Solver):
         if task is None or task.solver != group.address:
             return False
         return task.state is TaskState.TAKEN or bool(own_cases(context.view, group.address))
+
+    def _charge(self, context: Context, group: GroupView, place: int) -> Iterator[Action]:
+        """Have the owner charged who signed for a segment that failed the task; one member after the other sends it."""
+        task = context.view.tasks.get(group.task)
+        if task is None or task.state is not TaskState.FAILED:
+            return
+        if context.view.block <= task.finished_block + PATIENCE * place:
+            return
+        work = context.bench.signed_work(task)
+        if work is None:
+            return
+        liable = {member.account for member in group.members if member.is_liable}
+        for segment, call in charges(context.view, self._contract, task, work):
+            if self._contract.owner_of(segment) not in liable:
+                yield self._send(f"blame:{segment}:{call.data[:4].hex()}", call, group)
 
     def _be_paid(self, context: Context, group: GroupView, place: int) -> Iterator[Action]:
         is_back = group.leaving != 0 and context.view.time > group.leaving_until + self._turn(context, place)

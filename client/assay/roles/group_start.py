@@ -14,6 +14,7 @@ from assay.market.groups import GroupContract, groups_of
 from assay.roles.group_bench import GroupBench, group_bench
 from assay.roles.group_file import read_group_file
 from assay.roles.group_member import GroupMember
+from assay.roles.group_work import Duty
 from assay.roles.node import Node
 from assay.roles.session import open_market
 from assay.roles.solver import SolverOptions
@@ -42,4 +43,7 @@ def open_member(
         assert isinstance(node.bench, GroupBench)
         account = node.sender.account
         node.bench.plan, node.bench.seat = terms.training(agreement, account.address, f"0x{bytes(account.key).hex()}")
+        terms_of = agreement.agreement
+        accounts = tuple(member.account for member in terms_of.members)
+        node.bench.duty = Duty(agreement.chain_id, group.address, accounts, terms_of.owners)
         yield node
