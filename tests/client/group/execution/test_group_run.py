@@ -25,7 +25,7 @@ from assay.training.checkpoint import CheckpointFolder
 from assay.training.profile import profile
 from assay.training.replay import Replayer
 from assay.training.task import Mode, TrainingTask
-from assay.training.train import CanonicalRunner, train
+from assay.training.train import train
 
 from .tasks import task_and_graph, task_of
 
@@ -130,17 +130,6 @@ def _assert_replayable(task: TrainingTask, folder: Path, roots: Sequence[bytes])
         assert state_root(checkpoints.read(index, root)) == root
     replay = Replayer(task).replay(7, checkpoints.read(7, roots[7]), draw_seed=5)
     assert replay.passes(roots[8])
-
-
-@pytest.mark.slow
-def test_a_tolerant_task_whose_graph_is_not_at_hand_is_trained_to_the_bits_of_its_thresholds(tmp_path: Path) -> None:
-    task = task_of("mlp", 20, 10, Mode.TOLERANT)
-    with group(tmp_path, task, 2, ("ann", "ben")) as formed:
-        for name in ("ann", "ben"):
-            formed.start(name)
-        outcomes = [formed.outcome(name) for name in ("ann", "ben")]
-    alone = train(task, tmp_path / "alone", CanonicalRunner(task))
-    assert [outcome["roots"] for outcome in outcomes] == [[root.hex() for root in alone.roots]] * 2
 
 
 @pytest.mark.slow
