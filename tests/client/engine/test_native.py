@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from assay.arithmetic.native_random import uniforms
 from assay.arithmetic.permutation import permutation
+from assay.engine.native.attention import FusedAttention
 from assay.engine.native.compiler import resolve
 from assay.engine.native.own_calls import steps_done
 from assay.engine.native.random import bernoulli, device_uniforms, samples
@@ -132,6 +135,44 @@ def test_attention_by_the_device_s_own_kernels_has_the_same_gradients(
     assert chosen.loss() == pytest.approx(recorded.loss() or 0.0, rel=1e-5)
     for ours, theirs in zip(chosen.copy_state(), recorded.copy_state(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("mask", ["none", "boolean", "added"])
+def test_fused_attention_leaves_what_the_recorded_kernel_does(mask: str) -> None:
+    random = torch.Generator().manual_seed(4)
+    query, key, value, gradient = (torch.randn(3, 2, 6, 4, generator=random) for _ in range(4))
+    seen = torch.rand(3, 1, 6, 6, generator=random) < 0.7
+    seen[..., 0] = True
+    added = torch.zeros(seen.shape).masked_fill(~seen, -math.inf) if mask != "none" else None
+    given = {"none": None, "boolean": seen, "added": added}[mask]
+    causal = mask == "none"
+    calls = torch.ops.aten
+    out, log_sum = calls._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, 0.0, causal, attn_mask=added, scale=0.3
+    )
+    fused = FusedAttention.of(query, key, value, given, causal, 0.3)
+    assert fused.log_sum_exp().shape == log_sum.shape
+    torch.testing.assert_close(fused.log_sum_exp(), log_sum)
+    torch.testing.assert_close(fused.out.detach(), out)
+    recorded = calls._scaled_dot_product_flash_attention_for_cpu_backward(
+        gradient, query, key, value, fused.out.detach(), fused.log_sum_exp(), 0.0, causal, attn_mask=added, scale=0.3
+    )
+    for ours, again, theirs in zip(fused.gradients(gradient), fused.gradients(gradient), recorded, strict=True):
+        torch.testing.assert_close(ours, theirs)
+        torch.testing.assert_close(again, theirs)
+
+
+def test_kernels_that_lay_out_memory_in_another_way_are_no_trouble(
+    task: TracedTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = native(task)
+    recorded.advance(0)
+    monkeypatch.setattr("assay.engine.native.attention.has_recorded_attention", lambda device: False)
+    monkeypatch.setattr("torch.inference_mode", torch.no_grad)
+    with sdpa_kernel(SDPBackend.MATH):
+        chosen = native(task)
+        chosen.advance(0)
+    assert chosen.loss() == pytest.approx(recorded.loss() or 0.0, rel=1e-5)
 
 
 def test_copies_of_the_state_do_not_change_with_the_run(task: TracedTask) -> None:

@@ -9,13 +9,18 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from assay.engine.native.attention import FusedAttention, as_tensor
 from assay.engine.native.run import NativeRun
 from assay.group.errors import PlacementError
 from assay.group.execution.engines import NativeEngine
 from assay.group.execution.native.expand import expand
 from assay.group.execution.native.outline import outline
 from assay.group.execution.native.pieces import find_node_pieces
+from assay.group.execution.native.stage import NativeStage
+from assay.group.execution.partition import Partition
+from assay.group.execution.schedule import WHOLE, Phase, StageSchedule
 from assay.program.graph import Graph, StateInput, Value
 from assay.program.lowering import lower_nodes
 from assay.program.operator import Array
@@ -80,6 +85,84 @@ def test_mixed_precision_stages_stay_close_to_one_machine() -> None:
     in_bf16, in_fp32 = run_alone("mlp", Precision.BF16)[0], run_alone("mlp")[0]
     assert farthest(state, in_bf16) < 0.05
     assert farthest(state, in_fp32) > 1e-4  # it is not float32 that was trained
+
+
+OTHER, CPU = torch.device("cpu", 0), torch.device("cpu")
+"""A device that stands for one without the recorded attention kernel, and the processor as it is."""
+
+
+class OnlyTensors(NativeStage):
+    """Keeps of a phase what the graph records and nothing else, as where a value comes from another member."""
+
+    def _run(self, phase: Phase, step: int) -> None:
+        super()._run(phase, step)
+        self._values = {key: as_tensor(value) for key, value in self._values.items()}
+
+
+class Members(NativeEngine):
+    """Stages on devices that differ."""
+
+    devices: tuple[torch.device, ...] = ()
+    kind = NativeStage
+
+    def stage(self, divided: Partition, schedule: StageSchedule) -> NativeStage:
+        task, device = self.task, self.devices[schedule.stage]
+        return self.kind(self.plan, divided, schedule, task.data, task.seed, device, task.precision)
+
+
+@pytest.fixture
+def fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`OTHER` has no recorded attention kernel; no inference mode, as on CUDA."""
+    monkeypatch.setattr("assay.engine.native.attention.has_recorded_attention", lambda device: device.index is None)
+    monkeypatch.setattr("torch.inference_mode", torch.no_grad)
+
+
+@pytest.mark.usefixtures("fused")
+@pytest.mark.parametrize("pieces", [1, 4])
+@pytest.mark.parametrize("devices", [(OTHER, OTHER), (CPU, OTHER), (OTHER, CPU)])
+@pytest.mark.parametrize(
+    ("backend", "kind"),
+    [
+        (SDPBackend.FLASH_ATTENTION, NativeStage),
+        (SDPBackend.FLASH_ATTENTION, OnlyTensors),
+        (SDPBackend.MATH, NativeStage),
+    ],
+)
+def test_members_with_other_attention_kernels_train_as_one_machine_does(
+    pieces: int, devices: tuple[torch.device, ...], backend: SDPBackend, kind: type[NativeStage]
+) -> None:
+    task, graph = task_and_graph("gpt", mode=Mode.TOLERANT)
+    expected, expected_loss = run_alone("gpt")
+    engine = Members(task, graph, pieces)
+    engine.devices, engine.kind = devices, kind
+    with sdpa_kernel(backend):
+        (state,), _, loss = run_stages(task, engine, engine.divide([1.0, 1.0]), STEPS, STEPS)
+    # A key's bias has no gradient but rounding, which AdamW amplifies.
+    moved = [n for n, entry in enumerate(task.program.state) if "mix.bias" not in entry.name]
+    assert farthest([state[n] for n in moved], [expected[n] for n in moved]) < 1e-4
+    assert loss == pytest.approx(expected_loss, rel=1e-4)
+
+
+def test_attention_is_sent_and_cut_as_its_log_sum_exp() -> None:
+    task, graph = task_and_graph("gpt", mode=Mode.TOLERANT)
+    engine = NativeEngine(task, graph, 4)
+    divided = engine.divide([1.0])
+    (schedule,) = engine.schedules(divided)
+    stage = NativeStage(engine.plan, divided, schedule, task.data, task.seed)
+    forward = [n for n, node in enumerate(engine.plan.graph.nodes) if node.call.endswith("_for_cpu.default")]
+    log_sum = Value(forward[0], 1)
+    assert log_sum in engine.plan.parts.aligned
+    done = FusedAttention.of(*torch.randn(3, BATCH, 2, 6, 6), None, True, None)
+    stage._values[log_sum, WHOLE] = done
+    quarter = BATCH // 4
+    torch.testing.assert_close(stage._value(log_sum, 1), done.log_sum_exp()[quarter : 2 * quarter])
+    for piece in range(4):
+        stage._values[log_sum, piece] = FusedAttention.of(
+            *(part[piece * quarter : (piece + 1) * quarter] for part in (done.query, done.key, done.value)),
+            None, True, None,
+        )  # fmt: skip
+    del stage._values[log_sum, WHOLE]
+    torch.testing.assert_close(stage._value(log_sum, WHOLE), done.log_sum_exp())
 
 
 @cache
@@ -178,8 +261,6 @@ def test_adamw_continues_from_a_checkpoint_as_if_nothing_had_happened() -> None:
     divided = engine.divide([1.0])
     arrays = tuple(part.numpy().astype(np.int32) if part.dtype == torch.int64 else part.numpy() for part in data)
     (schedule,) = engine.schedules(divided)
-    from assay.group.execution.native.stage import NativeStage
-
     from .tasks import QueueChannel
 
     through, resumed = (NativeStage(engine.plan, divided, schedule, arrays, task.seed) for _ in range(2))

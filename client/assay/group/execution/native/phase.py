@@ -8,17 +8,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from assay.engine.native.compiler import EXTERNAL, Compiler
+from assay.engine.native.attention import FusedAttention
+from assay.engine.native.compiler import EXTERNAL, STRIDED, Compiler
 from assay.engine.native.memory import Memory
 from assay.group.execution.native.outline import Outline
 from assay.group.execution.native.pieces import MASKS, piece_meta, piece_node
 from assay.group.execution.schedule import WHOLE
 from assay.program.graph import Argument, Graph, Node, StateInput, TensorMeta, Value, each_input
 
-_STRIDED = frozenset({"aten.view.default", "aten._unsafe_view.default"})
-"""Calls that need their argument in memory as it was where the graph was recorded."""
-
-Found = Tensor | float
+Found = Tensor | FusedAttention | float
 """What a call results in: learning rates are numbers."""
 
 Lookup = Callable[[Value, bool], Found]
@@ -91,7 +89,7 @@ class NativePart:
                 for output, asked in enumerate(node.arguments[place])  # type: ignore[arg-type]
             )
             node = replace(node, arguments=(*node.arguments[:place], mask, *node.arguments[place + 1 :]))
-        if node.call in _STRIDED:  # what another part or member made may lie in memory in another order
+        if node.call in STRIDED:  # what another part or member made may lie in memory in another order
             node = replace(node, call="aten.reshape.default")
         each_input((*node.arguments, *(argument for _, argument in node.keywords)), self._read)
         moved = replace(

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from assay.engine.native.attention import as_tensor
 from assay.engine.native.memory import DTYPES, Memory
 from assay.engine.native.run import native_settings
 from assay.group.execution.native.expand import UPDATES
@@ -55,7 +56,8 @@ class NativeStage(Stage):
         self._update = Update(plan.graph, self._memory, updates) if updates else None
         needed = self._read_at_the_end(updates)
         self._parts = {phase: self._compile(phase, needed) for phase in schedule.phases}
-        # Values of the step by output and piece: tensors, but for the learning rate, which is a number.
+        # Values of the step by output and piece: tensors, but for the learning rate, which is a number, and what fused
+        # attention leaves for its backward pass.
         self._values: dict[tuple[Value, int], Any] = {}
         self._loss: Tensor | None = None
 
@@ -115,9 +117,9 @@ class NativeStage(Stage):
             return found
         count, place = self.plan.parts.count, leading(self.plan.graph.meta(value).shape)
         if piece == WHOLE:
-            found = torch.cat([self._values[value, part] for part in range(count)], place)
+            found = torch.cat([as_tensor(self._values[value, part]) for part in range(count)], place)
         else:
-            whole = self._values[value, WHOLE]
+            whole = as_tensor(self._values[value, WHOLE])
             size = whole.shape[place] // count
             found = whole.narrow(place, piece * size, size)
         self._values[value, piece] = found
@@ -128,7 +130,7 @@ class NativeStage(Stage):
         if source == Source.STATE:
             tensor: Tensor = self._memory.state[index]
         else:
-            tensor = self._value(self.plan.values[index], message.piece)
+            tensor = as_tensor(self._value(self.plan.values[index], message.piece))
         kind = torch.float32 if tensor.is_floating_point() else torch.int32
         flat: npt.NDArray[Any] = tensor.detach().to("cpu", kind).reshape(-1).numpy()
         return flat
