@@ -90,19 +90,21 @@ def train(
     order: int | None = None,
     data: Sequence[Array] | None = None,
     precision: Precision | None = None,
+    device: str = "cpu",
     steps: Callable[[range], Iterable[int]] = lambda numbers: numbers,
     after_step: Callable[[State, State], State] | None = None,
     after_segment: Callable[[State, State], State] | None = None,
 ) -> list[State]:
     """States after each of some neighbouring segments of a native run from `start`; honest unless told otherwise.
 
-    `order` replaces the seed of the data order, `steps` says which of a segment's steps are executed, and `after_step`
-    and `after_segment` replace the state reached, given those before and after.
+    `device` is the native run's, `order` replaces the seed of the data order, `steps` says which of a segment's steps
+    are executed, and `after_step` and `after_segment` replace the state reached, given those before and after.
     """
     run = NativeRun(
         graph,
         task.data if data is None else data,
         task.seed if order is None else order,
+        device,
         precision=task.precision if precision is None else precision,
     )
     run.load(start)

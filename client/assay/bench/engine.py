@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,16 +16,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from assay.bench.hardware import CPU, hardware_of, wait_for
 from assay.bench.measure import compare, seconds
 from assay.bench.models import Workload, workload
 from assay.commitments import tensor
 from assay.engine.cpu import isa
 from assay.engine.cpu.device import CpuDevice
 from assay.engine.cpu.matmul import matmul
-from assay.engine.native.run import NativeRun
+from assay.engine.native.run import NativeRun, tf32_products
+from assay.errors import UsageError
 from assay.program.graph import Graph
 from assay.program.lowering import lower_step
 from assay.program.operator import Array, Role
+from assay.program.sections import Precision
 from assay.program.trace import trace
 from assay.training.canonical import CanonicalRun
 from assay.training.task import TrainingTask
@@ -38,6 +41,7 @@ DEFAULT_INTERVAL = 100
 """Steps between checkpoints unless a task says otherwise."""
 HASH_BYTES = 256 << 20
 SEED = 7
+GPU_STEPS = 20
 FIGURES = ("step", "matmul", "native", "proof", "replay", "hash")
 
 Say = Callable[[str], None]
@@ -50,6 +54,7 @@ class EngineBenchSettings:
     repetitions: int = 15
     threads: int = 0  # 0: every processor
     figures: Sequence[str] = FIGURES
+    device: str = "cpu"  # of the native figure, the only one that a GPU has: "cpu" or "cuda"
 
 
 def as_arrays(tensors: Sequence[torch.Tensor]) -> list[Array]:
@@ -64,16 +69,18 @@ def traced(work: Workload) -> tuple[Graph, tuple[Array, ...]]:
     return task.graph, task.initial_state
 
 
-def eager_step(work: Workload) -> Callable[[], None]:
-    """The loop body a user would write."""
-    module, optimizer = work.module, work.torch_optimizer(work.module)
+def eager_step(work: Workload, device: str = "cpu") -> Callable[[], None]:
+    """The loop body a user would write, with the data on the device."""
+    module = work.module.to(device)
+    data = [part.to(device) for part in work.data]
+    optimizer = work.torch_optimizer(module)
     position = 0
 
     def step() -> None:
         nonlocal position
-        chosen = torch.arange(position, position + work.batch) % len(work.data[0])
+        chosen = torch.arange(position, position + work.batch, device=device) % len(data[0])
         position += work.batch
-        *inputs, target = (part[chosen] for part in work.data)
+        *inputs, target = (part[chosen] for part in data)
         loss = work.torch_loss(module(*inputs), target)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -111,17 +118,36 @@ def step_ratios(settings: EngineBenchSettings, say: Say) -> dict[str, float]:
 
 
 def native_ratios(settings: EngineBenchSettings, say: Say) -> dict[str, float]:
-    """The user's own loop's step time over the native run's."""
+    """The user's own loop's step time over the native run's, both at fp32.
+
+    On a GPU, `GPU_STEPS` steps are asked for before it is waited for, as both loops would do.
+    """
     ratios = {}
+    device = settings.device
+    steps = 1 if device == "cpu" else GPU_STEPS
     for name in MODELS:
         work = workload(name)
         graph, state = traced(work)
-        run = NativeRun(graph, as_arrays(work.data), SEED)
+        run = NativeRun(graph, as_arrays(work.data), SEED, device)
         run.load(state)
-        result = compare(_counter(run.advance), eager_step(work), settings.repetitions)
+        ours, theirs = _counter(run.advance), eager_step(work, device)
+        with tf32_products(Precision.FP32, torch.device(device)):
+            result = compare(_block(ours, steps, device), _block(theirs, steps, device), settings.repetitions)
         ratios[name] = round(result.ratio, 4)
-        say(f"native {name}: ratio {ratios[name]:.3f}")
+        times = (1e3 * median(side) / steps for side in (result.ours, result.theirs))
+        say("native {}: {:.2f} ms, eager {:.2f} ms, ratio {:.3f}".format(name, *times, ratios[name]))
     return ratios
+
+
+def _block(step: Callable[[], None], steps: int, device: str) -> Callable[[], None]:
+    """Some steps, done when the device is done with them."""
+
+    def block() -> None:
+        for _ in range(steps):
+            step()
+        wait_for(device)
+
+    return block
 
 
 def matmul_ratios(settings: EngineBenchSettings, say: Say) -> dict[str, float]:
@@ -197,9 +223,13 @@ def replay_overheads(settings: EngineBenchSettings, say: Say) -> dict[str, float
 
 
 def run_engine_bench(settings: EngineBenchSettings, say: Say = lambda _: None) -> dict[str, Any]:
-    """All figures asked for, keyed as `assay bench engine --json` prints them."""
+    """All figures asked for, keyed as `assay bench engine --json` prints them. Raises MissingDependencyError where the
+    device is not there, and UsageError for figures that it does not have."""
+    hardware = hardware_of(settings.device)
+    if hardware != CPU and set(settings.figures) != {"native"}:
+        raise UsageError("on a GPU only native training is measured: add --figure native and leave other figures out")
     threads = settings.threads or isa.available_threads()
-    settings = EngineBenchSettings(settings.repetitions, threads, settings.figures)
+    settings = replace(settings, threads=threads)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     isa.set_threads(threads)
@@ -219,4 +249,4 @@ def run_engine_bench(settings: EngineBenchSettings, say: Say = lambda _: None) -
             figures["proof_overhead"] = proof_overhead(settings, say)
     finally:
         torch.set_num_threads(before)
-    return {**figures, "threads": threads, "vector_unit": isa.UNIT.name}
+    return {**figures, "threads": threads, "vector_unit": isa.UNIT.name, "hardware": hardware}

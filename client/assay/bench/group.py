@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from assay.bench.group_execution import execution_figures
+from assay.bench.group_execution import execution_figures, native_figures
 from assay.group.bound import proven_bound
 from assay.group.compression.choice import parse_compression
 from assay.group.compression.emulate import BoundaryBytes, train_emulated
@@ -48,17 +48,21 @@ SEEDS = 3
 
 @dataclass(frozen=True)
 class GroupBenchSettings:
-    """`text`: a file to train on instead of made text. `pairs`: interleaved slow-link measurements of each kind."""
+    """`text`: a file to train on instead of made text. `pairs`: interleaved slow-link measurements of each kind.
+    `device`: of native execution, "cpu" or "cuda"."""
 
     text: Path | None = None
     mode: str = "auto"
     pairs: int = 2
     seed: int = 0
     bound_visits: int = 200_000_000
+    device: str = "cpu"
 
 
 def run_group_bench(settings: GroupBenchSettings, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """All figures; `say` receives a line when a part is done."""
+    """All figures; `say` receives a line when a part is done. On a GPU, only what runs there: native execution."""
+    if settings.device != "cpu":
+        return {"execution": {"native": native_figures(say, settings.device)}}
     losses, count = compression_losses(settings, say)
     return {
         "placement": placement_figures(settings, say),

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from assay.bench.hardware import hardware_of
 from assay.bench.models import Gpt, language_loss
 from assay.group.compression.choice import parse_compression
 from assay.group.compression.crossing import compress_boundaries
@@ -51,19 +52,22 @@ def execution_figures(say: Callable[[str], None]) -> dict[str, Any]:
     return {**exact_figures(say), "native": native_figures(say)}
 
 
-def native_figures(say: Callable[[str], None]) -> dict[str, Any]:
-    """Train a tolerant task with one member and with two, and count the bytes of two with compression."""
+def native_figures(say: Callable[[str], None], device: str = "cpu") -> dict[str, Any]:
+    """Train a tolerant task with one member and with two, all on `device` ("cpu" or "cuda"), and count the bytes of two
+    with compression. Raises MissingDependencyError where the device is not there."""
+    hardware = hardware_of(device)
     seconds: dict[str, float] = {}
     sent: dict[str, list[int]] = {}
     runs = (("one", 1, 1, "none"), ("two", 2, 1, "none"), ("two_pieces", 2, 4, "none"))
     for key, members, microbatches, compression in (*runs, ("two_compressed", 2, 4, "aqsgd-4-8")):
         task, graph = gpt_task(Mode.TOLERANT, compression)
-        reports = run_local_group(task, members, microbatches, LIMIT_SECONDS, graph)
+        reports = run_local_group(task, members, microbatches, LIMIT_SECONDS, graph, device)
         seconds[key] = max(report["step_seconds"] for report in reports)
         sent[key] = [report["last_step_sent_bytes"] for report in reports]
         say(f"{members} member(s) with PyTorch's kernels, {compression}, batch in {microbatches}: {seconds[key]:.3f} s")
     plain, packed = sent["two_pieces"], sent["two_compressed"]
     return {
+        "hardware": hardware,
         "step_seconds": seconds,
         "speedup": seconds["one"] / min(seconds["two"], seconds["two_pieces"]),
         "wire_ratio": {"forward": plain[0] / packed[0], "backward": plain[1] / packed[1]},

@@ -1,4 +1,5 @@
-"""Honest kernels that differ: thread counts, products with and without oneDNN, products of tf32 as a GPU makes them.
+"""Honest kernels that differ: on the processor thread counts, products with and without oneDNN, products of tf32 as a
+GPU makes them; on a GPU its own, with and without cuDNN.
 
 On one machine these stand for other makes of hardware: each adds in another order or rounds at other places. Vector
 widths can be set for a whole process, outside: `ATEN_CPU_CAPABILITY=default`, `ONEDNN_MAX_CPU_ISA=SSE41`.
@@ -31,6 +32,8 @@ class Kernels:
     threads: int = 1
     onednn: bool = True
     precision: Precision | None = None
+    device: str = "cpu"
+    cudnn: bool = True
 
 
 HONEST: tuple[Kernels, ...] = (
@@ -40,20 +43,33 @@ HONEST: tuple[Kernels, ...] = (
     Kernels("fp32 whatever is declared", precision=Precision.FP32),
 )
 
+HONEST_ON_CUDA: tuple[Kernels, ...] = (
+    Kernels("GPU", device="cuda"),
+    Kernels("GPU without cuDNN", device="cuda", cudnn=False),
+    Kernels("GPU, fp32 whatever is declared", precision=Precision.FP32, device="cuda"),
+)
+
+
+def honest_kernels(device: str) -> tuple[Kernels, ...]:
+    """The kernels of honest runs on a device ("cpu" or "cuda")."""
+    return HONEST_ON_CUDA if device == "cuda" else HONEST
+
 
 @contextmanager
 def chosen(kernels: Kernels, declared: Precision) -> Iterator[Precision]:
     """PyTorch set to some kernels; gives the precision to train at."""
     precision = declared if kernels.precision is None else kernels.precision
-    before = torch.get_num_threads()
+    before, cudnn = torch.get_num_threads(), torch.backends.cudnn.enabled
     torch.set_num_threads(kernels.threads)
     try:
+        torch.backends.cudnn.enabled = kernels.cudnn
         with ExitStack() as stack:
             stack.enter_context(torch.backends.mkldnn.flags(enabled=kernels.onednn))
-            if precision is Precision.TF32:
+            if precision is Precision.TF32 and kernels.device == "cpu":  # a GPU has such products
                 stack.enter_context(Tf32Products())  # type: ignore[no-untyped-call]
             yield precision
     finally:
+        torch.backends.cudnn.enabled = cudnn
         torch.set_num_threads(before)
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from assay.arithmetic.permutation import permutation_key, permute
 from assay.attacks.material import other_weights, prepare, train
 from assay.attacks.proofs import Attack, Forgery, attacks_on
-from assay.bench.kernels import HONEST, Kernels, chosen
+from assay.bench.hardware import CPU, hardware_of
+from assay.bench.kernels import HONEST, chosen, honest_kernels
 from assay.bench.separation_report import Plain, combined, describe, markdown, plot, studies_of, summary
 from assay.bench.subjects import MODELS, Subject, subject
 from assay.commitments.execution import state_root
@@ -40,7 +41,8 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class SeparationSettings:
-    """Size of the study. `honest` is the number of honest segments a model and precision, in runs of `honest_run`."""
+    """Size of the study. `honest` is the number of honest segments a model and precision, in runs of `honest_run`,
+    which are trained on `device` ("cpu" or "cuda"); all else is on the processor."""
 
     models: Sequence[str] = MODELS
     precisions: Sequence[Precision] = tuple(Precision)
@@ -54,6 +56,7 @@ class SeparationSettings:
     first_run: int = 0  # number of the first honest run, for a study in parts
     full: bool = False
     attacks: bool = True
+    device: str = "cpu"
 
     def honest_segments(self, model: str) -> int:
         return FULL_SEGMENTS[model] if self.full else self.honest
@@ -110,6 +113,7 @@ class Study:
     profile: Profile
     runs: tuple[HonestRun, ...]
     findings: tuple[Finding, ...]
+    hardware: str = CPU  # that the honest runs were trained on
 
     def honest(self, accepted: bool) -> tuple[float, ...]:
         """Distances of all segments of the tasks that profiling accepted, or of those it refused."""
@@ -204,17 +208,21 @@ def honest_runs(model: Subject, precision: Precision, settings: SeparationSettin
     base = model.task(precision, settings.honest_run, settings.interval)
     device = CompiledOnce(CpuDevice())
     numbers = range(settings.first_run, settings.first_run - (-segments // settings.honest_run))
-    return tuple(honest_run(model, base, number, device, settings.profiled) for number in numbers)
+    return tuple(honest_run(model, base, number, device, settings) for number in numbers)
 
 
-def honest_run(model: Subject, base: TrainingTask, number: int, device: Device, segments: int) -> HonestRun:
-    """Honest run `number` of a model: its first `segments` profiled, trained on the kernels whose turn it is, and every
-    segment replayed."""
+def honest_run(
+    model: Subject, base: TrainingTask, number: int, device: Device, settings: SeparationSettings
+) -> HonestRun:
+    """Honest run `number` of a model: its first segments profiled, trained on the kernels whose turn it is, and every
+    segment replayed on `device`."""
     task = replace(base, seed=1000 + number, state=other_weights(base.state, 1000 + number))
-    profiled = profile(task, DRAW_SEED, segments, device)
-    kernels: Kernels = HONEST[number % len(HONEST)]
+    profiled = profile(task, DRAW_SEED, settings.profiled, device)
+    choice = honest_kernels(settings.device)
+    kernels = choice[number % len(choice)]
     with chosen(kernels, task.precision) as trained_at:
-        states = [task.state, *train(task, model.graph, task.state, precision=trained_at)]
+        trained = train(task, model.graph, task.state, precision=trained_at, device=kernels.device)
+    states = [task.state, *trained]
     names = [descriptor.name for descriptor in task.program.state]
     worst: list[str] = []
 
@@ -236,7 +244,8 @@ def examine(model: Subject, precision: Precision, settings: SeparationSettings, 
             material = prepare(task, model.graph, model.half, model.optimizer)
             for attack in attacks_on(precision):
                 findings.append(find(attack, attack.forge(material), replayer, profiled.thresholds, settings))
-    study = Study(model.name, precision, profiled, honest_runs(model, precision, settings), tuple(findings))
+    runs = honest_runs(model, precision, settings)
+    study = Study(model.name, precision, profiled, runs, tuple(findings), hardware_of(settings.device))
     say(describe(as_json(study)))
     return study
 
@@ -253,6 +262,7 @@ def as_json(study: Study) -> Plain:
     return {
         "model": study.model,
         "precision": study.precision.value,
+        "hardware": study.hardware,
         "separation": [plain(value) for value in study.profile.separations],
         "proposed_mode": study.proposed_mode.value,
         "tasks": {"all": len(study.runs), "accepted": sum(run.accepted for run in study.runs)},
@@ -292,7 +302,8 @@ def as_json(study: Study) -> Plain:
 
 
 def run_separation_bench(settings: SeparationSettings, say: Say = lambda _: None) -> Plain:
-    """All studies asked for, as `assay bench separation --json` prints them."""
+    """All studies asked for, as `assay bench separation --json` prints them. Raises MissingDependencyError."""
+    hardware_of(settings.device)  # before anything is measured
     studies = []
     for name in settings.models:
         model = subject(name)

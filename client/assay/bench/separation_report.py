@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from assay.bench.hardware import CPU
 from assay.errors import MissingDependencyError
 
 Plain = dict[str, Any]
@@ -41,11 +42,11 @@ def studies_of(figures: Plain) -> list[Plain]:
 
 
 def combined(studies: Sequence[Plain]) -> list[Plain]:
-    """Studies of the same model, precision and interval as one: their honest runs together, the attacks of the first
-    with any."""
-    found: dict[tuple[str, str, int], Plain] = {}
+    """Studies of the same model, precision, interval and hardware as one: their honest runs together, the attacks of
+    the first with any."""
+    found: dict[tuple[str, str, int, str], Plain] = {}
     for study in studies:
-        key = study["model"], study["precision"], study["interval"]
+        key = study["model"], study["precision"], study["interval"], _hardware(study)
         if key not in found:
             found[key] = dict(study)
             continue
@@ -63,9 +64,11 @@ def combined(studies: Sequence[Plain]) -> list[Plain]:
 def describe(study: Plain) -> str:
     """The study as a table for a terminal."""
     honest, refused = study["honest"], study["honest_in_refused_tasks"]
+    where = "" if _hardware(study) == CPU else f" on {_hardware(study)}"
+    separation = _figure(min(study["separation"]))
     lines = [
-        f"{study['model']}, {study['precision']}: a skipped step lies {_figure(min(study['separation']))} thresholds "
-        f"away; profiling proposes {study['proposed_mode']} mode",
+        f"{study['model']}, {study['precision']}{where}: a skipped step lies {separation} thresholds away; "
+        f"profiling proposes {study['proposed_mode']} mode",
     ]
     for words, part in (("honest", honest), ("honest, where exact mode is proposed", refused)):
         if part["segments"]:
@@ -124,7 +127,13 @@ def markdown(studies: Sequence[Plain]) -> str:
 
 
 def _title(study: Plain) -> str:
-    return f"{study['model']}, {study['precision']}, {study['interval']}"
+    title = f"{study['model']}, {study['precision']}, {study['interval']}"
+    return title if _hardware(study) == CPU else f"{title}, {_hardware(study)}"
+
+
+def _hardware(study: Plain) -> str:
+    """What the honest runs were trained on; studies of before there was a choice do not say."""
+    return str(study.get("hardware", CPU))
 
 
 def _cell(attack: Plain) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,12 @@ def _print(figures: dict[str, Any], as_json: bool) -> None:
             click.echo(f"{name} = {value}")
 
 
+def _device_option(help_text: str) -> Callable[[Any], Any]:
+    return click.option(
+        "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help=help_text
+    )
+
+
 def _say(text: str) -> None:
     click.echo(text, err=True)
 
@@ -38,26 +45,28 @@ def _say(text: str) -> None:
     "--figure", "figures", multiple=True, type=click.Choice(["step", "matmul", "native", "proof", "replay", "hash"]),
     help="Measure only this; may be repeated.",
 )  # fmt: skip
+@_device_option("Of native training; on cuda, only the figure native is measured.")
 @json_option
-def engine(repetitions: int, threads: int, figures: tuple[str, ...], as_json: bool) -> None:
+def engine(repetitions: int, threads: int, figures: tuple[str, ...], device: str, as_json: bool) -> None:
     """Canonical and native training beside PyTorch, hashing, and the cost of the proof (higher is better, but for
     proof_overhead)."""
     from assay.bench.engine import FIGURES, EngineBenchSettings, run_engine_bench
 
-    settings = EngineBenchSettings(repetitions, threads, figures or FIGURES)
+    settings = EngineBenchSettings(repetitions, threads, figures or FIGURES, device)
     _print(run_engine_bench(settings, _say), as_json)
 
 
 @bench.command()
 @click.option("--text", type=click.Path(exists=True, dir_okay=False), help="Text to train on instead of made text.")
 @click.option("--pairs", type=click.IntRange(1, 100), default=2, show_default=True, help="Slow-link measurements.")
+@_device_option("Of native execution; on cuda, nothing else is measured.")
 @json_option
-def group(text: str | None, pairs: int, as_json: bool) -> None:
+def group(text: str | None, pairs: int, device: str, as_json: bool) -> None:
     """Placement on the published networks, losses and bytes under compression, throughput on a slow link, and market
     tasks trained by two members beside one."""
     from assay.bench.group import GroupBenchSettings, run_group_bench
 
-    settings = GroupBenchSettings(text=Path(text) if text else None, pairs=pairs)
+    settings = GroupBenchSettings(text=Path(text) if text else None, pairs=pairs, device=device)
     _print(run_group_bench(settings, _say), as_json)
 
 
@@ -108,6 +117,7 @@ def market(figures: tuple[str, ...], tasks: int, seconds: float, as_json: bool) 
 )
 @click.option("--full", is_flag=True, help="10 000 honest segments of the MLP, 1 000 of the CNN and the GPT: an hour.")
 @click.option("--no-attacks", is_flag=True, help="Honest runs only.")
+@_device_option("What honest runs are trained on; everything else is on the processor.")
 @click.option(
     "--saved", multiple=True, type=click.Path(exists=True, dir_okay=False), help="Show earlier --json output."
 )
@@ -125,6 +135,7 @@ def separation(
     first_run: int,
     full: bool,
     no_attacks: bool,
+    device: str,
     saved: tuple[str, ...],
     plot_path: Path | None,
     markdown_path: Path | None,
@@ -149,6 +160,7 @@ def separation(
             first_run=first_run,
             full=full,
             attacks=not no_attacks,
+            device=device,
         )
         parts = [run_separation_bench(settings, _say)]
     studies = render(parts, plot_path, markdown_path)

@@ -64,15 +64,20 @@ class NativeRun:
 @contextlib.contextmanager
 def native_settings(precision: Precision, device: torch.device) -> Iterator[None]:
     """No autograd, and on CUDA tf32 products exactly where the precision says so."""
+    with torch.no_grad() if device.type == "cuda" else torch.inference_mode(), tf32_products(precision, device):
+        yield
+
+
+@contextlib.contextmanager
+def tf32_products(precision: Precision, device: torch.device) -> Iterator[None]:
+    """On CUDA, tf32 products and convolutions exactly where the precision says so."""
     if device.type != "cuda":
-        with torch.inference_mode():
-            yield
+        yield
         return
     tf32 = precision is not Precision.FP32
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before

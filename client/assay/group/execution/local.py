@@ -24,10 +24,15 @@ from assay.training.task import TrainingTask
 
 
 def run_local_group(
-    task: TrainingTask, members: int, microbatches: int, limit_seconds: float, graph: Graph | None = None
+    task: TrainingTask,
+    members: int,
+    microbatches: int,
+    limit_seconds: float,
+    graph: Graph | None = None,
+    device: str = "cpu",
 ) -> list[dict[str, Any]]:
     """Train `task` with `members` processes of one thread each; returns their reports, in order of stages. With its
-    recorded `graph` they train with PyTorch's kernels on the processor.
+    recorded `graph` they train with PyTorch's kernels on `device` ("cpu", or one GPU that all share: "cuda").
 
     Raises MemberFailedError with a member's last words where one fails.
     """
@@ -53,7 +58,7 @@ def run_local_group(
             arguments={"task": str(folder / "task")},
             trainer="assay.group.execution.member",
             deadline_seconds=limit_seconds,
-            settings={"keepers": 1, "device": "cpu"},
+            settings={"keepers": 1, "device": device},
         )
         return _run_members(folder, orders, names, limit_seconds)
 
