@@ -41,7 +41,9 @@ def _target_machine() -> Any:
 
 @cache
 def _jit() -> Any:
-    return llvm.create_lljit_compiler(_target_machine(), use_jit_link=False, suppress_errors=False)
+    # JITLink, because it puts a module in one piece: LLVM's older linker may lay code and constants more than 2 GB
+    # apart where the address space is scattered (as CUDA leaves it), and then ends the process.
+    return llvm.create_lljit_compiler(_target_machine(), use_jit_link=True, suppress_errors=False)
 
 
 @cache
