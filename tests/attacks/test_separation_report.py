@@ -5,9 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
-from assay.bench.separation import render
-from assay.bench.separation_report import Plain, combined, studies_of, summary
+from assay.bench.engine import EngineBenchSettings, run_engine_bench
+from assay.bench.group import GroupBenchSettings, run_group_bench
+from assay.bench.kernels import Kernels, chosen, honest_kernels
+from assay.bench.separation import SeparationSettings, render, run_separation_bench
+from assay.bench.separation_report import Plain, combined, markdown, studies_of, summary
+from assay.errors import MissingDependencyError
+from assay.program.sections import Precision
 
 
 def part(distances: list[float | None], interval: int = 5, attacks: bool = False) -> Plain:
@@ -48,6 +54,39 @@ def test_parts_of_a_study_are_one_study() -> None:
     assert first["tasks"] == {"all": 4, "accepted": 2}
     assert len(first["attacks"]) == 1
     assert second["honest"]["segments"] == 1
+
+
+def test_studies_on_other_hardware_stay_apart() -> None:
+    here, there = (studies_of(part(distances))[0] for distances in ([0.1], [0.2, 0.3]))
+    found = combined([here, there | {"hardware": "NVIDIA H200"}, here | {"hardware": "cpu"}])
+    assert [study["honest"]["segments"] for study in found] == [2, 2]
+    assert "| mlp, fp32, 5, NVIDIA H200 |" in markdown(found)
+    assert "| mlp, fp32, 5 |" in markdown(found)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="PyTorch finds a CUDA device")
+def test_a_gpu_that_is_not_there_is_said_before_anything_is_measured() -> None:
+    with pytest.raises(MissingDependencyError, match="no CUDA device: install the driver .* or leave --device out"):
+        run_separation_bench(SeparationSettings(device="cuda"))
+    with pytest.raises(MissingDependencyError, match="finds no CUDA device"):
+        run_engine_bench(EngineBenchSettings(figures=("native",), device="cuda"))
+    with pytest.raises(MissingDependencyError, match="finds no CUDA device"):
+        run_group_bench(GroupBenchSettings(device="cuda"))
+
+
+def test_a_gpu_trains_with_its_own_tf32_and_the_processor_with_an_emulated_one() -> None:
+    for device in ("cpu", "cuda"):
+        names = [kernels.name for kernels in honest_kernels(device)]
+        assert len(set(names)) == len(names)
+        assert {kernels.device for kernels in honest_kernels(device)} == {device}
+    enabled = torch.backends.cudnn.enabled
+    with chosen(Kernels("", device="cuda", cudnn=False), Precision.TF32) as precision:
+        assert precision is Precision.TF32
+        assert not torch.backends.cudnn.enabled
+        assert torch.mm(torch.full((1, 1), 1 + 2**-20), torch.ones(1, 1)).item() != 1.0
+    assert torch.backends.cudnn.enabled is enabled
+    with chosen(Kernels(""), Precision.TF32):
+        assert torch.mm(torch.full((1, 1), 1 + 2**-20), torch.ones(1, 1)).item() == 1.0
 
 
 def test_a_distance_that_is_no_number_is_over_the_threshold() -> None:

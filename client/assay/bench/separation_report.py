@@ -116,6 +116,8 @@ def markdown(studies: Sequence[Plain]) -> str:
         lines.append(f"| {_title(study)} | {study['proposed_mode']} | {'; '.join(passing) or '-'} |")
     columns = [_title(study) for study in studies if study["attacks"]]
     names = list(dict.fromkeys(attack["name"] for study in studies for attack in study["attacks"]))
+    if not columns:
+        return "\n".join(lines) + "\n"
     lines += ["", "| attack | cheated | computed | " + " | ".join(columns) + " |", "|---" * (3 + len(columns)) + "|"]
     for name in names:
         found = [{a["name"]: a for a in study["attacks"]}.get(name) for study in studies if study["attacks"]]
