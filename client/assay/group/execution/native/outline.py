@@ -16,7 +16,8 @@ from assay.group.errors import PlacementError
 from assay.group.execution.declared.compression import Compression, complete, divide, hints_of
 from assay.group.execution.declared.needs import Choice
 from assay.group.execution.native.expand import UPDATES, expand
-from assay.group.execution.native.pieces import NodePieces, NodeReach, find_node_pieces
+from assay.group.execution.native.pieces import NodePieces, find_node_pieces
+from assay.group.execution.native.samples import NodeReach
 from assay.group.execution.native.terms import GraphReader
 from assay.group.execution.packing import FULL, SHORT
 from assay.group.execution.partition import Hints, Partition
