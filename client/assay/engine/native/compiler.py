@@ -37,6 +37,10 @@ VIEWS = frozenset(
 """Calls that only look at their first argument in another way: of the state, they can be made once."""
 _CREATIONS = frozenset({"aten.arange.default", "aten.arange.start", "aten.arange.start_step", "aten.full.default"})
 
+_RESHAPES = frozenset({"aten.view.default", "aten._unsafe_view.default"})
+"""Calls that need their argument in memory as it was where the graph was recorded. Memory formats are not recorded, and
+parts of a step get values that were made elsewhere: a reshape looks where it can, and copies where it must."""
+
 EXTERNAL = "assay.external"
 """A node that computes nothing: its value is in the environment before the calls are made (a part of a step)."""
 
@@ -153,7 +157,7 @@ class Compiler:
         return store_all
 
     def _aten(self, number: int, node: Node) -> NodeCall | None:
-        function = resolve(node.call)
+        function = resolve("aten.reshape.default" if node.call in _RESHAPES else node.call)
         keywords: dict[str, Any] = {name: self.operands.operand(argument)[0] for name, argument in node.keywords}
         if any(has_input(argument) for _, argument in node.keywords):
             return self._with_keyword_tensors(function, node)

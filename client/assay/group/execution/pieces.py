@@ -85,9 +85,7 @@ def piece_of(operator: Operator, piece: int, count: int, place: int = 0) -> Oper
     dimensions[place] //= count
     start = piece * dimensions[place]
     operands = tuple(_shifted(operand, place, start) for operand in operator.operands)
-    return replace(
-        operator, extents=tuple(dimensions[:outer]), reduced=tuple(dimensions[outer:]), operands=operands
-    )
+    return replace(operator, extents=tuple(dimensions[:outer]), reduced=tuple(dimensions[outer:]), operands=operands)
 
 
 def _shifted(operand: Operand, place: int, start: int) -> Operand:

@@ -15,9 +15,6 @@ from assay.group.execution.native.pieces import MASKS, piece_meta, piece_node
 from assay.group.execution.schedule import WHOLE
 from assay.program.graph import Argument, Graph, Node, StateInput, TensorMeta, Value, each_input
 
-_STRIDED = frozenset({"aten.view.default", "aten._unsafe_view.default"})
-"""Calls that need their argument in memory as it was where the graph was recorded."""
-
 Found = Tensor | float
 """What a call results in: learning rates are numbers."""
 
@@ -91,8 +88,6 @@ class NativePart:
                 for output, asked in enumerate(node.arguments[place])  # type: ignore[arg-type]
             )
             node = replace(node, arguments=(*node.arguments[:place], mask, *node.arguments[place + 1 :]))
-        if node.call in _STRIDED:  # what another part or member made may lie in memory in another order
-            node = replace(node, call="aten.reshape.default")
         each_input((*node.arguments, *(argument for _, argument in node.keywords)), self._read)
         moved = replace(
             node,

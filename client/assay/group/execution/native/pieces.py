@@ -53,8 +53,8 @@ def piece_node(node: Node, count: int) -> Node:
 
 
 def find_node_pieces(graph: Graph, lowered: LoweredNodes, wanted: int, parts: int = 1) -> NodePieces:
-    """Split as many outputs as possible into `wanted` pieces of each of `parts` equal parts of the batch, or the largest
-    number below that divides them."""
+    """Split as many outputs as possible into `wanted` pieces of each of `parts` equal parts of the batch, or into the
+    largest number below that divides them."""
     orders = [operator for operator in lowered.operators if is_order(operator)]
     count = wanted
     for operator in orders:

@@ -97,7 +97,7 @@ class NodeReach:
 
 
 class SampleFlow:
-    """Samples in the outputs of a graph's nodes, where a batch is cut into `count` equal parts, which must divide it."""
+    """Samples in the outputs of a graph's nodes, where its batch is cut into `count` equal parts."""
 
     def __init__(self, graph: Graph, lowered: LoweredNodes, count: int) -> None:
         self.graph, self.lowered, self.count = graph, lowered, count
@@ -105,14 +105,9 @@ class SampleFlow:
         self.operators = lowered.operators
         masks = self._masks(min(operator.p0 for operator in self.operators if is_order(operator)))
         self.by_sample: set[int] = set()
-        self.from_batch: set[int] = set()  # operators whose result depends on what was drawn
         for number, operator in enumerate(self.operators):
             if is_order(operator) or number in masks or splits(operator, self.by_sample, count):
                 self.by_sample.add(number)
-            if number in self.by_sample or any(
-                operand.source == Source.OPERATOR and operand.index in self.from_batch for operand in operator.operands
-            ):
-                self.from_batch.add(number)
 
     def view(self, value: Value) -> View | None:
         """How an output looks at the operators."""
@@ -165,7 +160,14 @@ class SampleFlow:
         return found
 
     def _are_by_sample(self, operators: Set[int]) -> bool:
-        return all(number in self.by_sample or number not in self.from_batch for number in operators)
+        """Whether each is by sample, or reads nothing that is: then it is the same for every part."""
+        return all(
+            number in self.by_sample
+            or not any(
+                o.source == Source.OPERATOR and o.index in self.by_sample for o in self.operators[number].operands
+            )
+            for number in operators
+        )
 
     def _masks(self, batch: int) -> set[int]:
         """Operators that draw random numbers for each sample of the batch."""
@@ -208,7 +210,7 @@ def _part_of(shape: Argument, count: int, place_of: Callable[[tuple[int, ...]], 
 
 
 def gives_shapes(node: Node, meta_of: Callable[[Input], TensorMeta], wanted: Mapping[int, TensorMeta]) -> bool:
-    """Whether PyTorch gives outputs of these shapes for a node's call, asked on its meta device: nothing is computed."""
+    """Whether PyTorch gives outputs of these shapes for a node's call, on its meta device: nothing is computed."""
 
     def made(argument: Argument) -> object:
         if isinstance(argument, tuple):
@@ -224,7 +226,7 @@ def gives_shapes(node: Node, meta_of: Callable[[Input], TensorMeta], wanted: Map
         result = resolve(node.call)(
             *(made(argument) for argument in node.arguments), **{name: made(value) for name, value in node.keywords}
         )
-    except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError):
+    except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError, AssertionError):
         return False
     results = list(result) if isinstance(result, tuple | list) else [result]
     return all(

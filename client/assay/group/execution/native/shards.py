@@ -1,0 +1,272 @@
+"""A step whose batch is shared among replicas: the same graph with a copy of every layer for each part of the batch.
+
+Data parallelism as a rewriting of the graph. What is computed by sample becomes `count` nodes, one a replica; what sums
+over the batch (the gradients of weights) becomes a sum a replica, and the sums are added in the order of the replicas,
+so that every run adds alike. Whatever else a step does (clipping, updates) is there once. The rewritten graph is an
+ordinary graph: who computes which node, and what crosses, is for the partition to say.
+
+A step in which something has to see all samples at once (batch norm, say) is not shared: activations would have to be
+gathered for it, which costs more than a replica saves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from assay.group.execution.native.samples import SampleFlow, gives_shapes, part_arguments, part_meta, with_inputs
+from assay.program.graph import Argument, Graph, Input, Node, StateInput, TensorMeta, TypeName, Value, inputs_of
+from assay.program.lowering import LoweredNodes
+
+_SUM = -1
+"""In place of a dimension: the output is a sum over the samples."""
+
+_MEANS: Mapping[str, int | None] = {
+    "aten.mse_loss.default": 2,
+    "aten.binary_cross_entropy_with_logits.default": 4,
+    "aten.mean.default": None,
+    "aten.mean.dim": None,
+}
+"""Calls that average over the samples, and the place of an argument that may ask for a sum instead."""
+
+_LIKELIHOODS = frozenset({"aten.nll_loss_forward.default", "aten.nll_loss2d_forward.default"})
+_REDUCTION, _IGNORED = 3, 4  # their arguments
+_AVERAGED, _SUMMED = 1, 2  # values of the former
+_SCALAR = TensorMeta("float32", ())
+
+
+@dataclass(frozen=True)
+class SharedBatch:
+    """`graph` computes the step with its batch in `count` parts. For each of its nodes, `replica` tells whose part it
+    computes (None: nobody's alone) and `source` the node of the original graph that it was made from. `parts` are the
+    outputs that hold a part of an original one; those in `cut` were cut from it, all others computed."""
+
+    graph: Graph
+    count: int
+    replica: tuple[int | None, ...]
+    source: tuple[int, ...]
+    parts: Mapping[Value, Value]
+    cut: frozenset[Value]
+
+
+def share_batch(graph: Graph, lowered: LoweredNodes, count: int) -> SharedBatch | None:
+    """The step with its batch shared by `count` replicas, or None where it cannot be. Updates must be one a parameter
+    (`expand`)."""
+    drawn = [node.outputs[0] for node in graph.nodes if node.call == "assay.permute"]
+    if not drawn or any(meta is None or meta.count % count for meta in drawn):
+        return None
+    try:
+        return _Sharing(graph, lowered, count).share()
+    except _GatheredError:
+        return None
+
+
+class _GatheredError(Exception):
+    """Something reads a value of all replicas at once: the node that computed it is named."""
+
+
+class _Sharing:
+    def __init__(self, graph: Graph, lowered: LoweredNodes, count: int) -> None:
+        self.old, self.count = graph, count
+        self.flow = SampleFlow(graph, lowered, count)
+        self.live, self.used = _live(graph)
+        self.from_data = _from_data(graph)
+        self.nodes: list[Node] = []
+        self.replica: list[int | None] = []
+        self.source: list[int] = []
+        self.whole: dict[Value, Value] = {}
+        self.parts: dict[tuple[Value, int], Value] = {}
+        self.cut: set[Value] = set()
+
+    def share(self) -> SharedBatch:
+        """Rewrite the graph. Raises _GatheredError where that would gather activations."""
+        for number in self.live:
+            if not (self._likelihood(number) or self._mean(number) or self._divide(number)):
+                self._keep(number)
+        old = self.old
+        following = tuple(self._whole(value) if isinstance(value, Value) else value for value in old.next_state)
+        graph = Graph(old.state, old.data, old.constants, tuple(self.nodes), following, self._whole(old.loss))
+        parts = {made: value for (value, _), made in self.parts.items()}
+        return SharedBatch(graph, self.count, tuple(self.replica), tuple(self.source), parts, frozenset(self.cut))
+
+    # --- kinds of nodes ---
+
+    def _keep(self, number: int) -> None:
+        """A node that is there once, and reads everything whole."""
+        node = with_inputs(
+            self.old.nodes[number], lambda value: self._whole(value) if isinstance(value, Value) else value
+        )
+        place = self._add(node, number)
+        for output in range(len(node.outputs)):
+            self.whole[Value(number, output)] = Value(place.node, output)
+
+    def _divide(self, number: int) -> bool:
+        """A node that is computed by sample, or whose outputs add up: one for each replica."""
+        node = self.old.nodes[number]
+        places = self._places(number)
+        if places is None or not self._reads_parts(node):
+            return False
+        first = min(places)
+        outputs = tuple(
+            None if meta is None else self._part_meta(meta, places.get(output, _SUM))
+            for output, meta in enumerate(node.outputs)
+        )
+        arguments = node.arguments
+        if places[first] != _SUM:
+            arguments = part_arguments(node, self.count, lambda shape: places[first])
+        part = replace(node, arguments=arguments, outputs=outputs)
+        if node.call != "assay.gather":
+            wanted = {output: meta for output in places if (meta := outputs[output]) is not None}
+            if node.call.startswith("assay.") or not gives_shapes(part, self._meta_of_part, wanted):
+                return False
+        self._copy(number, part, places)
+        return True
+
+    def _mean(self, number: int) -> bool:
+        """A mean over the samples: that of the replicas' means, which count alike."""
+        node = self.old.nodes[number]
+        if node.call not in _MEANS or not self._reads_parts(node) or len(node.outputs) != 1:
+            return False
+        place = _MEANS[node.call]
+        if place is not None and len(node.arguments) > place and node.arguments[place] != _AVERAGED:
+            return False
+        if node.call == "aten.mean.dim" and not self._averages_samples(node):
+            return False
+        read = [value for value in inputs_of(node) if self.old.meta(value).count > 1]
+        if any(not isinstance(value, Value) or self.flow.place(value) is None for value in read):
+            return False
+        value, meta = Value(number), self.old.meta(Value(number))
+        self._copy(number, node, {0: _SUM})
+        self.whole[value] = self._add(
+            Node("aten.div.Scalar", (self.whole[value], float(self.count)), (), (meta,)), number
+        )
+        return True
+
+    def _likelihood(self, number: int) -> bool:
+        """A negative log-likelihood: the replicas' sums, over the number of targets, which the data alone tell."""
+        node = self.old.nodes[number]
+        if node.call not in _LIKELIHOODS or node.arguments[_REDUCTION] not in (_AVERAGED, _SUMMED):
+            return False
+        target = node.arguments[1]
+        if not self._reads_parts(node) or not isinstance(target, Value):
+            return False
+        reduction = node.arguments[_REDUCTION]
+        arguments = (*node.arguments[:_REDUCTION], _SUMMED, *node.arguments[_REDUCTION + 1 :])
+        self._copy(number, replace(node, arguments=arguments), {0: _SUM})
+        meta = TensorMeta("bool", self.old.meta(target).shape)
+        kept = self._add(Node("aten.ne.Scalar", (self._whole(target), node.arguments[_IGNORED]), (), (meta,)), number)
+        found = self._add(Node("aten.sum.default", (kept,), (), (TensorMeta("int64", ()),)), number)
+        dtype = (("dtype", TypeName("float32")),)
+        counted = self._add(Node("aten._to_copy.default", (found,), dtype, (_SCALAR,)), number)
+        self.whole[Value(number, 1)] = counted
+        if reduction == _AVERAGED:
+            total = self.whole[Value(number)]
+            self.whole[Value(number)] = self._add(Node("aten.div.Tensor", (total, counted), (), (_SCALAR,)), number)
+        return True
+
+    # --- what they read ---
+
+    def _places(self, number: int) -> dict[int, int] | None:
+        """For each output that is used, the dimension along which its parts lie or _SUM; None where one has neither."""
+        found: dict[int, int] = {}
+        for output in range(len(self.old.nodes[number].outputs)):
+            value = Value(number, output)
+            if value not in self.used:
+                continue
+            place = self.flow.place(value)
+            if place is not None and self.flow.is_computed_by_sample(value):
+                found[output] = place
+            elif self.flow.is_sum(value):
+                found[output] = _SUM
+            else:
+                return None
+        return found
+
+    def _reads_parts(self, node: Node) -> bool:
+        return any(isinstance(value, Value) and self.flow.place(value) is not None for value in inputs_of(node))
+
+    def _averages_samples(self, node: Node) -> bool:
+        """Whether the dimensions of a mean are those along which the samples lie, among others."""
+        value, dimensions = node.arguments[0], node.arguments[1]
+        if not isinstance(value, Value) or not isinstance(dimensions, tuple):
+            return False
+        rank = len(self.old.meta(value).shape)
+        return self.flow.place(value) in [each % rank for each in dimensions if isinstance(each, int)]
+
+    def _part_meta(self, meta: TensorMeta, place: int) -> TensorMeta:
+        return meta if place == _SUM else part_meta(meta, self.count, place)
+
+    def _meta_of_part(self, value: Input) -> TensorMeta:
+        place = self.flow.place(value) if isinstance(value, Value) else None
+        return self._part_meta(self.old.meta(value), _SUM if place is None else place)
+
+    # --- the new graph ---
+
+    def _copy(self, number: int, part: Node, places: Mapping[int, int]) -> None:
+        """A node for each replica; outputs that are sums are added up."""
+        sums: dict[int, list[Value]] = {output: [] for output, place in places.items() if place == _SUM}
+        for replica in range(self.count):
+            made = self._add(with_inputs(part, lambda value, r=replica: self._part(value, r)), number, replica)  # type: ignore[misc]
+            for output in places:
+                if output in sums:
+                    sums[output].append(Value(made.node, output))
+                else:
+                    self.parts[Value(number, output), replica] = Value(made.node, output)
+        for output, (total, *others) in sums.items():
+            for other in others:
+                meta = self.old.meta(Value(number, output))
+                total = self._add(Node("aten.add.Tensor", (total, other), (), (meta,)), number)
+            self.whole[Value(number, output)] = total
+
+    def _part(self, value: Input, replica: int) -> Argument:
+        """What a replica reads for a value: its part where that has parts."""
+        if not isinstance(value, Value):
+            return value
+        if (value, replica) not in self.parts:
+            place = self.flow.place(value)
+            if place is None:
+                return self._whole(value)
+            meta = part_meta(self.old.meta(value), self.count, place)
+            first, size = replica * meta.shape[place], meta.shape[place]
+            node = Node("aten.slice.Tensor", (self._whole(value), place, first, first + size), (), (meta,))
+            self.parts[value, replica] = self._add(node, value.node, replica)
+            self.cut.add(self.parts[value, replica])
+        return self.parts[value, replica]
+
+    def _whole(self, value: Value) -> Value:
+        """A value in one. What follows from the data alone is computed again; anything else would be gathered."""
+        if value not in self.whole:
+            if value.node not in self.from_data:
+                raise _GatheredError(f"{value.node} {self.old.nodes[value.node].call}")
+            self._keep(value.node)
+        return self.whole[value]
+
+    def _add(self, node: Node, source: int, replica: int | None = None) -> Value:
+        self.nodes.append(node)
+        self.source.append(source)
+        self.replica.append(replica)
+        return Value(len(self.nodes) - 1)
+
+
+def _live(graph: Graph) -> tuple[list[int], set[Value]]:
+    """The nodes that the next state or the loss needs, in order, and their outputs that are read."""
+    used = {value for value in (*graph.next_state, graph.loss) if isinstance(value, Value)}
+    needed = {value.node for value in used}
+    for number in range(len(graph.nodes) - 1, -1, -1):
+        if number in needed:
+            read = [value for value in inputs_of(graph.nodes[number]) if isinstance(value, Value)]
+            used.update(read)
+            needed.update(value.node for value in read)
+    return sorted(needed), used
+
+
+def _from_data(graph: Graph) -> set[int]:
+    """The nodes that nothing of the state reaches."""
+    found: set[int] = set()
+    for number, node in enumerate(graph.nodes):
+        read = inputs_of(node)
+        if not any(
+            isinstance(value, StateInput) or (isinstance(value, Value) and value.node not in found) for value in read
+        ):
+            found.add(number)
+    return found
