@@ -106,6 +106,7 @@ def member(
     loaded = load_bundle(bundle)
     graph = loaded.graph if loaded.task.mode is Mode.TOLERANT else None
     done = run_group_training(loaded.task, read_plan(plan_path), seat, folder, graph)
+    not_shared = str(done.report.get("not_shared", ""))
     result = {
         "name": name,
         "leader": done.leader,
@@ -115,6 +116,7 @@ def member(
         "members": done.members,
         "generations": done.generations,
         "failures": list(done.failures),
+        "not_shared": not_shared,
     }
     if as_json:
         click.echo(json.dumps(result))
@@ -122,6 +124,8 @@ def member(
     click.echo(
         f"trained with {', '.join(done.members)} in {done.generations} generations; final root {done.roots[-1].hex()}"
     )
+    if not_shared:
+        click.echo(f"  replicas divided the layers and shared no batch: {not_shared}")
     for failure in done.failures:
         click.echo(f"  survived: {failure}")
     if done.proof is not None:

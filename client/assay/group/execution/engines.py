@@ -25,10 +25,12 @@ from assay.training.task import TrainingTask
 
 
 class StageEngine(ABC):
-    """`program` is what members divide; `is_exact` says that all machines compute the same bits."""
+    """`program` is what members divide; `is_exact` says that all machines compute the same bits. `not_shared` says why
+    the replicas of a stage do not share the batch, where they do not; they divide the stage's layers then."""
 
     program: Program
     is_exact: bool
+    not_shared: str
 
     @abstractmethod
     def divide(self, shares: Sequence[float], memory_bytes: Sequence[float] = ()) -> Partition:
@@ -47,6 +49,7 @@ class ExactEngine(StageEngine):
     """The canonical engine."""
 
     is_exact = True
+    not_shared = "in exact mode sums are strictly sequential"
 
     def __init__(self, task: TrainingTask, microbatches: int, device: Device | None = None) -> None:
         self.task, self.device = task, device or CpuDevice(1)
@@ -78,7 +81,7 @@ class NativeEngine(StageEngine):
     ) -> None:
         self.task, self.device = task, device
         self.plan: Outline = outline(graph, microbatches, task.steps, replicas)
-        self.program = self.plan.program
+        self.program, self.not_shared = self.plan.program, self.plan.not_shared
 
     def divide(self, shares: Sequence[float], memory_bytes: Sequence[float] = ()) -> Partition:
         """Who computes what, and how many bits of it cross."""

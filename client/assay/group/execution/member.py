@@ -100,6 +100,7 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
     return {
         "stage": schedule.stage,
         "generation": generation,
+        "not_shared": engine.not_shared if plan.replicas > 1 else "",
         "first_step": min(done * task.interval, task.steps),
         "loss": run.loss(),
         "roots": [root.hex() for root in roots],

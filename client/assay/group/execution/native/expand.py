@@ -65,7 +65,7 @@ class _Expansion:
         elements = {value: self._element(value) for value in self.uniform.read_by_element(node)}
         moved = with_inputs(
             node,
-            lambda value: elements[value] if value in elements else self._input(value),  # type: ignore[index]
+            lambda value: elements[value] if value in elements else self._input(value),
         )
         place = len(self.nodes)
         self.nodes.append(moved)

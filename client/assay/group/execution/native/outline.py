@@ -18,7 +18,7 @@ from assay.group.execution.declared.needs import Choice
 from assay.group.execution.native.expand import UPDATES, expand
 from assay.group.execution.native.pieces import NodePieces, find_node_pieces
 from assay.group.execution.native.samples import NodeReach
-from assay.group.execution.native.shards import SharedBatch, share_batch
+from assay.group.execution.native.shards import NotSharedError, SharedBatch, share_batch
 from assay.group.execution.native.terms import GraphReader
 from assay.group.execution.packing import FULL, SHORT
 from assay.group.execution.partition import Hints, Partition, arrange, partition
@@ -70,8 +70,8 @@ class Outline:
     """`graph` is the expanded one; operator u of `program` stands for `values[u]`; `parts` are the pieces of nodes.
 
     Where replicas share the batch, `shared` tells whose part of it each node computes, and `layers` is the outline of
-    the step before it was shared. `state_views` are the values that only look at a state tensor in another way, with
-    its number: whoever has the tensor has them, so nothing reads their operators.
+    the step before it was shared; where they cannot, `not_shared` says why. `state_views` are the values that only look
+    at a state tensor in another way, with its number: whoever has the tensor has them, so nothing reads their operators.
     """
 
     graph: Graph
@@ -83,6 +83,7 @@ class Outline:
     steps: int
     shared: SharedBatch | None = None
     layers: Outline | None = None
+    not_shared: str = ""
 
     @cached_property
     def units(self) -> dict[Value, int]:
@@ -155,9 +156,12 @@ def outline(recorded: Graph, microbatches: int, steps: int = 1, replicas: int = 
     graph = expand(recorded)
     lowered = lower_nodes(graph)
     whole = _outline(graph, lowered, find_node_pieces(graph, lowered, microbatches), steps)
-    shared = share_batch(graph, lowered, replicas) if replicas > 1 else None
-    if shared is None:
+    if replicas == 1:
         return whole
+    try:
+        shared = share_batch(graph, lowered, replicas)
+    except NotSharedError as error:
+        return replace(whole, not_shared=str(error))
     found = find_node_pieces(graph, lowered, microbatches, replicas)
     # A replica's part is cut into pieces as the whole batch would be into more.
     parts = NodePieces(

@@ -49,20 +49,20 @@ class SharedBatch:
     cut: frozenset[Value]
 
 
-def share_batch(graph: Graph, lowered: LoweredNodes, count: int) -> SharedBatch | None:
-    """The step with its batch shared by `count` replicas, or None where it cannot be. Updates must be one a parameter
-    (`expand`)."""
+class NotSharedError(Exception):
+    """The batch of a step cannot be shared; the message says why."""
+
+
+def share_batch(graph: Graph, lowered: LoweredNodes, count: int) -> SharedBatch:
+    """The step with its batch shared by `count` replicas. Updates must be one a parameter (`expand`). Raises
+    NotSharedError."""
     drawn = [node.outputs[0] for node in graph.nodes if node.call == "assay.permute"]
-    if not drawn or any(meta is None or meta.count % count for meta in drawn):
-        return None
-    try:
-        return _Sharing(graph, lowered, count).share()
-    except _GatheredError:
-        return None
-
-
-class _GatheredError(Exception):
-    """Something reads a value of all replicas at once: the node that computed it is named."""
+    for meta in drawn:
+        if meta is None or meta.count % count:
+            raise NotSharedError(f"{count} replicas cannot have equal parts of a batch of {meta.count if meta else 0}")
+    if not drawn:
+        raise NotSharedError("no batch is drawn from the data")
+    return _Sharing(graph, lowered, count).share()
 
 
 class _Sharing:
@@ -77,10 +77,12 @@ class _Sharing:
         self.whole: dict[Value, Value] = {}
         self.parts: dict[tuple[Value, int], Value] = {}
         self.cut: set[Value] = set()
+        self._reader = 0
 
     def share(self) -> SharedBatch:
-        """Rewrite the graph. Raises _GatheredError where that would gather activations."""
+        """Rewrite the graph. Raises NotSharedError where that would gather activations."""
         for number in self.live:
+            self._reader = number
             if not (self._likelihood(number) or self._mean(number) or self._divide(number)):
                 self._keep(number)
         old = self.old
@@ -237,7 +239,7 @@ class _Sharing:
         """A value in one. What follows from the data alone is computed again; anything else would be gathered."""
         if value not in self.whole:
             if value.node not in self.from_data:
-                raise _GatheredError(f"{value.node} {self.old.nodes[value.node].call}")
+                raise NotSharedError(f"{self.old.nodes[self._reader].call} needs all samples at once")
             self._keep(value.node)
         return self.whole[value]
 
