@@ -71,7 +71,8 @@ class Outline:
 
     Where replicas share the batch, `shared` tells whose part of it each node computes, and `layers` is the outline of
     the step before it was shared; where they cannot, `not_shared` says why. `state_views` are the values that only look
-    at a state tensor in another way, with its number: whoever has the tensor has them, so nothing reads their operators.
+    at a state tensor in another way, with its number: whoever has the tensor has them, and nothing reads their
+    operators.
     """
 
     graph: Graph
