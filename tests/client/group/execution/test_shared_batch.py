@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -47,16 +48,55 @@ def shared_step(graph: Graph, replicas: int) -> SharedBatch:
     return share_batch(expanded, lower_nodes(expanded), replicas)
 
 
-class Losses(nn.Module):
-    """A regression whose loss is written out, and whose batch shows in many ways: products, means, norms, weights."""
+class Model(nn.Module):
+    """A classifier of vectors whose middle part is given."""
 
-    def __init__(self) -> None:
+    def __init__(self, middle: Callable[[Model, Tensor], Tensor]) -> None:
         super().__init__()
-        self.layer, self.scale = nn.Linear(6, 6), nn.Parameter(torch.ones(6))
+        self.first, self.last = nn.Linear(12, 12), nn.Linear(12, 5)
+        self.row, self.table = nn.Parameter(torch.randn(12)), nn.Embedding(12, 12)
+        self.convolution, self.norm = nn.Conv2d(1, 4, 3, padding=1), nn.GroupNorm(2, 4)
+        self.cell = nn.LSTMCell(4, 12)
+        self.middle = middle
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = functional.normalize(self.layer(x), dim=1) * self.scale
-        return hidden.unflatten(1, (2, 3)).transpose(1, 2).mean(2)
+        return self.last(self.middle(self, self.first(x)))
+
+
+def _convolved(model: Model, x: Tensor) -> Tensor:
+    made = functional.relu(model.norm(model.convolution(x.view(-1, 1, 3, 4))))
+    return functional.max_pool2d(made, 2).flatten(1).repeat(1, 2)[:, :12]
+
+
+def _unrolled(model: Model, x: Tensor) -> Tensor:
+    hidden = memory = x.new_zeros(x.shape[0], 12)
+    for part in x.view(-1, 3, 4).unbind(1):
+        hidden, memory = model.cell(part, (hidden, memory))
+    return hidden
+
+
+def _attended(model: Model, x: Tensor) -> Tensor:
+    parts = x.view(-1, 4, 3)
+    weights = torch.softmax((parts @ parts.transpose(1, 2)).masked_fill(torch.ones(4, 4).triu(1) > 0, -9.0), -1)
+    return (weights @ parts).flatten(1) + functional.normalize(x, dim=1)
+
+
+MODELS: dict[str, Callable[[Model, Tensor], Tensor]] = {
+    "group norm and pooling": _convolved,
+    "an unrolled cell": _unrolled,
+    "attention written out": _attended,
+    "a parameter beside every sample": lambda model, x: x * model.row.unsqueeze(0).expand(x.shape[0], -1),
+    "rows of a table": lambda model, x: x + model.table(x.argmax(1)),
+    "a part put into another": lambda model, x: torch.slice_scatter(x, torch.tanh(x[:, :4]), 1, 2, 6),
+    "a constant product": lambda model, x: (x.view(-1, 3, 4) @ torch.ones(4, 4).triu()).flatten(1),
+    "dropout and statistics": lambda model, x: (
+        functional.dropout(x, 0.2, model.training) / (x.std(1, keepdim=True) + 1)
+    ),
+}
+
+
+def _written_out(made: Tensor, wanted: Tensor) -> Tensor:
+    return (made - wanted).square().mean() + 0.01 * made.abs().sum(1).mean()
 
 
 def _ignoring(logits: Tensor, targets: Tensor) -> Tensor:
@@ -69,14 +109,17 @@ def _summed(logits: Tensor, targets: Tensor) -> Tensor:
 
 @cache
 def small_task(name: str) -> tuple[TrainingTask, Graph]:
-    """Tasks that differ in their loss."""
+    """Tasks that differ in their loss, or in what the model does with its samples."""
     torch.manual_seed(4)
     inputs = torch.randn(SAMPLES, 6)
     labels, values = torch.randint(0, 3, (SAMPLES,)), torch.randn(SAMPLES, 3)
     classifier = nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 3))
+    if name in MODELS:
+        inputs, labels = torch.randn(SAMPLES, 12), torch.randint(0, 5, (SAMPLES,))
     losses = {
+        **{each: (Model(middle), "cross_entropy", labels) for each, middle in MODELS.items()},
         "mean squared error": (classifier, "mse", values),
-        "written out": (Losses(), lambda made, wanted: (made - wanted).square().mean(), values),
+        "written out": (classifier, _written_out, values),
         "ignored labels": (classifier, _ignoring, labels),
         "a sum": (classifier, _summed, labels),
     }
@@ -92,11 +135,12 @@ def tasks(name: str) -> tuple[TrainingTask, Graph]:
     return task_and_graph(name, mode=Mode.TOLERANT) if name in ("mlp", "gpt") else small_task(name)
 
 
-LOSSES = ("mean squared error", "written out", "ignored labels", "a sum")
+SMALL = ("mean squared error", "written out", "ignored labels", "a sum", *MODELS)
 
 
-@pytest.mark.parametrize("name", ["mlp", "gpt", *LOSSES])
-@pytest.mark.parametrize("replicas", [2, 4, 8])
+@pytest.mark.parametrize(
+    ("name", "replicas"), [*((name, 2) for name in ("mlp", "gpt", *SMALL)), ("mlp", 8), ("gpt", 4), ("written out", 8)]
+)
 def test_a_shared_step_is_the_same_step(name: str, replicas: int) -> None:
     task, graph = tasks(name)
     state, loss = trained(shared_step(graph, replicas).graph, task)
@@ -121,7 +165,7 @@ def test_members_compute_the_shared_step_to_the_bit(name: str, stages: int, repl
     assert sent == STEPS * divided.bytes_per_step
 
 
-@pytest.mark.parametrize("name", ["mlp", "gpt", *LOSSES])
+@pytest.mark.parametrize("name", ["mlp", "gpt", *SMALL])
 def test_a_replica_cuts_its_part_of_the_batch_into_pieces(name: str) -> None:
     task, graph = tasks(name)
     engine = NativeEngine(task, graph, 2, replicas=2)
@@ -134,10 +178,10 @@ def test_a_replica_cuts_its_part_of_the_batch_into_pieces(name: str) -> None:
             np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-4, err_msg=descriptor.name)
 
 
-@pytest.mark.parametrize("pieces", [1, 4])
-def test_a_mean_s_gradient_does_not_depend_on_the_pieces(pieces: int) -> None:
-    task, graph = small_task("mean squared error")
-    engine = NativeEngine(task, graph, pieces)
+@pytest.mark.parametrize("name", SMALL)
+def test_pieces_of_a_batch_without_replicas_are_the_same_step(name: str) -> None:
+    task, graph = small_task(name)
+    engine = NativeEngine(task, graph, 4)
     (state,), _, _ = run_stages(task, engine, engine.divide([1.0, 1.0]), STEPS, STEPS)
     for mine, theirs in zip(state, trained(graph, task)[0], strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
@@ -163,7 +207,7 @@ def test_gradients_and_parameters_cross_once_for_each_replica() -> None:
     task, graph = task_and_graph("mlp", mode=Mode.TOLERANT)
     divided = NativeEngine(task, graph, 1, replicas=4).divide([1.0] * 4)
     parameters = sum(entry.count for entry in task.program.state if not entry.name.startswith("momentum"))
-    beside = 4 * (3 + 3)  # three sums of the loss, and how many labels there are
+    beside = 4 * 3  # the replicas' losses
     assert divided.bytes_per_step == 2 * 3 * 4 * parameters + beside
 
 

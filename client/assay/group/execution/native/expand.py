@@ -14,9 +14,9 @@ from collections.abc import Sequence
 
 from assay.group.execution.native.samples import with_inputs
 from assay.group.execution.native.terms import GraphReader
-from assay.group.execution.native.uniform import UniformTensors
+from assay.group.execution.native.uniform import FILLED, UniformTensors
 from assay.program.errors import GraphError
-from assay.program.graph import Argument, Graph, Input, Node, TensorMeta, Value
+from assay.program.graph import Argument, Graph, Input, Node, TensorMeta, TypeName, Value
 
 UPDATES = {"assay.sgd": (0, 1, 2), "assay.adamw": (0, 1, 2, 3)}
 """Calls that update parameters in place, and which of their arguments are lists with an entry a parameter."""
@@ -38,6 +38,8 @@ def expand(graph: Graph) -> Graph:
             maker.update(number, node)
         elif node.call == _MEAN_GRADIENT and node.arguments[3] == _AVERAGED:
             maker.mean_gradient(number, node)
+        elif node.call in FILLED and (filled := maker.filled(node)) is not None:
+            maker.moved[Value(number)] = filled
         elif reader.choice(Value(number)) is not None:
             maker.choose(number, node)
         else:
@@ -83,6 +85,19 @@ class _Expansion:
                     part = self._add("aten.slice.Tensor", (part, place, 0, 1), meta)
             self._elements[value] = part
         return self._elements[value]
+
+    def filled(self, node: Node) -> Value | None:
+        """A tensor of one number that takes nothing but its shape or type from another; None for other types."""
+        meta = node.outputs[0]
+        if meta is None or meta.type != "float32":
+            return None
+        value = FILLED[node.call]
+        number = value if isinstance(value, float) else node.arguments[value]
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            return None
+        dtype = (("dtype", TypeName("float32")),)
+        self.nodes.append(Node("aten.full.default", (meta.shape, float(number)), dtype, (meta,), node.where))
+        return Value(len(self.nodes) - 1)
 
     def choose(self, number: int, node: Node) -> None:
         """A choice whose first value is there once more, for the choice alone."""

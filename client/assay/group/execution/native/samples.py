@@ -48,8 +48,14 @@ SHAPES: Mapping[str, int] = {
 }
 """Calls with a shape that begins as their output does, and its place among the arguments."""
 
-COUNTS: Mapping[str, int] = {"aten.native_group_norm.default": 4, "aten.native_group_norm_backward.default": 5}
+COUNTS: Mapping[str, int] = {"aten.native_group_norm.default": 3, "aten.native_group_norm_backward.default": 5}
 """Calls with the batch's length as an argument, and its place."""
+
+_UNCHECKED = frozenset(
+    f"aten.{name}.default"
+    for name in ("slice_scatter", "select_scatter", "index_put", "_unsafe_index_put", "index_add", "scatter_add")
+)
+"""Calls that say nothing on the meta device where their operands' shapes do not fit each other."""
 
 _SUMS = frozenset({Body.FOLD_ADD, Body.FOLD_FMA, Body.FOLD_ADD_IF})
 
@@ -120,6 +126,14 @@ class SampleFlow:
             return None
         return next((place for place in range(view.rank) if self.lies_along(view, place)), None)
 
+    def repeats(self, value: Value) -> list[int]:
+        """The dimensions of an output along which nothing changes."""
+        view = self.view(value)
+        if view is None:
+            return []
+        vectors = [view.operand.stride, *(guard.stride for guard in view.operand.guards)]
+        return [place for place in range(view.rank) if view.shape[place] > 1 and not any(v[place] for v in vectors)]
+
     def lies_along(self, view: View, place: int) -> bool:
         """Whether equal parts of a view's dimension `place` hold other samples."""
         if view.shape[place] % self.count:
@@ -133,12 +147,32 @@ class SampleFlow:
         return self._are_by_sample(self.reach.made_of(value))
 
     def is_sum(self, value: Value) -> bool:
-        """Whether an output is a sum over the samples of what is computed by sample."""
-        roots = self.reach.root(value)
+        """Whether an output is a sum over the samples of what is computed by sample, or linear in such sums."""
         made_of = self.reach.made_of(value)
-        if not roots or roots[0] not in made_of or not self._are_by_sample(made_of - set(roots)):
+        sums: set[int] = set()
+        for number in sorted(made_of):
+            operator = self.operators[number]
+            read = [operand.index for operand in operator.operands if operand.source == Source.OPERATOR]
+            if self._adds_up(operator) or self._is_linear(operator, sums):
+                sums.add(number)
+            elif not sums.isdisjoint(read) or not self._are_by_sample({number}):
+                return False
+        roots = self.reach.root(value)
+        return bool(roots) and roots[0] in sums
+
+    def _is_linear(self, operator: Operator, sums: Set[int]) -> bool:
+        """Whether an operator of sums is the sum of what it would be of their parts."""
+        inside = [o.source == Source.OPERATOR and o.index in sums for o in operator.operands]
+        if operator.body in (Body.ADD, Body.SUB):
+            return all(inside)
+        if any(o.source == Source.OPERATOR and o.index in self.by_sample for o in operator.operands):
             return False
-        operator = self.operators[roots[0]]
+        if operator.body in (Body.COPY, Body.NEG, Body.FOLD_ADD):
+            return inside[0]
+        return operator.body in (Body.MUL, Body.FOLD_FMA) and sum(inside) == 1
+
+    def _adds_up(self, operator: Operator) -> bool:
+        """Whether an operator adds up what is by sample."""
         first = len(operator.extents)
         return operator.body in _SUMS and any(
             self._adds_up_along(operator, first + place) for place in range(len(operator.reduced))
@@ -210,7 +244,9 @@ def _part_of(shape: Argument, count: int, place_of: Callable[[tuple[int, ...]], 
 
 
 def gives_shapes(node: Node, meta_of: Callable[[Input], TensorMeta], wanted: Mapping[int, TensorMeta]) -> bool:
-    """Whether PyTorch gives outputs of these shapes for a node's call, on its meta device: nothing is computed."""
+    """Whether PyTorch gives outputs of these shapes for a node's call, on its meta device: nothing is computed, but for
+    calls whose shapes the meta device does not check."""
+    device = "cpu" if node.call in _UNCHECKED else "meta"
 
     def made(argument: Argument) -> object:
         if isinstance(argument, tuple):
@@ -219,7 +255,7 @@ def gives_shapes(node: Node, meta_of: Callable[[Input], TensorMeta], wanted: Map
             return DTYPES[argument.name]
         if isinstance(argument, Value | StateInput | DataInput | ConstantInput):
             meta = meta_of(argument)
-            return torch.empty(meta.shape, dtype=DTYPES[meta.type], device="meta")
+            return torch.zeros(meta.shape, dtype=DTYPES[meta.type], device=device)
         return argument
 
     try:

@@ -13,8 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice, product
 
 from assay.group.execution.native.samples import SampleFlow, gives_shapes, part_arguments, part_meta, with_inputs
+from assay.group.execution.native.uniform import is_pointwise
 from assay.program.graph import Argument, Graph, Input, Node, StateInput, TensorMeta, TypeName, Value, inputs_of
 from assay.program.lowering import LoweredNodes
 
@@ -32,6 +35,7 @@ _MEANS: Mapping[str, int | None] = {
 _LIKELIHOODS = frozenset({"aten.nll_loss_forward.default", "aten.nll_loss2d_forward.default"})
 _REDUCTION, _IGNORED = 3, 4  # their arguments
 _AVERAGED, _SUMMED = 1, 2  # values of the former
+_MOST_TRIALS = 64
 _SCALAR = TensorMeta("float32", ())
 
 
@@ -117,12 +121,37 @@ class _Sharing:
         if places[first] != _SUM:
             arguments = part_arguments(node, self.count, lambda shape: places[first])
         part = replace(node, arguments=arguments, outputs=outputs)
+        cuts: dict[Value, int] | None = {}
         if node.call != "assay.gather":
-            wanted = {output: meta for output in places if (meta := outputs[output]) is not None}
-            if node.call.startswith("assay.") or not gives_shapes(part, self._meta_of_part, wanted):
-                return False
-        self._copy(number, part, places)
+            cuts = None if node.call.startswith("assay.") else self._cuts(part, places)
+        if cuts is None:
+            return False
+        self._copy(number, part, places, cuts)
         return True
+
+    def _cuts(self, part: Node, places: Mapping[int, int]) -> dict[Value, int] | None:
+        """Which operands that depend on no sample have to be cut for a part's shapes to fit, and along which dimension:
+        none of them, usually. None where the shapes do not fit at all."""
+        wanted = {output: meta for output in places if (meta := part.outputs[output]) is not None}
+        whole = [v for v in dict.fromkeys(inputs_of(part)) if isinstance(v, Value) and self.flow.place(v) is None]
+        options = [[None, *self._ways_to_cut(part, value, places)] for value in whole]
+        for chosen in islice(product(*options), _MOST_TRIALS):
+            cuts = {value: place for value, place in zip(whole, chosen, strict=True) if place is not None}
+            if gives_shapes(part, lambda value, cuts=cuts: self._meta_of_part(value, cuts), wanted):  # type: ignore[misc]
+                return cuts
+        return None
+
+    def _ways_to_cut(self, part: Node, value: Value, places: Mapping[int, int]) -> list[int]:
+        """Dimensions along which any part of a value will do, because it repeats, or the replica's own will, because the
+        call works element by element."""
+        meta = self.old.meta(value)
+        found = [place for place in self.flow.repeats(value) if meta.shape[place] % self.count == 0]
+        output = part.outputs[0]
+        if is_pointwise(part.call) and output is not None and places.get(0, _SUM) != _SUM:
+            place = places[0] - (len(output.shape) - len(meta.shape))
+            if place >= 0 and place not in found and meta.shape[place] == output.shape[places[0]] * self.count:
+                found.append(place)
+        return found
 
     def _mean(self, number: int) -> bool:
         """A mean over the samples: that of the replicas' means, which count alike."""
@@ -198,17 +227,20 @@ class _Sharing:
     def _part_meta(self, meta: TensorMeta, place: int) -> TensorMeta:
         return meta if place == _SUM else part_meta(meta, self.count, place)
 
-    def _meta_of_part(self, value: Input) -> TensorMeta:
-        place = self.flow.place(value) if isinstance(value, Value) else None
+    def _meta_of_part(self, value: Input, cuts: Mapping[Value, int]) -> TensorMeta:
+        place = cuts.get(value, self.flow.place(value)) if isinstance(value, Value) else None
         return self._part_meta(self.old.meta(value), _SUM if place is None else place)
 
     # --- the new graph ---
 
-    def _copy(self, number: int, part: Node, places: Mapping[int, int]) -> None:
+    def _copy(
+        self, number: int, part: Node, places: Mapping[int, int], cuts: Mapping[Value, int] | None = None
+    ) -> None:
         """A node for each replica; outputs that are sums are added up."""
         sums: dict[int, list[Value]] = {output: [] for output, place in places.items() if place == _SUM}
         for replica in range(self.count):
-            made = self._add(with_inputs(part, lambda value, r=replica: self._part(value, r)), number, replica)  # type: ignore[misc]
+            read = partial(self._part, replica=replica, cuts=cuts or {})
+            made = self._add(with_inputs(part, read), number, replica)
             for output in places:
                 if output in sums:
                     sums[output].append(Value(made.node, output))
@@ -220,20 +252,25 @@ class _Sharing:
                 total = self._add(Node("aten.add.Tensor", (total, other), (), (meta,)), number)
             self.whole[Value(number, output)] = total
 
-    def _part(self, value: Input, replica: int) -> Argument:
+    def _part(self, value: Input, replica: int, cuts: Mapping[Value, int]) -> Argument:
         """What a replica reads for a value: its part where that has parts."""
         if not isinstance(value, Value):
             return value
+        if value in cuts:
+            return self._cut(value, cuts[value], replica)
         if (value, replica) not in self.parts:
             place = self.flow.place(value)
             if place is None:
                 return self._whole(value)
-            meta = part_meta(self.old.meta(value), self.count, place)
-            first, size = replica * meta.shape[place], meta.shape[place]
-            node = Node("aten.slice.Tensor", (self._whole(value), place, first, first + size), (), (meta,))
-            self.parts[value, replica] = self._add(node, value.node, replica)
+            self.parts[value, replica] = self._cut(value, place, replica)
             self.cut.add(self.parts[value, replica])
         return self.parts[value, replica]
+
+    def _cut(self, value: Value, place: int, replica: int) -> Value:
+        meta = part_meta(self.old.meta(value), self.count, place)
+        first, size = replica * meta.shape[place], meta.shape[place]
+        node = Node("aten.slice.Tensor", (self._whole(value), place, first, first + size), (), (meta,))
+        return self._add(node, value.node, replica)
 
     def _whole(self, value: Value) -> Value:
         """A value in one. What follows from the data alone is computed again; anything else would be gathered."""

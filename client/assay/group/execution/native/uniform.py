@@ -12,10 +12,18 @@ from assay.group.execution.native.samples import gives_shapes
 from assay.program.errors import GraphError
 from assay.program.graph import Graph, Input, Node, TensorMeta, Value, inputs_of
 
-_SOURCES = frozenset(
-    f"aten.{name}.default"
-    for name in ("ones", "zeros", "full", "ones_like", "zeros_like", "full_like", "new_ones", "new_zeros", "new_full")
-) | {"aten.scalar_tensor.default", "aten.fill.Scalar"}
+FILLED: dict[str, float | int] = {
+    "aten.zeros_like.default": 0.0,
+    "aten.ones_like.default": 1.0,
+    "aten.full_like.default": 1,
+    "aten.new_zeros.default": 0.0,
+    "aten.new_ones.default": 1.0,
+    "aten.new_full.default": 2,
+}
+"""Calls that fill a tensor, with what: a number, or the place of the argument that says it."""
+
+_SOURCES = frozenset({"aten.ones.default", "aten.zeros.default", "aten.full.default", "aten.scalar_tensor.default"})
+_SOURCES |= frozenset(FILLED)
 _SHAPERS = frozenset(
     f"aten.{name}"
     for name in (
@@ -43,7 +51,7 @@ class UniformTensors:
         self.values: set[Value] = set()
         for number, node in enumerate(graph.nodes):
             if node.call in _SOURCES or (
-                (node.call in _SHAPERS or _is_pointwise(node.call))
+                (node.call in _SHAPERS or is_pointwise(node.call))
                 and inputs_of(node)
                 and all(value in self.values for value in inputs_of(node))
             ):
@@ -51,7 +59,7 @@ class UniformTensors:
 
     def read_by_element(self, node: Node) -> set[Value]:
         """The uniform operands of which a node needs one element only; its other operands give the result its shape."""
-        if not _is_pointwise(node.call):
+        if not is_pointwise(node.call):
             return set()
         read = inputs_of(node)
         found = {value for value in read if isinstance(value, Value) and self._is_wide(value)}
@@ -74,7 +82,8 @@ def element_meta(meta: TensorMeta) -> TensorMeta:
     return TensorMeta(meta.type, (1,) * len(meta.shape))
 
 
-def _is_pointwise(call: str) -> bool:
+def is_pointwise(call: str) -> bool:
+    """Whether a call works element by element on tensors of one shape, or broadcast to one."""
     try:
         return torch.Tag.pointwise in resolve(call).tags  # type: ignore[attr-defined]
     except GraphError:
