@@ -142,8 +142,8 @@ class _Sharing:
         return None
 
     def _ways_to_cut(self, part: Node, value: Value, places: Mapping[int, int]) -> list[int]:
-        """Dimensions along which any part of a value will do, because it repeats, or the replica's own will, because the
-        call works element by element."""
+        """Dimensions along which any part of a value will do (it repeats), or the replica's own will, because the call
+        works element by element."""
         meta = self.old.meta(value)
         found = [place for place in self.flow.repeats(value) if meta.shape[place] % self.count == 0]
         output = part.outputs[0]
