@@ -47,7 +47,7 @@ def meet(listen: str, as_json: bool) -> None:
 @click.option("--patience", "timeout_seconds", default=120.0, show_default=True, help="Seconds until one is lost.")
 @click.option("--deadline", "deadline_seconds", default=86400.0, show_default=True, help="Give up after; seconds.")
 @click.option("--slow-factor", default=0.0, show_default=True, help="Replace members so many times slower; 0: never.")
-@click.option("--audit-rate", default=0.1, show_default=True, help="Fraction of segments audited, if signed.")
+@click.option("--audit-rate", default=0.1, show_default=True, help="Fraction of segments audited, if signed; 0 keeps no log of messages.")
 @click.option("--keepers", type=click.IntRange(1), default=2, show_default=True, help="Members that keep the proof.")
 @click.option(
     "--device",
