@@ -53,23 +53,27 @@ def execution_figures(say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def native_figures(say: Callable[[str], None], device: str = "cpu") -> dict[str, Any]:
-    """Train a tolerant task with one member and with two, all on `device` ("cpu" or "cuda"), and count the bytes of two
-    with compression. Raises MissingDependencyError where the device is not there."""
+    """Train a tolerant task with one member, with two stages, and with two replicas, all on `device` ("cpu" or "cuda");
+    count the bytes of two stages with compression. Raises MissingDependencyError where the device is not there."""
     hardware = hardware_of(device)
     seconds: dict[str, float] = {}
     sent: dict[str, list[int]] = {}
-    runs = (("one", 1, 1, "none"), ("two", 2, 1, "none"), ("two_pieces", 2, 4, "none"))
+    runs = (("one", 1, 1, "none"), ("two", 2, 1, "none"), ("two_pieces", 2, 4, "none"), ("two_replicas", 2, 1, "none"))
     for key, members, microbatches, compression in (*runs, ("two_compressed", 2, 4, "aqsgd-4-8")):
         task, graph = gpt_task(Mode.TOLERANT, compression)
-        reports = run_local_group(task, members, microbatches, LIMIT_SECONDS, graph, device)
+        replicas = 2 if key == "two_replicas" else 1
+        reports = run_local_group(task, members, microbatches, LIMIT_SECONDS, graph, replicas, device)
         seconds[key] = max(report["step_seconds"] for report in reports)
         sent[key] = [report["last_step_sent_bytes"] for report in reports]
-        say(f"{members} member(s) with PyTorch's kernels, {compression}, batch in {microbatches}: {seconds[key]:.3f} s")
+        say(
+            f"{members} member(s) with PyTorch's kernels, {replicas} to a batch, in {microbatches} piece(s), "
+            f"{compression}: {seconds[key]:.3f} s"
+        )
     plain, packed = sent["two_pieces"], sent["two_compressed"]
     return {
         "hardware": hardware,
         "step_seconds": seconds,
-        "speedup": seconds["one"] / min(seconds["two"], seconds["two_pieces"]),
+        "speedup": seconds["one"] / min(seconds["two"], seconds["two_pieces"], seconds["two_replicas"]),
         "wire_ratio": {"forward": plain[0] / packed[0], "backward": plain[1] / packed[1]},
     }
 

@@ -47,7 +47,12 @@ def meet(listen: str, as_json: bool) -> None:
 @click.option("--patience", "timeout_seconds", default=120.0, show_default=True, help="Seconds until one is lost.")
 @click.option("--deadline", "deadline_seconds", default=86400.0, show_default=True, help="Give up after; seconds.")
 @click.option("--slow-factor", default=0.0, show_default=True, help="Replace members so many times slower; 0: never.")
-@click.option("--audit-rate", default=0.1, show_default=True, help="Fraction of segments audited, if signed.")
+@click.option(
+    "--audit-rate",
+    default=0.1,
+    show_default=True,
+    help="Fraction of segments audited, if signed; 0 keeps no log of messages.",
+)
 @click.option("--keepers", type=click.IntRange(1), default=2, show_default=True, help="Members that keep the proof.")
 @click.option(
     "--device",
@@ -106,6 +111,7 @@ def member(
     loaded = load_bundle(bundle)
     graph = loaded.graph if loaded.task.mode is Mode.TOLERANT else None
     done = run_group_training(loaded.task, read_plan(plan_path), seat, folder, graph)
+    not_shared = str(done.report.get("not_shared", ""))
     result = {
         "name": name,
         "leader": done.leader,
@@ -115,6 +121,7 @@ def member(
         "members": done.members,
         "generations": done.generations,
         "failures": list(done.failures),
+        "not_shared": not_shared,
     }
     if as_json:
         click.echo(json.dumps(result))
@@ -122,6 +129,8 @@ def member(
     click.echo(
         f"trained with {', '.join(done.members)} in {done.generations} generations; final root {done.roots[-1].hex()}"
     )
+    if not_shared:
+        click.echo(f"  replicas divided the layers and shared no batch: {not_shared}")
     for failure in done.failures:
         click.echo(f"  survived: {failure}")
     if done.proof is not None:

@@ -143,6 +143,13 @@ def each_input(argument: Argument, visit: Callable[[Input], None]) -> None:
         visit(argument)
 
 
+def inputs_of(node: Node) -> list[Input]:
+    """The tensors among a node's arguments, in order, as often as they are there."""
+    found: list[Input] = []
+    each_input((*node.arguments, *(argument for _, argument in node.keywords)), found.append)
+    return found
+
+
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 

@@ -35,11 +35,12 @@ VIEWS = frozenset(
     )
 )
 """Calls that only look at their first argument in another way: of the state, they can be made once."""
-STRIDED = frozenset({"aten.view.default", "aten._unsafe_view.default"})
-"""Calls that need their argument in memory as it was where the graph was recorded."""
 _CREATIONS = frozenset({"aten.arange.default", "aten.arange.start", "aten.arange.start_step", "aten.full.default"})
 
-_RESHAPE = "aten.reshape.default"
+_RESHAPES = frozenset({"aten.view.default", "aten._unsafe_view.default"})
+"""Calls that need their argument in memory as it was where the graph was recorded. Memory formats are not recorded,
+kernels of another device may choose others, and parts of a step get values that were made elsewhere: a reshape looks
+where it can, and copies where it must."""
 
 EXTERNAL = "assay.external"
 """A node that computes nothing: its value is in the environment before the calls are made (a part of a step)."""
@@ -72,7 +73,6 @@ class Compiler:
         self.calls: list[Call] = []
         self.casts = CastPlan(graph, memory.precision is Precision.BF16)
         self.last_use = self._last_uses(kept)
-        self._is_recorded_device = attention.has_recorded_attention(memory.device)
 
     def compile(self) -> list[Call]:
         """All calls of a step, in order."""
@@ -134,7 +134,7 @@ class Compiler:
             return
         if node.call in OWN_CALLS:
             call = OWN_CALLS[node.call](self.operands, node)
-        elif node.call in attention.RECORDED and not self._is_recorded_device:
+        elif node.call in attention.RECORDED and not attention.has_recorded_attention(self.memory.device):
             call = attention.attention(self.operands, node)
         else:
             call = self._aten(number, node)
@@ -158,9 +158,7 @@ class Compiler:
         return store_all
 
     def _aten(self, number: int, node: Node) -> NodeCall | None:
-        # Kernels of another device may lay out their results in memory in another way.
-        is_fixed = self._is_recorded_device or node.call not in STRIDED
-        function = resolve(node.call if is_fixed else _RESHAPE)
+        function = resolve("aten.reshape.default" if node.call in _RESHAPES else node.call)
         keywords: dict[str, Any] = {name: self.operands.operand(argument)[0] for name, argument in node.keywords}
         if any(has_input(argument) for _, argument in node.keywords):
             return self._with_keyword_tensors(function, node)

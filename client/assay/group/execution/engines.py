@@ -10,24 +10,27 @@ from collections.abc import Sequence
 
 from assay.engine.cpu.device import CpuDevice
 from assay.engine.device import Device
-from assay.group.execution.declared.compression import divide, hints_of
+from assay.group.execution.declared.compression import hints_of, packed
 from assay.group.execution.declared.program import read_compression
 from assay.group.execution.native.outline import Outline, outline
 from assay.group.execution.native.stage import NativeStage
-from assay.group.execution.partition import Partition
+from assay.group.execution.partition import Partition, partition
 from assay.group.execution.pieces import WHOLE_BATCH, find_pieces
 from assay.group.execution.schedule import StageSchedule, make_schedules
 from assay.group.execution.stage import Stage, StageRun
+from assay.group.plan import GroupPlan
 from assay.program.graph import Graph
 from assay.program.operator import Program
 from assay.training.task import TrainingTask
 
 
 class StageEngine(ABC):
-    """`program` is what members divide; `is_exact` says that all machines compute the same bits."""
+    """`program` is what members divide; `is_exact` says that all machines compute the same bits. `not_shared` says why
+    the replicas of a stage do not share the batch, where they do not; they divide the stage's layers then."""
 
     program: Program
     is_exact: bool
+    not_shared: str
 
     @abstractmethod
     def divide(self, shares: Sequence[float], memory_bytes: Sequence[float] = ()) -> Partition:
@@ -46,6 +49,7 @@ class ExactEngine(StageEngine):
     """The canonical engine."""
 
     is_exact = True
+    not_shared = "in exact mode sums are strictly sequential"
 
     def __init__(self, task: TrainingTask, microbatches: int, device: Device | None = None) -> None:
         self.task, self.device = task, device or CpuDevice(1)
@@ -55,7 +59,7 @@ class ExactEngine(StageEngine):
 
     def divide(self, shares: Sequence[float], memory_bytes: Sequence[float] = ()) -> Partition:
         """Who computes what, and how many bits of it cross."""
-        return divide(self.program, self.compression, self.hints, shares, memory_bytes)
+        return packed(self.program, self.compression, partition(self.program, shares, memory_bytes, self.hints))
 
     def schedules(self, divided: Partition) -> tuple[StageSchedule, ...]:
         """The order of every stage."""
@@ -67,14 +71,17 @@ class ExactEngine(StageEngine):
 
 
 class NativeEngine(StageEngine):
-    """PyTorch's kernels on `device` ("cpu", "cuda"), for the recorded `graph` of a tolerant task."""
+    """PyTorch's kernels on `device` ("cpu", "cuda"), for the recorded `graph` of a tolerant task. The `replicas` of a
+    stage share the batch where the step allows it."""
 
     is_exact = False
 
-    def __init__(self, task: TrainingTask, graph: Graph, microbatches: int, device: str = "cpu") -> None:
+    def __init__(
+        self, task: TrainingTask, graph: Graph, microbatches: int, device: str = "cpu", replicas: int = 1
+    ) -> None:
         self.task, self.device = task, device
-        self.plan: Outline = outline(graph, microbatches, task.steps)
-        self.program = self.plan.program
+        self.plan: Outline = outline(graph, microbatches, task.steps, replicas)
+        self.program, self.not_shared = self.plan.program, self.plan.not_shared
 
     def divide(self, shares: Sequence[float], memory_bytes: Sequence[float] = ()) -> Partition:
         """Who computes what, and how many bits of it cross."""
@@ -90,8 +97,8 @@ class NativeEngine(StageEngine):
         return NativeStage(self.plan, divided, schedule, task.data, task.seed, self.device, task.precision)
 
 
-def engine_of(task: TrainingTask, graph: Graph | None, microbatches: int, device: str, threads: int) -> StageEngine:
-    """The engine for a task: native where its graph is given."""
+def engine_of(task: TrainingTask, graph: Graph | None, plan: GroupPlan, device: str, threads: int) -> StageEngine:
+    """The engine for a task and a plan's pieces and replicas: native where the task's graph is given."""
     if graph is None:
-        return ExactEngine(task, microbatches, CpuDevice(threads))
-    return NativeEngine(task, graph, microbatches, device)
+        return ExactEngine(task, plan.microbatches, CpuDevice(threads))
+    return NativeEngine(task, graph, plan.microbatches, device, plan.replicas)

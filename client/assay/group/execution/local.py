@@ -24,21 +24,19 @@ from assay.training.task import TrainingTask
 
 
 def run_local_group(
-    task: TrainingTask,
-    members: int,
-    microbatches: int,
-    limit_seconds: float,
-    graph: Graph | None = None,
-    device: str = "cpu",
-) -> list[dict[str, Any]]:
+    task: TrainingTask, members: int, microbatches: int, limit_seconds: float, graph: Graph | None = None,
+    replicas: int = 1, device: str = "cpu",
+) -> list[dict[str, Any]]:  # fmt: skip
     """Train `task` with `members` processes of one thread each; returns their reports, in order of stages. With its
-    recorded `graph` they train with PyTorch's kernels on `device` ("cpu", or one GPU that all share: "cuda").
+    recorded `graph` they train with PyTorch's kernels on `device` ("cpu", or one GPU that all share: "cuda"), each
+    stage with `replicas` of them.
 
     Raises MemberFailedError with a member's last words where one fails.
     """
     names = tuple(f"member-{number}" for number in range(members))
     none = StepTime(0.0, 0.0, 0.0, 0.0)
-    plan = GroupPlan((names,), (1,) * members, (), "none", microbatches, none, 0.0, 0.0, False)
+    pipelines = tuple(names[replica::replicas] for replica in range(replicas))
+    plan = GroupPlan(pipelines, (1,) * (members // replicas), (), "none", microbatches, none, 0.0, 0.0, False)
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     with tempfile.TemporaryDirectory(prefix="assay-group-") as text:
         folder = Path(text)

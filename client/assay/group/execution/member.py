@@ -63,7 +63,7 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
     members, generation, settings = member_order(plan), int(orders["generation"]), orders.get("settings", {})
     store = join_generation(orders, members)
     task, graph = read_task(orders["arguments"]["task"])
-    engine = engine_of(task, graph, plan.microbatches, _device(settings), int(orders.get("threads", 1)))
+    engine = engine_of(task, graph, plan, _device(settings), int(orders.get("threads", 1)))
     divided = engine.divide(member_shares(plan), _memory(orders, members))
     _agree_on_partition(store, generation, members, divided)
     schedules = engine.schedules(divided)
@@ -100,6 +100,7 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
     return {
         "stage": schedule.stage,
         "generation": generation,
+        "not_shared": engine.not_shared if plan.replicas > 1 else "",
         "first_step": min(done * task.interval, task.steps),
         "loss": run.loss(),
         "roots": [root.hex() for root in roots],

@@ -6,8 +6,9 @@ operator that reads several members'. Free operators run wherever they are neede
 fewest bytes cross: exactly by a minimum cut for two stages, and by repeated minimum cuts between two stages at a time
 for more.
 
-In exact mode a fold is strictly sequential, so replicas cannot share a batch and add up their sums. The replicas of a
-stage divide its layers instead: every working member of the plan is a stage of its own here.
+Every working member of the plan is a stage of its own here. In exact mode a fold is strictly sequential, so replicas
+cannot share a batch and add up their sums: the replicas of a stage divide its layers instead. Native groups share the
+batch where they can (`native.shards`); operators then have their places, and parameters travel to the replicas.
 """
 
 from __future__ import annotations
@@ -141,18 +142,30 @@ def partition(
     return placed(stage_of, len(shares)).result()
 
 
+def arrange(program: Program, hints: Hints, owner: Sequence[int], pinned: Mapping[int, int], stages: int) -> Partition:
+    """The partition in which every state tensor has its owner and the operators in `pinned` their stage; the others go
+    where the fewest bytes cross."""
+    operators = program.section(Role.STEP).operators
+    reads = {number: hints.reads(operators, number) for number in hints.families.live}
+    placement = _Placement(program, hints, reads, list(owner), stages, pinned)
+    placement.improve()
+    return placement.result()
+
+
 class _Placement:
     """Stages of operators, improved until no cut between two stages saves bytes."""
 
     def __init__(
-        self, program: Program, hints: Hints, reads: Mapping[int, set[int]], owner: list[int], stages: int
-    ) -> None:
+        self, program: Program, hints: Hints, reads: Mapping[int, set[int]], owner: list[int], stages: int,
+        pinned: Mapping[int, int] | None = None,
+    ) -> None:  # fmt: skip
         families = hints.families
         self.program, self.families, self.owner, self.stages = program, families, owner, stages
         self.hints, self.reads = hints, reads
         self.operators = program.section(Role.STEP).operators
         self.next_state = program.section(Role.STEP).next_state
         self.placed = [i for i in range(len(self.operators)) if i in families.live and i not in families.free]
+        self.given = pinned or {}
         self.pinned: dict[int, int] = {}
         # Readers of each value among placed operators; `demands`: stages that need it whatever is placed where.
         self.readers: dict[Value, list[int]] = {}
@@ -170,7 +183,9 @@ class _Placement:
     def _connect(self, number: int) -> None:
         operator = self.operators[number]
         states = [state for state in operands_of(operator, Source.STATE) if state not in self.families.replicated]
-        if states:
+        if number in self.given:
+            self.pinned[number] = self.given[number]
+        elif states:
             self.pinned[number] = self.owner[max(states, key=lambda state: (self.program.state[state].count, -state))]
         for state in states:
             if self.owner[state] != self.pinned[number]:

@@ -8,6 +8,7 @@ as ever, so splitting changes no bit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from math import gcd
@@ -57,29 +58,37 @@ def splits(operator: Operator, by_sample: AbstractSet[int], count: int) -> bool:
     reads any of them."""
     if not operator.extents or operator.extents[0] % count or operator.body == Body.UNIFORM:
         return False
-    found = False
-    for place, operand in enumerate(operator.operands):
-        if operand.source != Source.OPERATOR or operand.index not in by_sample:
-            continue
-        size = operand.count // count
-        for piece in range(count):
-            part = piece_of(operator, piece, count)
-            gathers = operator.body == Body.GATHER and place == 0
-            low, high = position_interval(part, part.operands[place], gathers)
-            if low < piece * size or high >= (piece + 1) * size:
-                return False
-        found = True
-    return found
+    parts = [piece_of(operator, piece, count) for piece in range(count)]
+    places = [
+        place
+        for place, operand in enumerate(operator.operands)
+        if operand.source == Source.OPERATOR and operand.index in by_sample
+    ]
+    return bool(places) and all(reads_same_piece(parts, place) for place in places)
 
 
-def piece_of(operator: Operator, piece: int, count: int) -> Operator:
-    """The operator restricted to a piece of its first dimension; positions it reads are those in the whole tensors."""
-    length = operator.extents[0] // count
-    operands = tuple(_shifted(operand, piece * length) for operand in operator.operands)
-    return replace(operator, extents=(length, *operator.extents[1:]), operands=operands)
+def reads_same_piece(parts: Sequence[Operator], place: int) -> bool:
+    """Whether each of an operator's parts reads, as operand `place`, only the piece of the same number."""
+    for piece, part in enumerate(parts):
+        operand = part.operands[place]
+        size = operand.count // len(parts)
+        low, high = position_interval(part, operand, part.body == Body.GATHER and place == 0)
+        if low < piece * size or high >= (piece + 1) * size:
+            return False
+    return True
 
 
-def _shifted(operand: Operand, start: int) -> Operand:
-    """The operand as the loop that begins at `start` of the first dimension sees it."""
-    guards = tuple(replace(guard, offset=guard.offset + guard.stride[0] * start) for guard in operand.guards)
-    return replace(operand, offset=operand.offset + operand.stride[0] * start, guards=guards)
+def piece_of(operator: Operator, piece: int, count: int, place: int = 0) -> Operator:
+    """The operator restricted to a piece of a dimension, the first unless told otherwise; positions it reads are those
+    in the whole tensors."""
+    dimensions, outer = list(operator.dimensions), len(operator.extents)
+    dimensions[place] //= count
+    start = piece * dimensions[place]
+    operands = tuple(_shifted(operand, place, start) for operand in operator.operands)
+    return replace(operator, extents=tuple(dimensions[:outer]), reduced=tuple(dimensions[outer:]), operands=operands)
+
+
+def _shifted(operand: Operand, place: int, start: int) -> Operand:
+    """The operand as the loop that begins at `start` of a dimension sees it."""
+    guards = tuple(replace(guard, offset=guard.offset + guard.stride[place] * start) for guard in operand.guards)
+    return replace(operand, offset=operand.offset + operand.stride[place] * start, guards=guards)

@@ -36,18 +36,25 @@ class Group:
     """Members as processes that meet at a store of this one."""
 
     def __init__(
-        self, folder: Path, task: TrainingTask, working: int, names: Sequence[str], graph: Graph | None = None
-    ) -> None:
+        self, folder: Path, task: TrainingTask, working: int, names: Sequence[str], graph: Graph | None = None,
+        replicas: int = 1,
+    ) -> None:  # fmt: skip
         self.folder, self.task = folder, task
         self.store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        program = {"stages": working, "replicas": 1, "activation_bytes": 1e6, "parameter_bytes": 1e6, "layers": 4}
+        program = {
+            "stages": working // replicas,
+            "replicas": replicas,
+            "activation_bytes": 1e6,
+            "parameter_bytes": 1e6,
+            "layers": 4,
+        }
         lines = ["[program]", *(f"{key} = {value}" for key, value in program.items())]
         lines += ["[[link]]", 'between = ["here", "here"]', "delay_ms = 1", "bandwidth_mbps = 1000"]
         for name in names:
             lines += ["[[device]]", f'name = "{name}"', 'region = "here"']
         (folder / "cluster.toml").write_text("\n".join(lines))
         description = read_cluster_file(folder / "cluster.toml")
-        self.plan = make_plan(description.cluster, description.costs(working, 1))
+        self.plan = make_plan(description.cluster, description.costs(working // replicas, replicas))
         write_plan(self.plan, folder / "plan.toml")
         write_task(task, folder / "task", graph)
         self.processes: dict[str, subprocess.Popen[str]] = {}
@@ -77,9 +84,9 @@ class Group:
 
 @contextmanager
 def group(
-    folder: Path, task: TrainingTask, working: int, names: Sequence[str], graph: Graph | None = None
+    folder: Path, task: TrainingTask, working: int, names: Sequence[str], graph: Graph | None = None, replicas: int = 1
 ) -> Iterator[Group]:
-    formed = Group(folder, task, working, names, graph)
+    formed = Group(folder, task, working, names, graph, replicas)
     try:
         yield formed
     finally:
@@ -158,12 +165,12 @@ def test_a_native_group_that_loses_a_member_ends_with_a_proof_within_the_thresho
 
 
 @pytest.mark.slow
-def test_a_native_member_that_sends_garbage_is_named(tmp_path: Path) -> None:
+def test_a_native_replica_that_sends_garbage_is_named(tmp_path: Path) -> None:
     task, graph = task_and_graph("mlp", 40, 10, Mode.TOLERANT)
     names = ("ann", "ben", "cho")
     keys = {name: Account.from_key(sha256(name.encode()).digest()) for name in names}
     addresses = {name: account.address for name, account in keys.items()}
-    with group(tmp_path, task, 2, names, graph) as formed:
+    with group(tmp_path, task, 2, names, graph, replicas=2) as formed:
         cheat = formed.plan.members[1]
         fault = {"member": cheat, "step": 15, "generation": 0, "kind": "garbage"}
         for name in names:

@@ -67,7 +67,7 @@ def test_two_members_on_a_gpu_end_where_one_machine_does(pieces: int) -> None:
     run.load(task.state)
     for number in range(STEPS):
         run.advance(number)
-    reports = run_local_group(task, 2, pieces, 120.0, graph, CUDA)
+    reports = run_local_group(task, 2, pieces, 120.0, graph, device=CUDA)
     (loss,) = [report["loss"] for report in reports if report["loss"] is not None]
     assert loss == pytest.approx(run.loss() or 0.0, rel=1e-4)
     assert reports[0]["roots"] == reports[1]["roots"]

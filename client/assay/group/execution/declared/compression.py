@@ -14,7 +14,7 @@ from assay.group.execution.declared.needs import Choice, Needs
 from assay.group.execution.declared.terms import MOST_CODE_BITS
 from assay.group.execution.families import find_families, operands_of, with_copies
 from assay.group.execution.packing import FULL
-from assay.group.execution.partition import Crossing, Hints, Partition, partition
+from assay.group.execution.partition import Crossing, Hints, Partition
 from assay.program.operator import Operator, Program, Role, Source
 
 
@@ -84,18 +84,15 @@ def hints_of(program: Program, compression: Compression, steps: int) -> Hints:
     return Hints(families, wire, mirrored, compression.memories)
 
 
-def divide(
-    program: Program, compression: Compression, hints: Hints, shares: Sequence[float], memory_bytes: Sequence[float]
-) -> Partition:
-    """Who computes what, and how what crosses is sent; see `partition`."""
-    divided = partition(program, shares, memory_bytes, hints)
-    needs = [Needs(program, compression.choices, divided, stage) for stage in range(len(shares))]
+def packed(program: Program, compression: Compression, divided: Partition) -> Partition:
+    """The partition with how what crosses is sent."""
+    needs = [Needs(program, compression.choices, divided, stage) for stage in range(len(divided.parts))]
 
-    def packed(crossing: Crossing) -> Crossing:
+    def with_packing(crossing: Crossing) -> Crossing:
         source, number = crossing.value
         if source == Source.STATE:
             return crossing
         needed = needs[crossing.receiver].of(number)
         return replace(crossing, packing=replace(needed, bits=compression.bits.get(number, FULL)))
 
-    return replace(divided, crossings=tuple(packed(crossing) for crossing in divided.crossings))
+    return replace(divided, crossings=tuple(with_packing(crossing) for crossing in divided.crossings))

@@ -1,22 +1,29 @@
-"""A step's graph with nothing left that reads all parameters at once: clipping and updates are taken apart.
+"""A step's graph with nothing left that reads all parameters or counts all samples at once.
 
 Members own parameters, so an update of a list of them becomes one update each, and clipping to a global norm becomes a
-norm of every gradient, one factor, and a product each. What a choice by the step takes in the first steps becomes a
-value of its own, which can be sent in those steps only. The values are those of the graph as it was recorded.
+norm of every gradient, one factor, and a product each. The gradient of a mean becomes that of a sum over the mean's
+count: a kernel that counts what it is given would be wrong about a part of the batch. What a choice by the step takes
+in the first steps becomes a value of its own, which can be sent in those steps only. And of a tensor that holds the
+same number everywhere (`uniform`) one element is read, which fits any part of a batch. The values are those of the
+graph as it was recorded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from assay.group.execution.native.samples import with_inputs
 from assay.group.execution.native.terms import GraphReader
+from assay.group.execution.native.uniform import FILLED, UniformTensors
 from assay.program.errors import GraphError
-from assay.program.graph import Argument, Graph, Input, Node, TensorMeta, Value
+from assay.program.graph import Argument, Graph, Input, Node, TensorMeta, TypeName, Value
 
 UPDATES = {"assay.sgd": (0, 1, 2), "assay.adamw": (0, 1, 2, 3)}
 """Calls that update parameters in place, and which of their arguments are lists with an entry a parameter."""
 
 _SCALAR = TensorMeta("float32", ())
+_MEAN_GRADIENT = "aten.mse_loss_backward.default"
+_AVERAGED, _SUMMED = 1, 2  # PyTorch's numbers of reductions
 _CLIP_EPSILON = 1e-6  # torch.nn.utils.clip_grad_norm_'s
 
 
@@ -29,6 +36,10 @@ def expand(graph: Graph) -> Graph:
             maker.clip(number, node)
         elif node.call in UPDATES:
             maker.update(number, node)
+        elif node.call == _MEAN_GRADIENT and node.arguments[3] == _AVERAGED:
+            maker.mean_gradient(number, node)
+        elif node.call in FILLED and (filled := maker.filled(node)) is not None:
+            maker.moved[Value(number)] = filled
         elif reader.choice(Value(number)) is not None:
             maker.choose(number, node)
         else:
@@ -41,6 +52,8 @@ class _Expansion:
         self.old = graph
         self.nodes: list[Node] = []
         self.moved: dict[Value, Value] = {}
+        self.uniform = UniformTensors(graph)
+        self._elements: dict[Value, Value] = {}
 
     def graph(self) -> Graph:
         """The finished graph."""
@@ -51,18 +64,40 @@ class _Expansion:
 
     def copy(self, number: int, node: Node) -> None:
         """A node as it is, reading what has moved."""
-        place = len(self.nodes)
-        self.nodes.append(
-            Node(
-                node.call,
-                tuple(self._argument(argument) for argument in node.arguments),
-                tuple((name, self._argument(argument)) for name, argument in node.keywords),
-                node.outputs,
-                node.where,
-            )
+        elements = {value: self._element(value) for value in self.uniform.read_by_element(node)}
+        moved = with_inputs(
+            node,
+            lambda value: elements[value] if value in elements else self._input(value),
         )
+        place = len(self.nodes)
+        self.nodes.append(moved)
         for output in range(len(node.outputs)):
             self.moved[Value(number, output)] = Value(place, output)
+
+    def _element(self, value: Value) -> Value:
+        """One element of a uniform tensor."""
+        if value not in self._elements:
+            part, shape = self.moved[value], list(self.old.meta(value).shape)
+            for place, extent in enumerate(shape):
+                if extent > 1:
+                    shape[place] = 1
+                    meta = TensorMeta(self.old.meta(value).type, tuple(shape))
+                    part = self._add("aten.slice.Tensor", (part, place, 0, 1), meta)
+            self._elements[value] = part
+        return self._elements[value]
+
+    def filled(self, node: Node) -> Value | None:
+        """A tensor of one number that takes nothing but its shape or type from another; None for other types."""
+        meta = node.outputs[0]
+        if meta is None or meta.type != "float32":
+            return None
+        value = FILLED[node.call]
+        number = value if isinstance(value, float) else node.arguments[value]
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            return None
+        dtype = (("dtype", TypeName("float32")),)
+        self.nodes.append(Node("aten.full.default", (meta.shape, float(number)), dtype, (meta,), node.where))
+        return Value(len(self.nodes) - 1)
 
     def choose(self, number: int, node: Node) -> None:
         """A choice whose first value is there once more, for the choice alone."""
@@ -72,6 +107,15 @@ class _Expansion:
         self.moved[first] = self._add("aten.detach.default", (before,), self.old.meta(first))
         self.copy(number, node)
         self.moved[first] = before
+
+    def mean_gradient(self, number: int, node: Node) -> None:
+        """The gradient of a mean squared error: 2 (x - y) g / N, as the recorded call computes it."""
+        gradient, value, target = (self._argument(argument) for argument in node.arguments[:3])
+        given, meta = node.arguments[0], node.outputs[0]
+        if not isinstance(given, Value) or meta is None:
+            raise GraphError(f"node {number} ({node.call}) takes the gradient of a mean, a value and a target")
+        share = self._add("aten.div.Scalar", (gradient, float(meta.count)), self.old.meta(given))
+        self.moved[Value(number)] = self._add(node.call, (share, value, target, _SUMMED), meta)
 
     def clip(self, number: int, node: Node) -> None:
         """Gradients times min(1, limit / (norm + 1e-6))."""

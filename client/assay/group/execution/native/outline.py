@@ -8,18 +8,20 @@ members divide a recorded graph exactly as they divide a program in the exact ar
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from assay.engine.native.compiler import VIEWS
 from assay.group.errors import PlacementError
-from assay.group.execution.declared.compression import Compression, complete, divide, hints_of
+from assay.group.execution.declared.compression import Compression, complete, hints_of, packed
 from assay.group.execution.declared.needs import Choice
 from assay.group.execution.native.expand import UPDATES, expand
-from assay.group.execution.native.pieces import NodePieces, NodeReach, find_node_pieces
+from assay.group.execution.native.pieces import NodePieces, find_node_pieces
+from assay.group.execution.native.samples import NodeReach
+from assay.group.execution.native.shards import NotSharedError, SharedBatch, share_batch
 from assay.group.execution.native.terms import GraphReader
 from assay.group.execution.packing import FULL, SHORT
-from assay.group.execution.partition import Hints, Partition
+from assay.group.execution.partition import Hints, Partition, arrange, partition
 from assay.group.execution.pieces import Pieces
 from assay.program.graph import (
     ConstantInput,
@@ -30,7 +32,7 @@ from assay.program.graph import (
     Value,
     each_input,
 )
-from assay.program.lowering import lower_nodes
+from assay.program.lowering import LoweredNodes, lower_nodes
 from assay.program.operator import (
     Body,
     ElementType,
@@ -67,8 +69,10 @@ class OutlineOperator(Operator):
 class Outline:
     """`graph` is the expanded one; operator u of `program` stands for `values[u]`; `parts` are the pieces of nodes.
 
-    `state_views` are the values that only look at a state tensor in another way, with its number: whoever has the
-    tensor has them, so nothing reads their operators.
+    Where replicas share the batch, `shared` tells whose part of it each node computes, and `layers` is the outline of
+    the step before it was shared; where they cannot, `not_shared` says why. `state_views` are the values that only look
+    at a state tensor in another way, with its number: whoever has the tensor has them, and nothing reads their
+    operators.
     """
 
     graph: Graph
@@ -78,6 +82,9 @@ class Outline:
     parts: NodePieces
     compression: Compression
     steps: int
+    shared: SharedBatch | None = None
+    layers: Outline | None = None
+    not_shared: str = ""
 
     @cached_property
     def units(self) -> dict[Value, int]:
@@ -97,18 +104,76 @@ class Outline:
         return Pieces(self.parts.count if split else 1, split)
 
     def divide(self, shares: Sequence[float], memory_bytes: Sequence[float]) -> Partition:
-        """Who computes what, and how what crosses is sent."""
-        return divide(self.program, self.compression, self.hints, shares, memory_bytes)
+        """Who computes what, and how what crosses is sent. Members are in the order of stages, and of replicas within
+        each."""
+        if self.shared is None or self.layers is None:
+            divided = partition(self.program, shares, memory_bytes, self.hints)
+        else:
+            divided = self._share(self.shared, self.layers, shares, memory_bytes)
+        return packed(self.program, self.compression, divided)
+
+    def _share(
+        self, shared: SharedBatch, layers: Outline, shares: Sequence[float], memory_bytes: Sequence[float]
+    ) -> Partition:
+        """Layers are divided among the stages, each stage's batch and parameters among its replicas."""
+        replicas = shared.count
+        if len(shares) % replicas:
+            raise PlacementError(f"{len(shares)} members cannot be {replicas} replicas of the same stages")
+        stages = [shares[first : first + replicas] for first in range(0, len(shares), replicas)]
+        memory = [min(memory_bytes[n * replicas : (n + 1) * replicas]) for n in range(len(stages)) if memory_bytes]
+        divided = layers.divide([sum(stage) for stage in stages], memory)
+        pinned = {}
+        for unit, value in enumerate(self.values):
+            replica = shared.replica[value.node]
+            original = Value(shared.source[value.node], value.output)
+            if replica is not None and layers.units.get(original) in divided.home:
+                pinned[unit] = divided.home[layers.units[original]] * replicas + replica
+        owner = _owners(self.program, self.hints, divided.owner, replicas)
+        return arrange(self.program, self.hints, owner, pinned, len(shares))
 
 
-def outline(recorded: Graph, microbatches: int, steps: int = 1) -> Outline:
-    """The outline of a recorded step whose batches are cut into `microbatches` pieces where that can be done.
+def _owners(program: Program, hints: Hints, stage_of: Sequence[int], replicas: int) -> list[int]:
+    """The member that answers for each state tensor: a stage's families, largest first, each to the replica that has
+    the least so far (every replica updates a part of the parameters, and sends it to the others)."""
+    owner = [stage * replicas for stage in stage_of]
+    load: dict[int, int] = {}
+    size = {family: sum(program.state[number].count for number in family) for family in hints.families.families}
+    for family in sorted(hints.families.families, key=lambda family: -size[family]):
+        first = stage_of[family[0]] * replicas
+        chosen = min(range(first, first + replicas), key=lambda member: load.get(member, 0))
+        load[chosen] = load.get(chosen, 0) + size[family]
+        for number in family:
+            owner[number] = chosen
+    return owner
+
+
+def outline(recorded: Graph, microbatches: int, steps: int = 1, replicas: int = 1) -> Outline:
+    """The outline of a recorded step whose batches are shared by `replicas` and cut into `microbatches` pieces where
+    that can be done.
 
     `steps` of the task tell how often what only the first steps send is sent. A pure function, so every member derives
     the same. Raises PlacementError for a step that ends in a state tensor which no node computed.
     """
     graph = expand(recorded)
     lowered = lower_nodes(graph)
+    whole = _outline(graph, lowered, find_node_pieces(graph, lowered, microbatches), steps)
+    if replicas == 1:
+        return whole
+    try:
+        shared = share_batch(graph, lowered, replicas)
+    except NotSharedError as error:
+        return replace(whole, not_shared=str(error))
+    found = find_node_pieces(graph, lowered, microbatches, replicas)
+    # A replica's part is cut into pieces as the whole batch would be into more.
+    parts = NodePieces(
+        found.count,
+        frozenset(value for value, original in shared.parts.items() if original in found.aligned),
+        frozenset(v for v, original in shared.parts.items() if original in found.split and v not in shared.cut),
+    )
+    return replace(_outline(shared.graph, lower_nodes(shared.graph), parts, steps), shared=shared, layers=whole)
+
+
+def _outline(graph: Graph, lowered: LoweredNodes, parts: NodePieces, steps: int) -> Outline:
     reach = NodeReach(graph, lowered)
     values = tuple(
         Value(number, output)
@@ -123,7 +188,6 @@ def outline(recorded: Graph, microbatches: int, steps: int = 1) -> Outline:
     constants = tuple(constant.values for constant in graph.constants)
     section = Section(Role.STEP, operators, entries)
     program = Program(graph.state, graph.data, constants, (section,), units[graph.loss])
-    parts = find_node_pieces(graph, lowered, microbatches)
     return Outline(graph, state_views, program, values, parts, _compression(graph, program, units), steps)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from assay.engine.native.attention import FusedAttention
-from assay.engine.native.compiler import EXTERNAL, STRIDED, Compiler
+from assay.engine.native.compiler import EXTERNAL, Compiler
 from assay.engine.native.memory import Memory
 from assay.group.execution.native.outline import Outline
 from assay.group.execution.native.pieces import MASKS, piece_meta, piece_node
@@ -89,8 +89,6 @@ class NativePart:
                 for output, asked in enumerate(node.arguments[place])  # type: ignore[arg-type]
             )
             node = replace(node, arguments=(*node.arguments[:place], mask, *node.arguments[place + 1 :]))
-        if node.call in STRIDED:  # what another part or member made may lie in memory in another order
-            node = replace(node, call="aten.reshape.default")
         each_input((*node.arguments, *(argument for _, argument in node.keywords)), self._read)
         moved = replace(
             node,
