@@ -53,7 +53,7 @@ class GroupBenchSettings:
 
     text: Path | None = None
     mode: str = "auto"
-    pairs: int = 2
+    pairs: int = 3
     seed: int = 0
     bound_visits: int = 200_000_000
     device: str = "cpu"

@@ -58,7 +58,7 @@ def engine(repetitions: int, threads: int, figures: tuple[str, ...], device: str
 
 @bench.command()
 @click.option("--text", type=click.Path(exists=True, dir_okay=False), help="Text to train on instead of made text.")
-@click.option("--pairs", type=click.IntRange(1, 100), default=2, show_default=True, help="Slow-link measurements.")
+@click.option("--pairs", type=click.IntRange(1, 100), default=3, show_default=True, help="Slow-link measurements.")
 @_device_option("Of native execution; on cuda, nothing else is measured.")
 @json_option
 def group(text: str | None, pairs: int, device: str, as_json: bool) -> None:

@@ -85,7 +85,10 @@ def member(
     as_json: bool,
 ) -> None:
     """Train the task of BUNDLE as one member of a group. An exact task ends with the proof that one machine would have;
-    a tolerant one is trained with PyTorch's kernels."""
+    a tolerant one is trained with PyTorch's kernels.
+
+    On links with a long delay, `sysctl -w net.ipv4.tcp_slow_start_after_idle=0` on every member keeps connections from
+    beginning slowly again whenever a member has computed for a while."""
     from assay.accounts import open_keystore, read_password
     from assay.group.errors import ClusterError
     from assay.group.execution.run import Seat, run_group_training

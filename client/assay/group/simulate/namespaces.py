@@ -14,7 +14,7 @@ import struct
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +71,7 @@ def namespace_network(network: Network) -> Iterator[NamespaceNetwork]:
         for name, address in zip(names, addresses, strict=True):
             _ip("netns", "add", name)
             devices.append(_in_namespace(name, lambda: _open_tun(INTERFACE)))
+            _in_namespace(name, _keep_windows)
             for command in (
                 ["link", "set", "lo", "up"],
                 ["addr", "add", f"{address}/16", "dev", INTERFACE],
@@ -115,6 +116,14 @@ def _open_tun(name: str) -> int:
         os.close(device)
         raise
     return device
+
+
+def _keep_windows() -> int:
+    """Let connections keep what they know of their link while they are idle, as members should (`group member --help`).
+    Where /proc/sys cannot be written, they begin slowly every time a member has computed for a while."""
+    with suppress(OSError):
+        Path("/proc/sys/net/ipv4/tcp_slow_start_after_idle").write_text("0")
+    return 0
 
 
 def _in_namespace(name: str, action: Callable[[], int]) -> int:
