@@ -211,26 +211,38 @@ class _Placement:
         pairs = sorted(
             ((a, b) for a in range(self.stages) for b in range(a + 1, self.stages)), key=lambda p: (p[1] - p[0], p)
         )
-        best = self.cost()
+        movable = [number for number in self.placed if number not in self.pinned]
+        touched = self._touched(movable)
         for _ in range(MAX_ROUNDS):
-            before = best
+            is_better = False
             for a, b in pairs:
-                moved = self._cut(a, b)
-                if not moved:
+                free = [number for number in movable if self.home[number] in (a, b)]
+                if not free:
                     continue
-                old = {number: self.home[number] for number in moved}
-                self.home.update(moved)
-                cost = self.cost()
-                if cost < best:
-                    best = cost
+                values = sorted(set().union(*(touched[number] for number in free)))
+                old, before = {number: self.home[number] for number in free}, self.cost(values)
+                self.home.update(self._cut(a, b, free, values))
+                if self.cost(values) < before:
+                    is_better = True
                 else:
                     self.home.update(old)
-            if best == before:
+            if not is_better:
                 return
 
-    def cost(self) -> int:
-        """Bytes that cross."""
-        return sum(self._size(value) * len(self._needed(value)) for value in self._values())
+    def cost(self, values: Sequence[Value] | None = None) -> int:
+        """Bytes that cross, of these values or of all."""
+        values = self._values() if values is None else values
+        return sum(self._size(value) * len(self._needed(value)) for value in values)
+
+    def _touched(self, numbers: Sequence[int]) -> dict[int, set[Value]]:
+        """The values that each of these operators makes or reads."""
+        found: dict[int, set[Value]] = {number: set() for number in numbers}
+        for value in self._values():
+            ends = [*self.readers.get(value, ()), *([value[1]] if value[0] == Source.OPERATOR else [])]
+            for number in ends:
+                if number in found:
+                    found[number].add(value)
+        return found
 
     def _values(self) -> list[Value]:
         return sorted({*self.readers, *self.demands})
@@ -254,11 +266,9 @@ class _Placement:
         stages = {self.home[reader] for reader in self.readers.get(value, ())} | self.demands.get(value, set())
         return stages - {self._maker(value)}
 
-    def _cut(self, a: int, b: int) -> dict[int, int]:
-        """New stages for the unpinned operators now on `a` or `b`, as a minimum cut places them."""
-        free = [n for n in self.placed if n not in self.pinned and self.home[n] in (a, b)]
-        if not free:
-            return {}
+    def _cut(self, a: int, b: int, free: Sequence[int], values: Sequence[Value]) -> dict[int, int]:
+        """New stages for the operators `free`, now on `a` or `b`, as a minimum cut places them; `values` are all that
+        they make or read."""
         node = {number: place + 2 for place, number in enumerate(free)}
         network = FlowNetwork(len(free) + 2)
         source, sink = 0, 1
@@ -266,11 +276,9 @@ class _Placement:
         def node_of(stage: int) -> int | None:
             return source if stage == a else sink if stage == b else None
 
-        for value in self._values():
+        for value in values:
             readers = self.readers.get(value, [])
             maker = node.get(value[1]) if value[0] == Source.OPERATOR else None
-            if maker is None and not any(reader in node for reader in readers):
-                continue
             ends = [node[r] if r in node else node_of(self.home[r]) for r in readers]
             ends += [node_of(stage) for stage in sorted(self.demands.get(value, set()))]
             inside = sorted({end for end in ends if end is not None})

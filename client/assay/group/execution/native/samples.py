@@ -109,6 +109,7 @@ class SampleFlow:
         self.graph, self.lowered, self.count = graph, lowered, count
         self.reach = NodeReach(graph, lowered)
         self.operators = lowered.operators
+        self._places: dict[Value, int | None] = {}
         masks = self._masks(min(operator.p0 for operator in self.operators if is_order(operator)))
         self.by_sample: set[int] = set()
         for number, operator in enumerate(self.operators):
@@ -121,10 +122,11 @@ class SampleFlow:
 
     def place(self, value: Value) -> int | None:
         """The dimension of an output along which equal parts hold other samples."""
-        view = self.view(value)
-        if view is None:
-            return None
-        return next((place for place in range(view.rank) if self.lies_along(view, place)), None)
+        if value not in self._places:
+            view = self.view(value)
+            places = range(view.rank) if view is not None else ()
+            self._places[value] = next((p for p in places if view is not None and self.lies_along(view, p)), None)
+        return self._places[value]
 
     def repeats(self, value: Value) -> list[int]:
         """The dimensions of an output along which nothing changes."""
