@@ -11,7 +11,7 @@ import binascii
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, TypeAlias
 
@@ -148,6 +148,23 @@ def inputs_of(node: Node) -> list[Input]:
     found: list[Input] = []
     each_input((*node.arguments, *(argument for _, argument in node.keywords)), found.append)
     return found
+
+
+def with_inputs(node: Node, moved: Callable[[Input], Argument]) -> Node:
+    """The node with every tensor among its arguments replaced; its `where` stays."""
+
+    def changed(argument: Argument) -> Argument:
+        if isinstance(argument, tuple):
+            return tuple(changed(part) for part in argument)
+        if isinstance(argument, Value | StateInput | DataInput | ConstantInput):
+            return moved(argument)
+        return argument
+
+    return replace(
+        node,
+        arguments=tuple(changed(argument) for argument in node.arguments),
+        keywords=tuple((name, changed(argument)) for name, argument in node.keywords),
+    )
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from assay.engine.native.operands import NodeCall, Operands, has_input
 from assay.engine.native.own_calls import OWN_CALLS
 from assay.engine.native.precision import CastPlan
 from assay.program.errors import GraphError
-from assay.program.graph import Graph, Input, Node, StateInput, Value, each_input
+from assay.program.graph import Graph, Node, StateInput, Value, inputs_of
 from assay.program.lowering.registry import LOWERINGS, advice
 from assay.program.sections import Precision
 
@@ -94,12 +94,7 @@ class Compiler:
         """Slots that no later node reads, by the number of the last node that does."""
         last: dict[int, int] = {}
         for number, node in enumerate(self.graph.nodes):
-
-            def visit(value: Input, number: int = number) -> None:
-                if isinstance(value, Value):
-                    last[self.operands.slot(value)] = number
-
-            each_input((*node.arguments, *(argument for _, argument in node.keywords)), visit)
+            last.update((self.operands.slot(v), number) for v in inputs_of(node) if isinstance(v, Value))
         ends = (*self.graph.next_state, self.graph.loss, *wanted)
         kept = {self.operands.slot(value) for value in ends if isinstance(value, Value)}
         by_node: dict[int, list[int]] = {}

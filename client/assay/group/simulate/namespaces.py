@@ -17,10 +17,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from assay.group.errors import SimulationError
 from assay.group.network import Network
 from assay.group.simulate.switch import run_switch
+
+_Result = TypeVar("_Result")
 
 INTERFACE = "assay0"
 # Larger than the Internet's 1500 so that a user-space switch keeps up; windows grow in units of this.
@@ -118,17 +121,16 @@ def _open_tun(name: str) -> int:
     return device
 
 
-def _keep_windows() -> int:
+def _keep_windows() -> None:
     """Let connections keep what they know of their link while they are idle, as members should (`group member --help`).
     Where /proc/sys cannot be written, they begin slowly every time a member has computed for a while."""
     with suppress(OSError):
         Path("/proc/sys/net/ipv4/tcp_slow_start_after_idle").write_text("0")
-    return 0
 
 
-def _in_namespace(name: str, action: Callable[[], int]) -> int:
+def _in_namespace(name: str, action: Callable[[], _Result]) -> _Result:
     """Run `action` inside the namespace: in a thread of its own, because a thread's namespace cannot leak out."""
-    results: list[int] = []
+    results: list[_Result] = []
     problems: list[OSError] = []
     libc = ctypes.CDLL(None, use_errno=True)
 

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from assay.group.execution.native.samples import with_inputs
 from assay.group.execution.native.terms import GraphReader
 from assay.group.execution.native.uniform import FILLED, UniformTensors
 from assay.program.errors import GraphError
-from assay.program.graph import Argument, Graph, Input, Node, TensorMeta, TypeName, Value
+from assay.program.graph import Argument, Graph, Input, Node, TensorMeta, TypeName, Value, with_inputs
 
 UPDATES = {"assay.sgd": (0, 1, 2), "assay.adamw": (0, 1, 2, 3)}
 """Calls that update parameters in place, and which of their arguments are lists with an entry a parameter."""
@@ -64,11 +63,8 @@ class _Expansion:
 
     def copy(self, number: int, node: Node) -> None:
         """A node as it is, reading what has moved."""
-        elements = {value: self._element(value) for value in self.uniform.read_by_element(node)}
-        moved = with_inputs(
-            node,
-            lambda value: elements[value] if value in elements else self._input(value),
-        )
+        elements: dict[Input, Input] = {v: self._element(v) for v in self.uniform.read_by_element(node)}
+        moved = with_inputs(node, lambda value: elements.get(value) or self._input(value))
         place = len(self.nodes)
         self.nodes.append(moved)
         for output in range(len(node.outputs)):
@@ -95,9 +91,7 @@ class _Expansion:
         number = value if isinstance(value, float) else node.arguments[value]
         if isinstance(number, bool) or not isinstance(number, int | float):
             return None
-        dtype = (("dtype", TypeName("float32")),)
-        self.nodes.append(Node("aten.full.default", (meta.shape, float(number)), dtype, (meta,), node.where))
-        return Value(len(self.nodes) - 1)
+        return self._add("aten.full.default", (meta.shape, float(number)), meta, (("dtype", TypeName("float32")),))
 
     def choose(self, number: int, node: Node) -> None:
         """A choice whose first value is there once more, for the choice alone."""
@@ -164,8 +158,11 @@ class _Expansion:
             raise GraphError(f"node {number} ({node.call}) takes a list as argument {place}")
         return argument
 
-    def _add(self, call: str, arguments: tuple[Argument, ...], meta: TensorMeta) -> Value:
-        self.nodes.append(Node(call, arguments, (), (meta,)))
+    def _add(
+        self, call: str, arguments: tuple[Argument, ...], meta: TensorMeta,
+        keywords: tuple[tuple[str, Argument], ...] = (),
+    ) -> Value:  # fmt: skip
+        self.nodes.append(Node(call, arguments, keywords, (meta,)))
         return Value(len(self.nodes) - 1)
 
     def _argument(self, argument: Argument) -> Argument:

@@ -16,7 +16,7 @@ from assay.group.errors import PlacementError
 from assay.group.execution.declared.compression import Compression, complete, hints_of, packed
 from assay.group.execution.declared.needs import Choice
 from assay.group.execution.native.expand import UPDATES, expand
-from assay.group.execution.native.pieces import NodePieces, find_node_pieces
+from assay.group.execution.native.pieces import WHOLE_BATCH, NodePieces, find_node_pieces
 from assay.group.execution.native.samples import NodeReach
 from assay.group.execution.native.shards import NotSharedError, SharedBatch, share_batch
 from assay.group.execution.native.terms import GraphReader
@@ -30,7 +30,7 @@ from assay.program.graph import (
     Input,
     StateInput,
     Value,
-    each_input,
+    inputs_of,
 )
 from assay.program.lowering import LoweredNodes, lower_nodes
 from assay.program.operator import (
@@ -156,21 +156,26 @@ def outline(recorded: Graph, microbatches: int, steps: int = 1, replicas: int = 
     """
     graph = expand(recorded)
     lowered = lower_nodes(graph)
+    not_shared = ""
+    if replicas > 1:
+        try:
+            return _shared_outline(graph, lowered, share_batch(graph, lowered, replicas), microbatches, steps)
+        except NotSharedError as error:
+            not_shared = str(error)
     whole = _outline(graph, lowered, find_node_pieces(graph, lowered, microbatches), steps)
-    if replicas == 1:
-        return whole
-    try:
-        shared = share_batch(graph, lowered, replicas)
-    except NotSharedError as error:
-        return replace(whole, not_shared=str(error))
-    found = find_node_pieces(graph, lowered, microbatches, replicas)
+    return replace(whole, not_shared=not_shared)
+
+
+def _shared_outline(graph: Graph, lowered: LoweredNodes, shared: SharedBatch, microbatches: int, steps: int) -> Outline:
+    found = find_node_pieces(graph, lowered, microbatches, shared.count)
     # A replica's part is cut into pieces as the whole batch would be into more.
     parts = NodePieces(
         found.count,
         frozenset(value for value, original in shared.parts.items() if original in found.aligned),
         frozenset(v for v, original in shared.parts.items() if original in found.split and v not in shared.cut),
     )
-    return replace(_outline(shared.graph, lower_nodes(shared.graph), parts, steps), shared=shared, layers=whole)
+    layers = _outline(graph, lowered, WHOLE_BATCH, steps)  # only divided, never computed
+    return replace(_outline(shared.graph, lower_nodes(shared.graph), parts, steps), shared=shared, layers=layers)
 
 
 def _outline(graph: Graph, lowered: LoweredNodes, parts: NodePieces, steps: int) -> Outline:
@@ -222,7 +227,7 @@ def _operator(
     node, meta = graph.nodes[value.node], graph.meta(value)
     operands: dict[Operand, None] = {}
 
-    def visit(read: Input) -> None:
+    for read in inputs_of(node):
         if isinstance(read, Value) and read in state_views:
             read = StateInput(state_views[read])
         if isinstance(read, Value):
@@ -230,8 +235,6 @@ def _operator(
         else:
             source, count = _SOURCES[type(read)], graph.meta(read).count
             operands[Operand(source, read.index, count, (0,) * len(meta.shape))] = None
-
-    each_input((*node.arguments, *(argument for _, argument in node.keywords)), visit)
     # A parameter and its moments are found by following bodies that are no folds from one to the other.
     body = Body.COPY if node.call in UPDATES else Body.FOLD_ADD
     kind = ElementType.FLOAT if meta.type == "float32" else ElementType.INT

@@ -14,7 +14,7 @@ from assay.engine.native.memory import Memory
 from assay.group.execution.native.outline import Outline
 from assay.group.execution.native.pieces import MASKS, piece_meta, piece_node
 from assay.group.execution.schedule import WHOLE
-from assay.program.graph import Argument, Graph, Node, StateInput, TensorMeta, Value, each_input
+from assay.program.graph import Graph, Input, Node, StateInput, TensorMeta, Value, inputs_of, with_inputs
 
 Found = Tensor | FusedAttention | float
 """What a call results in: learning rates are numbers."""
@@ -89,19 +89,19 @@ class NativePart:
                 for output, asked in enumerate(node.arguments[place])  # type: ignore[arg-type]
             )
             node = replace(node, arguments=(*node.arguments[:place], mask, *node.arguments[place + 1 :]))
-        each_input((*node.arguments, *(argument for _, argument in node.keywords)), self._read)
-        moved = replace(
-            node,
-            arguments=tuple(self._moved(argument) for argument in node.arguments),
-            keywords=tuple((name, self._moved(argument)) for name, argument in node.keywords),
-        )
-        self._nodes.append(moved)
+        self._append(node)
         for output in range(len(node.outputs)):
             value = Value(number, output)
             if value in self._inside:
                 self._local[value] = Value(len(self._nodes) - 1, output)
 
-    def _read(self, value: object) -> None:
+    def _append(self, node: Node) -> None:
+        """A node, after what it reads from outside."""
+        for value in inputs_of(node):
+            self._read(value)
+        self._nodes.append(with_inputs(node, self._moved))
+
+    def _read(self, value: Input) -> None:
         if not isinstance(value, Value) or value in self._local or value in self._outside:
             return
         if value in self.plan.state_views:
@@ -115,17 +115,13 @@ class NativePart:
 
     def _look(self, value: Value) -> None:
         """A view of the state, made here once."""
-        node = self.plan.graph.nodes[value.node]
-        each_input(node.arguments, self._read)
-        self._nodes.append(replace(node, arguments=tuple(self._moved(argument) for argument in node.arguments)))
+        self._append(self.plan.graph.nodes[value.node])
         self._local[value] = Value(len(self._nodes) - 1)
 
-    def _moved(self, argument: Argument) -> Argument:
-        if isinstance(argument, Value):
-            return self._local[argument] if argument in self._local else self._outside[argument]
-        if isinstance(argument, tuple):
-            return tuple(self._moved(part) for part in argument)
-        return argument
+    def _moved(self, value: Input) -> Input:
+        if not isinstance(value, Value):
+            return value
+        return self._local[value] if value in self._local else self._outside[value]
 
 
 def _widened(value: Found) -> Found:

@@ -4,8 +4,8 @@ What the lowering of a node reads decides (`execution.pieces`): an output is **a
 parts of the row-major elements, holds other samples, and **split** when its node computes a piece of it from the same
 pieces of what is aligned. Batch norm gives aligned outputs that are not split: its mean is over the whole batch.
 
-A recorded graph holds shapes as arguments. Those of a piece are a part of them, which is checked without computing
-anything, on PyTorch's meta device; a node that does not pass is computed for the whole batch at once.
+A recorded graph holds shapes as arguments. Those of a piece are a part of them, which is checked before training
+(`samples.gives_shapes`); a node that does not pass is computed for the whole batch at once.
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ class NodePieces:
     split: frozenset[Value]
 
 
+WHOLE_BATCH = NodePieces(1, frozenset(), frozenset())
+"""Nothing is split."""
+
+
 def leading(shape: tuple[int, ...]) -> int:
     """The first dimension with more than one entry: along it, pieces are parts of the row-major elements."""
     return next((place for place, extent in enumerate(shape) if extent > 1), 0)
@@ -60,7 +64,7 @@ def find_node_pieces(graph: Graph, lowered: LoweredNodes, wanted: int, parts: in
     for operator in orders:
         count = gcd(count, operator.p0 // parts)
     if count == 1 or not orders:
-        return NodePieces(1, frozenset(), frozenset())
+        return WHOLE_BATCH
     found = _find(graph, SampleFlow(graph, lowered, parts * count))
     return replace(found, count=count)
 

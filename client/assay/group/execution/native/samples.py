@@ -8,7 +8,6 @@ over the batch, whose parts of the batch can be added up on their own.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Set
-from dataclasses import replace
 
 import torch
 
@@ -26,7 +25,7 @@ from assay.program.graph import (
     TensorMeta,
     TypeName,
     Value,
-    each_input,
+    inputs_of,
 )
 from assay.program.lowering import LoweredNodes
 from assay.program.lowering.view import View, permute
@@ -80,15 +79,8 @@ class NodeReach:
         return [] if view is None or view.operand.source != Source.OPERATOR else [view.operand.index]
 
     def _given(self, number: int) -> set[int]:
-        given: set[int] = set()
-
-        def visit(value: Input) -> None:
-            if isinstance(value, Value):
-                given.update(self.root(value))
-
-        node = self.graph.nodes[number]
-        each_input((*node.arguments, *(argument for _, argument in node.keywords)), visit)
-        return given
+        read = (value for value in inputs_of(self.graph.nodes[number]) if isinstance(value, Value))
+        return {operator for value in read for operator in self.root(value)}
 
     def _within(self, roots: list[int], given: Set[int]) -> set[int]:
         found: set[int] = set()
@@ -270,21 +262,4 @@ def gives_shapes(node: Node, meta_of: Callable[[Input], TensorMeta], wanted: Map
     return all(
         isinstance(results[output], torch.Tensor) and tuple(results[output].shape) == meta.shape
         for output, meta in wanted.items()
-    )
-
-
-def with_inputs(node: Node, moved: Callable[[Input], Argument]) -> Node:
-    """The node with every tensor among its arguments replaced."""
-
-    def changed(argument: Argument) -> Argument:
-        if isinstance(argument, tuple):
-            return tuple(changed(part) for part in argument)
-        if isinstance(argument, Value | StateInput | DataInput | ConstantInput):
-            return moved(argument)
-        return argument
-
-    return replace(
-        node,
-        arguments=tuple(changed(argument) for argument in node.arguments),
-        keywords=tuple((name, changed(argument)) for name, argument in node.keywords),
     )

@@ -16,9 +16,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice, product
 
-from assay.group.execution.native.samples import SampleFlow, gives_shapes, part_arguments, part_meta, with_inputs
+from assay.group.execution.native.samples import SampleFlow, gives_shapes, part_arguments, part_meta
 from assay.group.execution.native.uniform import is_pointwise
-from assay.program.graph import Argument, Graph, Input, Node, StateInput, TensorMeta, TypeName, Value, inputs_of
+from assay.program.graph import (
+    Argument,
+    Graph,
+    Input,
+    Node,
+    StateInput,
+    TensorMeta,
+    TypeName,
+    Value,
+    inputs_of,
+    with_inputs,
+)
 from assay.program.lowering import LoweredNodes
 
 _SUM = -1

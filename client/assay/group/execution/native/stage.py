@@ -25,7 +25,7 @@ from assay.group.execution.native.update import Update
 from assay.group.execution.partition import Partition
 from assay.group.execution.schedule import WHOLE, Message, Phase, StageSchedule
 from assay.group.execution.stage import Stage
-from assay.program.graph import StateInput, TensorMeta, Value, each_input
+from assay.program.graph import StateInput, TensorMeta, Value, inputs_of
 from assay.program.operator import Array, Source
 from assay.program.sections import Precision
 
@@ -81,12 +81,8 @@ class NativeStage(Stage):
         found = {graph.loss}
         found.update(value for n in self.held if isinstance(value := graph.next_state[n], Value))
 
-        def visit(value: object) -> None:
-            if isinstance(value, Value):
-                found.add(value)
-
         for number in updates:
-            each_input(graph.nodes[number].arguments, visit)
+            found.update(value for value in inputs_of(graph.nodes[number]) if isinstance(value, Value))
         return frozenset(found)
 
     def _compile(self, phase: Phase, needed: frozenset[Value]) -> NativePart | None:

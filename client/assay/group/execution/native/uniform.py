@@ -68,7 +68,7 @@ class UniformTensors:
 
         def meta_of(value: Input) -> TensorMeta:
             meta = self.graph.meta(value)
-            return element_meta(meta) if value in found else meta
+            return _element_meta(meta) if value in found else meta
 
         wanted = {output: meta for output, meta in enumerate(node.outputs) if meta is not None}
         return found if gives_shapes(node, meta_of, wanted) else set()
@@ -77,7 +77,7 @@ class UniformTensors:
         return value in self.values and self.graph.meta(value).count > 1
 
 
-def element_meta(meta: TensorMeta) -> TensorMeta:
+def _element_meta(meta: TensorMeta) -> TensorMeta:
     """Type and shape of one element of a tensor, with all its dimensions."""
     return TensorMeta(meta.type, (1,) * len(meta.shape))
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from assay.engine.native.compiler import EXTERNAL, Compiler
 from assay.engine.native.memory import Memory
 from assay.group.execution.native.expand import UPDATES
-from assay.program.graph import Argument, Graph, Input, Node, StateInput, TensorMeta, Value, each_input
+from assay.program.graph import Argument, Graph, Input, Node, StateInput, TensorMeta, Value, inputs_of
 
 _Settings = tuple[str, tuple[tuple[str, Argument], ...], tuple[Argument, ...], tuple[bool, ...]]
 
@@ -24,7 +24,8 @@ class Update:
         self.reads: list[Value] = []
         nodes: list[Node] = []
         for number in numbers:
-            each_input(graph.nodes[number].arguments, lambda value: self._read(value, graph, nodes))
+            for value in inputs_of(graph.nodes[number]):
+                self._read(value, graph, nodes)
         places = {value: Value(place) for place, value in enumerate(self.reads)}
         following: list[Input] = [StateInput(number) for number in range(len(graph.state))]
         for members in groups.values():
