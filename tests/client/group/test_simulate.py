@@ -36,7 +36,7 @@ needs_namespaces = pytest.mark.skipif(not namespaces_permitted(), reason="networ
 def test_every_scenario_loads() -> None:
     sizes = {name: load_scenario(name).cluster.network.size for name in scenario_names()}
     assert sizes["world_wide"] == sizes["spot"] == sizes["data_center"] == 64
-    assert sizes["slow_link"] == 2
+    assert (sizes["slow_link"], sizes["slow_links"]) == (2, 4)
     with pytest.raises(ClusterError, match="choose one of"):
         load_scenario("nowhere")
 
