@@ -160,7 +160,8 @@ def wire_figures(count: BoundaryBytes) -> dict[str, float]:
 def throughput_figures(settings: GroupBenchSettings, say: Callable[[str], None]) -> dict[str, Any]:
     """The same steps with and without compression, interleaved, a member a stage.
 
-    On slow links the model is cut as for `aqsgd`, a layer a stage; where the links cost nothing, into two stages.
+    On slow links the model is cut as for `aqsgd`, a layer a stage: uncompressed micro-batches cross three of them, one
+    after the other. Where links cost nothing it is cut into two; cut into four, quantising costs more of a step.
     """
     # A long step, so that the links' delay (paid twice a boundary, compressed or not) is small beside the transfers.
     slow = Trial(
