@@ -12,7 +12,6 @@ two members; `fast_link_slowdown` how much longer a step of 2 stages takes where
 from __future__ import annotations
 
 import multiprocessing
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 
 from assay.bench.group_execution import execution_figures, native_figures
+from assay.engine.cpu.isa import available_threads
 from assay.group.bound import proven_bound
 from assay.group.compression.choice import parse_compression
 from assay.group.compression.emulate import BoundaryBytes, train_emulated
@@ -51,8 +51,8 @@ SEEDS = 6
 
 @dataclass(frozen=True)
 class GroupBenchSettings:
-    """`text`: a file to train on instead of made text. `pairs`: interleaved slow-link measurements of each kind.
-    `device`: of native execution, "cpu" or "cuda"."""
+    """`text`: a file to train on instead of made text. `pairs`: interleaved measurements of each kind on slow
+    links; where links cost nothing, twice as many. `device`: of native execution, "cpu" or "cuda"."""
 
     text: Path | None = None
     mode: str = "auto"
@@ -109,7 +109,8 @@ def compression_losses(
     losses: dict[str, float] = {}
     counted = BoundaryBytes()
     seeds = [replace(settings, seed=settings.seed + number) for number in range(SEEDS)]
-    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+    workers = min(available_threads(), SEEDS * len(SETTINGS))
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         runs = {key: [pool.submit(_final_loss, seed, name, epochs) for seed in seeds] for key, name in SETTINGS.items()}
         for key, results in runs.items():
             losses[key] = float(np.mean([result.result()[0] for result in results]))

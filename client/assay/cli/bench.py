@@ -58,11 +58,14 @@ def engine(repetitions: int, threads: int, figures: tuple[str, ...], device: str
 
 @bench.command()
 @click.option("--text", type=click.Path(exists=True, dir_okay=False), help="Text to train on instead of made text.")
-@click.option("--pairs", type=click.IntRange(1, 100), default=3, show_default=True, help="Slow-link measurements.")
+@click.option(
+    "--pairs", type=click.IntRange(1, 100), default=3, show_default=True,
+    help="Runs of each kind on slow links; twice as many on fast ones.",
+)  # fmt: skip
 @_device_option("Of native execution; on cuda, nothing else is measured.")
 @json_option
 def group(text: str | None, pairs: int, device: str, as_json: bool) -> None:
-    """Placement on the published networks, losses and bytes under compression, throughput on a slow link, and market
+    """Placement on the published networks, losses and bytes under compression, throughput on slow links, and market
     tasks trained by two members beside one."""
     from assay.bench.group import GroupBenchSettings, run_group_bench
 
