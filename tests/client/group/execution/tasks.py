@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 
@@ -98,6 +98,9 @@ class QueueChannel:
     def begin(self, step: int) -> None:
         pass
 
+    def end(self, step: int) -> None:
+        """A step is over."""
+
     def send(self, message: Message, payload: Words) -> None:
         self.sent_bytes += payload.nbytes
         self.queues[message].put(payload.copy())
@@ -120,12 +123,16 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+Queues = dict[Message, "queue.Queue[Words]"]
+
+
 def run_stages(
-    task: TrainingTask, engine: StageEngine, divided: Partition, steps: int, every: int
-) -> tuple[list[list[Array]], int, float]:
+    task: TrainingTask, engine: StageEngine, divided: Partition, steps: int, every: int,
+    channel_of: Callable[[StageSchedule, Queues], QueueChannel] = lambda _schedule, queues: QueueChannel(queues),
+) -> tuple[list[list[Array]], int, float]:  # fmt: skip
     """All stages side by side in threads: the whole state after every `every` steps, bytes sent, and the last loss."""
     schedules = engine.schedules(divided)
-    queues: dict[Message, queue.Queue[Words]] = {m: queue.Queue() for s in schedules for m in s.sends}
+    queues: Queues = {m: queue.Queue() for s in schedules for m in s.sends}
     states: list[dict[int, Array]] = [{} for _ in range(steps // every)]
     losses: list[float] = []
     channels: list[QueueChannel] = []
@@ -136,10 +143,11 @@ def run_stages(
             torch.set_num_threads(1)  # a thread's own setting; how many there are changes how kernels round
             run = engine.stage(divided, schedule)
             run.load(dict(enumerate(task.state)))
-            channel = QueueChannel(queues)
+            channel = channel_of(schedule, queues)
             channels.append(channel)
             for number in range(steps):
                 run.step(number, channel)
+                channel.end(number)
                 if (number + 1) % every == 0:
                     states[number // every].update({key: array.copy() for key, array in run.state.items()})
             loss = run.loss()
