@@ -41,3 +41,9 @@ class SimulationError(AssayError):
     """A simulated network cannot be set up on this machine."""
 
     code: ClassVar[str] = "simulation"
+
+
+class FalseStageError(GroupMessageError):
+    """A member signed something false about its stage: a court can be shown it."""
+
+    code = "group-stage-false"

@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from assay.group.errors import MemberFailedError
+from assay.group.execution.link_tables import LinkRecorder
 from assay.group.execution.message_log import MessageLog
 from assay.group.execution.packing import Words
 from assay.group.execution.schedule import Message, StageSchedule
@@ -40,17 +41,17 @@ class GroupChannel:
     """The channel of one stage of a group; rank and stage number are the same. See `stage.Channel`.
 
     All receives of a step are posted before it begins: over gloo a send starts only when the peer has announced its
-    receive. `transcript`, if given, sees every message under the direction `link(sender, receiver)`; `log` keeps what
-    was received, `sent_log` what was sent.
+    receive. `transcript`, if given, sees every message under the direction `link(sender, receiver)`, `recorder` the
+    values in it; `log` keeps what was received, `sent_log` what was sent.
     """
 
     def __init__(
         self, schedule: StageSchedule, members: Sequence[str], transcript: Transcript | None = None,
         log: MessageLog | None = None, distort: Callable[[Words], None] | None = None,
-        sent_log: MessageLog | None = None,
+        sent_log: MessageLog | None = None, recorder: LinkRecorder | None = None,
     ) -> None:  # fmt: skip
         self.members, self.transcript, self._log, self._distort = members, transcript, log, distort
-        self._sent_log = sent_log
+        self._sent_log, self._recorder, self._step = sent_log, recorder, 0
         self.sent_bytes, self.waited_seconds = 0, 0.0
         self._arrivals = {message: _Arrival(message) for message in schedule.receives}
         self._sends: list[dist.Work] = []
@@ -63,6 +64,7 @@ class GroupChannel:
         for sent in self._sends:
             sent.wait()
         self._sends.clear()
+        self._step = step
         if self.transcript is not None:
             self.transcript.step = step
         for arrival in self._arrivals.values():
@@ -78,7 +80,7 @@ class GroupChannel:
         if self._distort is not None:
             self._distort(payload)
         data = torch.from_numpy(payload.view("u1"))
-        self._observe(message, "sent", data)
+        self._observe(message, "sent", data, payload)
         if self._sent_log is not None:
             self._sent_log.append(payload)
         work = dist.isend(data, dst=message.receiver, tag=_FIRST_TAG + message.order)
@@ -99,7 +101,7 @@ class GroupChannel:
             raise MemberFailedError(
                 f"lost contact with {self.members[message.sender]!r} while waiting for its values: {arrival.problem}"
             ) from arrival.problem
-        self._observe(message, "received", arrival.buffer)
+        self._observe(message, "received", arrival.buffer, arrival.words)
         if self._log is not None:
             self._log.append(arrival.words)
         return arrival.words
@@ -112,7 +114,9 @@ class GroupChannel:
         self._queue.put(None)
         self._thread.join()
 
-    def _observe(self, message: Message, way: str, data: torch.Tensor) -> None:
+    def _observe(self, message: Message, way: str, data: torch.Tensor, words: Words) -> None:
+        if self._recorder is not None:
+            self._recorder.observe(message, words, self._step)
         if self.transcript is not None:
             direction = link(self.members[message.sender], self.members[message.receiver])
             self.transcript.observe(direction, message.order, way, data)

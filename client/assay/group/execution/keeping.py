@@ -112,13 +112,13 @@ class Keeping:
             )
         return tensors
 
-    def agree(self, index: int, state: Mapping[int, Array]) -> bytes:
-        """Hash this member's tensors and exchange roots with everybody; returns the state root.
+    def agree(self, index: int, mine: Mapping[int, bytes]) -> bytes:
+        """Exchange the roots of all tensors with everybody, `mine` those that this member answers for; returns the
+        state root.
 
         Afterwards `stated` are the roots each member gave, by rank. Raises GroupMessageError naming a member that
-        hashed other tensors than its own.
+        gave those of other tensors than its own.
         """
-        mine = {number: tensor.root(array) for number, array in state.items()}
         prefix = f"roots/{self.generation}/{index}"
         encoded = {str(number): root.hex() for number, root in mine.items()}
         self.store.set(f"{prefix}/{self.members[self.rank]}", json.dumps(encoded))
@@ -128,7 +128,7 @@ class Keeping:
             if sorted(map(int, given)) != list(self.partition.parts[stage].state):
                 raise GroupMessageError(f"{name!r} hashed other tensors than the plan gives it; exclude it")
             self.stated.append({int(number): bytes.fromhex(root) for number, root in given.items()})
-        return tree.root(self._roots_in_order())
+        return tree.root(self.agreed_roots)
 
     def collect(self, index: int, state: Mapping[int, Array], root: bytes) -> None:
         """Bring the tensors of an agreed checkpoint to the keepers, which compare, write and journal them.
@@ -143,7 +143,7 @@ class Keeping:
             raise GroupMessageError(
                 f"checkpoint {index} has root {root.hex()} here and {agreed} elsewhere in the group; audit the segment"
             )
-        roots = self._roots_in_order()
+        roots = self.agreed_roots
         works = []
         for keeper in self.keepers:
             if keeper != self.rank:
@@ -169,7 +169,9 @@ class Keeping:
         wait_all(works)
         self.tensor_roots = roots
 
-    def _roots_in_order(self) -> list[bytes]:
+    @property
+    def agreed_roots(self) -> list[bytes]:
+        """The roots of all state tensors that members gave last."""
         roots = {number: root for given in self.stated for number, root in given.items()}
         return [roots[number] for number in range(len(self.program.state))]
 

@@ -1,4 +1,4 @@
-"""The link tables of a segment as they are sent and received: their hashes while it runs, their contents out of a log."""
+"""The link tables of a segment: their hashes while they are sent and received, their contents out of a log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from assay.group.execution.packing import Words
 from assay.group.execution.partition import Value
 from assay.group.execution.schedule import WHOLE, Message
 from assay.group.execution.stage_program import Link
-from assay.program.operator import Array
+from assay.program.operator import Array, TensorDescriptor
+from assay.training.canonical import aligned
 
 _Key = tuple[Value, int, int]
 
@@ -24,7 +25,7 @@ class LinkRows:
 
     def __init__(self, links: Iterable[Link]) -> None:
         self.links = tuple(links)
-        self.rows: dict[Link, Array] = {link: np.zeros(link.row, link.kind.dtype) for link in self.links}
+        self.rows: dict[Link, Array] = {link: _zeros(link.table(1)).reshape(-1) for link in self.links}
         self._by_key: dict[_Key, Link] = {(link.value, link.sender, link.receiver): link for link in self.links}
 
     def fill(self, message: Message, payload: Words, step: int) -> None:
@@ -73,6 +74,11 @@ class LinkRecorder:
         return found
 
 
+def empty_tables(links: Iterable[Link], interval: int) -> list[Array]:
+    """The links' tables before anything was sent."""
+    return [_zeros(link.table(interval)) for link in links]
+
+
 def empty_roots(links: Iterable[Link], interval: int) -> list[bytes]:
     """Roots of the links' tables before anything was sent."""
     return list(LinkRecorder(links, interval).roots().values())
@@ -84,7 +90,7 @@ def logged_tables(
     """The links' tables out of a log of `messages` in the global steps [first, end)."""
     first, end = steps
     rows, logged = LinkRows(links), LoggedMessages(log, messages, first)
-    tables: dict[Link, Array] = {link: np.zeros((interval, link.row), link.kind.dtype) for link in links}
+    tables = dict(zip(links, empty_tables(links, interval), strict=True))
     for step in range(first, end):
         for message in messages:
             rows.fill(message, logged.payload(step, message), step)
@@ -92,3 +98,9 @@ def logged_tables(
             if link.packing.is_sent(step):
                 tables[link][step - first].view(np.uint32)[:] = rows.rows[link].view(np.uint32)
     return [tables[link] for link in links]
+
+
+def _zeros(descriptor: TensorDescriptor) -> Array:
+    array = aligned(descriptor)
+    array.fill(0)
+    return array

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import Store
 
+from assay.commitments import tensor
 from assay.group.cluster_file import read_cluster_file
 from assay.group.errors import MemberFailedError, PlacementError
 from assay.group.execution.audit import is_audited
@@ -26,6 +27,7 @@ from assay.group.execution.partition import Partition, member_order, member_shar
 from assay.group.execution.ring import AuditRing
 from assay.group.execution.schedule import StageSchedule, bytes_in_step
 from assay.group.execution.stage import Stage
+from assay.group.execution.stage_statements import SignedStage, Signer, StageStatements
 from assay.group.execution.task_files import read_task
 from assay.group.generation import (
     exchange_statements,
@@ -64,7 +66,8 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
     store = join_generation(orders, members)
     task, graph = read_task(orders["arguments"]["task"])
     engine = engine_of(task, graph, plan, _device(settings), int(orders.get("threads", 1)))
-    divided = engine.divide(member_shares(plan), _memory(orders, members))
+    memory = _memory(orders, members)
+    divided = engine.divide(member_shares(plan), memory)
     _agree_on_partition(store, generation, members, divided)
     schedules = engine.schedules(divided)
     schedule = schedules[dist.get_rank()]
@@ -82,13 +85,24 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
     ring: AuditRing | None = None
     rate = float(settings.get("audit_rate", AUDIT_RATE))
     if orders.get("keys") and rate > 0 and len(members) > 1:
-        ring = AuditRing(store, orders, task, divided, schedules, members, place / "audit", engine)
-    trainer = _SegmentTrainer(orders, task, members, schedule, run, store, ring)
+        ring = AuditRing(store, orders, task, divided, schedules, members, place / "audit", engine, memory)
+    statements: StageStatements | None = None
+    if ring is not None and engine.is_exact:
+        statements = StageStatements(
+            store, Signer.of(orders["keys"]), task, engine.program, divided, members, schedule.stage, generation
+        )
+    trainer = _SegmentTrainer(orders, task, members, schedule, run, store, ring, statements)
     for segment in range(done, task.segments):
         trainer.train(segment)
-        root = keeping.agree(segment + 1, run.state)
+        ends = {number: tensor.root(array) for number, array in run.held_state.items()}
+        if ring is not None and statements is not None:
+            statements.state(segment, keeping.tensor_roots, ends, ring.keep)
+        root = keeping.agree(segment + 1, {number: ends[number] for number in run.owned})
+        signed: tuple[SignedStage, ...] = ()
+        if statements is not None:
+            signed = statements.check(segment, keeping.tensor_roots, keeping.agreed_roots)
         if ring is not None and is_audited(root, rate):
-            ring.audit(segment, trainer.segment_seconds, keeping.tensor_roots, keeping.stated, run.state)
+            ring.audit(segment, trainer.segment_seconds, keeping.tensor_roots, keeping.stated, run.state, signed)
         keeping.collect(segment + 1, run.state, root)
         roots.append(root)
         report_slow_members(
@@ -159,27 +173,32 @@ class _SegmentTrainer:
 
     def __init__(
         self, orders: dict[str, Any], task: TrainingTask, members: tuple[str, ...], schedule: StageSchedule,
-        run: Stage, store: Store, ring: AuditRing | None,
+        run: Stage, store: Store, ring: AuditRing | None, statements: StageStatements | None,
     ) -> None:  # fmt: skip
         self.orders, self.task, self.run, self.store, self.ring = orders, task, run, store, ring
         self.sent, self.received = links(schedule, members)
-        self.transcript = Transcript() if orders.get("keys") else None
+        # What is signed about a stage as a program says what was sent, too.
+        self.recorder = None if statements is None else statements.recorder
+        self.transcript = Transcript() if orders.get("keys") and statements is None else None
         self.log = None if ring is None else MessageLog(ring.log_path)
         sent = None if ring is None or ring.sent_log_path is None else MessageLog(ring.sent_log_path)
         self.logs = [log for log in (self.log, sent) if log is not None]
-        self.channel = GroupChannel(schedule, members, self.transcript, self.log, self._distort, sent)
+        self.channel = GroupChannel(schedule, members, self.transcript, self.log, self._distort, sent, self.recorder)
         self.busy_seconds, self.segment_seconds = 0.0, 0.0
         self.step_seconds = math.inf  # a step's mean over the fastest segment
         self._garbage = False
 
     def train(self, segment: int) -> None:
-        """Run the segment's steps; at its end exchange signed statements about all messages."""
+        """Run the segment's steps; where stages are not signed for as programs, exchange signed statements about all
+        messages at its end."""
         first = self.task.first_step(segment)
         end = first + self.task.segment_steps(segment)
         if self.ring is not None:
             self.ring.begin_segment(self.run.held_state)
         for log in self.logs:
             log.begin_segment()
+        if self.recorder is not None:
+            self.recorder.begin_segment()
         started, waited = time.monotonic(), self.channel.waited_seconds
         for number in range(first, end):
             kind = ordered_fault(self.orders, number)
@@ -187,6 +206,8 @@ class _SegmentTrainer:
             if kind and not self._garbage:
                 inject(kind)
             self.run.step(number, self.channel)
+            if self.recorder is not None:
+                self.recorder.end_step(number)
             self.store.set(f"progress/{self.orders['name']}", str(number + 1))
         self.segment_seconds = time.monotonic() - started
         self.step_seconds = min(self.step_seconds, self.segment_seconds / (end - first))

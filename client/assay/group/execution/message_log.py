@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -17,12 +18,17 @@ class MessageLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("wb")
+        self._file = self._new_file()
 
     def begin_segment(self) -> None:
-        """Forget the segment before."""
-        self._file.seek(0)
-        self._file.truncate()
+        """Begin anew."""
+        self._file.close()
+        self._file = self._new_file()
+
+    def _new_file(self) -> BinaryIO:
+        """Another file under the same name: the one before may be kept under another."""
+        self.path.unlink(missing_ok=True)
+        return self.path.open("wb")
 
     def append(self, payload: Words) -> None:
         """Add a payload."""

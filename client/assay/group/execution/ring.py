@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch.distributed as dist
 from torch._C._distributed_c10d import Store
 
-from assay.group.errors import GroupMessageError, MemberFailedError
-from assay.group.execution.audit import StageJudge, StageRecord
+from assay.group.errors import FalseStageError, GroupMessageError, MemberFailedError
+from assay.group.execution.audit import StageJudge, StageRecord, judge_of
 from assay.group.execution.engines import StageEngine
 from assay.group.execution.exchange import links
 from assay.group.execution.keeping import bytes_of, wait_all
@@ -24,6 +24,8 @@ from assay.group.execution.message_log import log_words, read_log
 from assay.group.execution.packing import Words
 from assay.group.execution.partition import Partition
 from assay.group.execution.schedule import StageSchedule
+from assay.group.execution.stage_records import drop_expired, write_dossier
+from assay.group.execution.stage_statements import SignedStage
 from assay.group.transcript import Statement
 from assay.program.operator import Array, TensorDescriptor
 from assay.training.canonical import aligned
@@ -36,6 +38,9 @@ _START_TAG = 3_000_000
 _END_TAG = 3_500_000
 _LOG_TAG = 3_999_998
 _SENT_LOG_TAG = 3_999_999
+
+RECORDS, FINDINGS = "records", "findings"
+"""Folders beside the logs: what defends the own statements, and what shows that others' are false."""
 
 PATIENCE = 5.0
 """A verdict may take so many times as long as the segment took, beyond the group's usual time limit."""
@@ -57,13 +62,19 @@ class AuditRing:
     def __init__(
         self, store: Store, orders: dict[str, Any], task: TrainingTask, divided: Partition,
         schedules: Sequence[StageSchedule], members: Sequence[str], folder: Path, engine: StageEngine,
+        memory: Sequence[float] = (),
     ) -> None:  # fmt: skip
         self.store, self.orders, self.task, self.divided = store, orders, task, divided
         self.schedules, self.members, self.folder, self.engine = schedules, members, folder, engine
-        self.rank = dist.get_rank()
+        self.rank, self.memory = dist.get_rank(), tuple(memory)
         self.next, self.before = (self.rank + 1) % len(members), (self.rank - 1) % len(members)
         self._judge: StageJudge | None = None
         folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def start_path(self) -> Path:
+        """Where the tensors lie that this member's segment starts from."""
+        return self.folder / "start.safetensors"
 
     @property
     def log_path(self) -> Path:
@@ -77,32 +88,50 @@ class AuditRing:
 
     def begin_segment(self, held: Mapping[int, Array]) -> None:
         """Put the state that a segment starts from on disk."""
-        write_tensors(self.folder / "start.safetensors", [held[number] for number in sorted(held)])
+        write_tensors(self.start_path, [held[number] for number in sorted(held)])
+
+    def keep(self, signed: SignedStage) -> None:
+        """Keep what defends the own statement, for as long as it can be taken to court."""
+        drop_expired(self.folder / RECORDS)
+        work = signed.work
+        write_dossier(
+            self.folder / RECORDS / f"{work.run:04d}-{work.segment:06d}", self.members[self.rank], self.rank,
+            self.memory, signed, Path(self.orders["plan"]), self.start_path, self.log_path,
+        )  # fmt: skip
 
     def audit(
         self, segment: int, seconds: float, start_roots: Sequence[bytes], ends: Sequence[Mapping[int, bytes]],
-        state: Mapping[int, Array],
+        state: Mapping[int, Array], signed: Sequence[SignedStage] = (),
     ) -> None:  # fmt: skip
         """Exchange records, judge, and wait for all verdicts. `seconds`: how long the segment took.
 
-        `ends`: the roots that each member stated for its tensors; `state`: this one's. Raises GroupMessageError naming
-        every member that an audit found to cheat; they are noted as guilty, and the next generation is planned without
-        them.
+        `ends`: the roots that each member stated for its tensors; `state`: this one's; `signed`: what members of an
+        exact group signed about their stages. Raises GroupMessageError naming every member that an audit found to
+        cheat; they are noted as guilty, and the next generation is planned without them.
         """
         given = self._exchange(segment, state)
         name = self.members[self.before]
         keys = self.orders["keys"]
         if self._judge is None:
             schedule = self.schedules[self.before]
-            self._judge = StageJudge(self.task, self.divided, schedule, self.members, self.engine)
+            self._judge = judge_of(self.task, self.divided, schedule, self.members, self.engine)
         verdict = ""
         try:
-            statements = self._statements(segment)
-            record = StageRecord(given.start, given.log, *statements, ends[self.before], given.sent_log, given.end)
+            record = StageRecord(
+                given.start, given.log, ends[self.before], sent_log=given.sent_log, end_state=given.end
+            )
+            if self.engine.is_exact:
+                tables = {link: root for each in signed for link, root in each.sent.items()}
+                record = replace(record, tables=tables)
+            else:
+                received, sent = self._statements(segment)
+                record = replace(record, received=received, sent=sent)
             self._judge.judge(segment, record, int(keys["task"]), keys["addresses"], start_roots)
         except GroupMessageError as error:
             verdict = str(error)
             self._keep_evidence(segment, name, verdict, given)
+            if isinstance(error, FalseStageError):
+                self._keep_finding(segment, name, signed[self.before])
         prefix = f"audit/{self.orders['generation']}/{segment}"
         self.store.set(f"{prefix}/{name}", verdict or "honest")
         limit = time.monotonic() + float(self.orders["timeout_seconds"]) + PATIENCE * seconds
@@ -117,7 +146,7 @@ class AuditRing:
         steps = (self.task.first_step(segment), self.task.segment_steps(segment))
         schedule = self.schedules[self.before]
         own, theirs = self._descriptors(self.rank), self._descriptors(self.before)
-        mine = read_tensors(self.folder / "start.safetensors", list(own.values()), "the segment's start")
+        mine = read_tensors(self.start_path, list(own.values()), "the segment's start")
         sending: dict[int, AnyArray] = {_START_TAG + number: array for number, array in zip(own, mine, strict=True)}
         sending[_LOG_TAG] = read_log(self.log_path)
         start = {number: aligned(descriptor) for number, descriptor in theirs.items()}
@@ -163,7 +192,7 @@ class AuditRing:
 
     def _keep_evidence(self, segment: int, name: str, verdict: str, given: _Given) -> None:
         """What anybody needs to judge again: start state, messages, and all signed statements."""
-        place = self.folder / f"evidence-{segment:06d}"
+        place = self._evidence_path(segment)
         place.mkdir(exist_ok=True)
         write_tensors(place / "start.safetensors", [given.start[number] for number in sorted(given.start)])
         given.log.tofile(place / "messages.bin")
@@ -171,13 +200,22 @@ class AuditRing:
             given.sent_log.tofile(place / "sent.bin")
         if given.end is not None:
             write_tensors(place / "end.safetensors", [given.end[number] for number in sorted(given.end)])
-        received, sent = self._statements(segment)
-        document = {
-            "member": name,
-            "segment": segment,
-            "verdict": verdict,
-            "tensors": sorted(given.start),
-            "received": [statement.to_json() for statement in received],
-            "sent": [statement.to_json() for statement in sent],
-        }
+        document: dict[str, Any] = {
+            "member": name, "segment": segment, "verdict": verdict, "tensors": sorted(given.start),
+        }  # fmt: skip
+        if not self.engine.is_exact:
+            received, sent = self._statements(segment)
+            document["received"] = [statement.to_json() for statement in received]
+            document["sent"] = [statement.to_json() for statement in sent]
         (place / "verdict.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+    def _keep_finding(self, segment: int, name: str, signed: SignedStage) -> None:
+        """What takes a false statement to court."""
+        evidence = self._evidence_path(segment)
+        write_dossier(
+            self.folder / FINDINGS / f"{signed.work.run:04d}-{segment:06d}", name, self.before, self.memory, signed,
+            Path(self.orders["plan"]), evidence / "start.safetensors", evidence / "messages.bin",
+        )  # fmt: skip
+
+    def _evidence_path(self, segment: int) -> Path:
+        return self.folder / f"evidence-{segment:06d}"

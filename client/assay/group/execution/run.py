@@ -22,8 +22,9 @@ class Seat:
 
     `cluster`: path of the cluster.toml that the plan was made from, to plan anew when members are lost. `store_host`,
     `store_port`: where the group meets (`assay group meet`). `private_key` and `addresses` (by member) sign what is
-    sent; without them nothing is signed or audited. `task_id` is what the statements are about. `keepers`: how many
-    members hold the whole proof. `audit_rate`: the fraction of segments in which members replay each other's stages.
+    sent; without them nothing is signed or audited. `task_id` is what the statements are about, `chain_id` and `group`
+    (an account) where they can be taken to court, for `record_seconds`. `keepers`: how many members hold the whole
+    proof. `audit_rate`: the fraction of segments in which members replay each other's stages.
     `device`: where this member trains natively: auto, cpu or cuda.
     """
 
@@ -44,6 +45,9 @@ class Seat:
     audit_rate: float = 0.1
     device: str = "auto"
     fault: dict[str, Any] = field(default_factory=dict)  # for tests: a misbehaviour to show
+    chain_id: int = 0
+    group: str = ""
+    record_seconds: int = 86400
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,10 @@ def run_group_training(
     write_plan(plan, folder / "plan.toml")
     keys: dict[str, Any] = {}
     if seat.private_key:
-        keys = {"task": seat.task_id, "private_key": seat.private_key, "addresses": seat.addresses}
+        keys = {
+            "task": seat.task_id, "chain_id": seat.chain_id, "group": seat.group, "private_key": seat.private_key,
+            "addresses": seat.addresses, "record_seconds": seat.record_seconds,
+        }  # fmt: skip
     orders = SessionOrders(
         name=seat.name,
         cluster=str(seat.cluster),

@@ -13,14 +13,16 @@ import torch
 from eth_account import Account
 
 from assay.commitments import tensor
-from assay.group.errors import GroupMessageError
-from assay.group.execution.audit import StageJudge, StageRecord, is_audited
+from assay.group.errors import FalseStageError, GroupMessageError
+from assay.group.execution.audit import StageRecord, is_audited, judge_of
 from assay.group.execution.engines import ExactEngine, NativeEngine, StageEngine
 from assay.group.execution.exchange import link, links
+from assay.group.execution.link_tables import LinkRecorder
 from assay.group.execution.packing import Words
 from assay.group.execution.partition import Partition
 from assay.group.execution.schedule import Message, StageSchedule
 from assay.group.execution.stage import Stage
+from assay.group.execution.stage_program import links_of
 from assay.group.transcript import Transcript, account_signer, make_statement
 from assay.training.task import Mode
 
@@ -32,17 +34,26 @@ ADDRESSES = {name: account.address for name, account in KEYS.items()}
 
 
 class WatchedChannel(QueueChannel):
-    """A queue channel with a transcript and a log; `distort` may change what is sent."""
+    """A queue channel with a transcript, a recorder where one is given, and logs; `distort` may change what is sent."""
 
-    def __init__(self, queues: dict[Message, queue.Queue[Words]], distort: Callable[[int, Words], None]) -> None:
+    def __init__(
+        self, queues: dict[Message, queue.Queue[Words]], distort: Callable[[int, Words], None],
+        recorder: LinkRecorder | None,
+    ) -> None:  # fmt: skip
         super().__init__(queues)
-        self.transcript, self.distort = Transcript(), distort
+        self.transcript, self.distort, self.recorder = Transcript(), distort, recorder
         self.log, self.sent = [np.empty(0, np.uint32)], [np.empty(0, np.uint32)]
 
     def begin(self, step: int) -> None:
         self.transcript.step = step
 
+    def end(self, step: int) -> None:
+        if self.recorder is not None:
+            self.recorder.end_step(step)
+
     def observe(self, way: str, message: Message, payload: Words) -> None:
+        if self.recorder is not None:
+            self.recorder.observe(message, payload, self.transcript.step)
         direction = link(MEMBERS[message.sender], MEMBERS[message.receiver])
         self.transcript.observe(direction, message.order, way, torch.from_numpy(payload.view(np.uint8)))
 
@@ -93,12 +104,21 @@ def records(
     queues: dict[Message, queue.Queue[Words]] = {m: queue.Queue() for s in schedules for m in s.sends}
     runs = [engine.stage(divided, s) for s in schedules]
     distortions = {"": (honest, honest), "ben": (honest, garbage), "noise": (honest, noise)}
-    channels = [WatchedChannel(queues, distort) for distort in distortions[cheat]]
+    links_here = links_of(engine.program, divided) if mode is Mode.EXACT else ()
+    recorders = [
+        LinkRecorder([each for each in links_here if stage in (each.sender, each.receiver)], 10)
+        if mode is Mode.EXACT else None for stage in (0, 1)
+    ]  # fmt: skip
+    channels = [
+        WatchedChannel(queues, distort, recorder)
+        for distort, recorder in zip(distortions[cheat], recorders, strict=True)
+    ]
 
     def both(first: int, end: int) -> None:
         def work(run: Stage, channel: WatchedChannel) -> None:
             for number in range(first, end):
                 run.step(number, channel)
+                channel.end(number)
 
         threads = [threading.Thread(target=work, args=pair) for pair in zip(runs, channels, strict=True)]
         for thread in threads:
@@ -112,6 +132,8 @@ def records(
     starts = [{number: array.copy() for number, array in run.held_state.items()} for run in runs]
     for channel in channels:
         channel.transcript.begin_segment()
+        if channel.recorder is not None:
+            channel.recorder.begin_segment()
         channel.log.clear()
         channel.sent.clear()
     both(*STEPS)
@@ -127,7 +149,8 @@ def records(
         received, sent = [statements[d] for d, _ in of], [statements[d] for d, _ in to]
         end = {number: array.copy() for number, array in run.state.items()}
         log, sent_log = np.concatenate(channel.log), np.concatenate(channel.sent)
-        made.append(StageRecord(start, log, received, sent, ends, sent_log, end))
+        tables = {} if channel.recorder is None else channel.recorder.roots()
+        made.append(StageRecord(start, log, ends, tables, received, sent, sent_log, end))
     whole = {**starts[0], **starts[1]}
     return divided, schedules, tuple(made), [tensor.root(whole[number]) for number in range(len(task.state))]
 
@@ -139,8 +162,8 @@ def key_of(name: str) -> str:
 def judge(stage: int, record: StageRecord, roots: list[bytes], mode: Mode = Mode.EXACT) -> None:
     task = task_and_graph("mlp", 40, 10, mode)[0]
     divided, schedules, _, _ = records("", mode)
-    judge = StageJudge(task, divided, schedules[stage], MEMBERS, engine_of(mode))
-    judge.judge(1, record, TASK, ADDRESSES, roots)
+    judged = judge_of(task, divided, schedules[stage], MEMBERS, engine_of(mode))
+    judged.judge(1, record, TASK, ADDRESSES, roots)
 
 
 @pytest.mark.parametrize("stage", [0, 1])
@@ -194,7 +217,7 @@ def test_a_native_stage_that_hands_over_other_messages_than_it_signed_is_named()
 def test_one_wrong_bit_names_its_sender_and_not_who_computed_with_it() -> None:
     _, _, made, roots = records("ben")
     judge(0, made[0], roots)
-    with pytest.raises(GroupMessageError, match="'ben' in segment 1 sent 'ann' other values"):
+    with pytest.raises(FalseStageError, match="'ben' in segment 1 sent 'ann' other values"):
         judge(1, made[1], roots)
 
 
@@ -202,14 +225,16 @@ def test_a_member_that_hides_what_it_received_is_named() -> None:
     _, _, made, roots = records()
     forged = made[0].log.copy()
     forged[3] ^= 1
-    with pytest.raises(GroupMessageError, match="'ann' in segment 1 accepted other messages than 'ben' signed"):
+    with pytest.raises(GroupMessageError, match="'ann' in segment 1 accepted other messages than 'ben' signed") as info:
         judge(0, replace(made[0], log=forged), roots)
+    # What it signed may be true all the same: no court can be shown otherwise.
+    assert not isinstance(info.value, FalseStageError)
 
 
 def test_a_member_that_states_another_end_or_start_is_named() -> None:
     _, _, made, roots = records()
     number = min(made[0].end)
-    with pytest.raises(GroupMessageError, match="'ann' in segment 1 ended in another state"):
+    with pytest.raises(FalseStageError, match="'ann' in segment 1 ended in another state"):
         judge(0, replace(made[0], end={**made[0].end, number: bytes(32)}), roots)
     start = {**made[0].start, number: made[0].start[number] + np.float32(1)}
     with pytest.raises(GroupMessageError, match="'ann' in segment 1 did not start from the agreed state"):
@@ -217,10 +242,10 @@ def test_a_member_that_states_another_end_or_start_is_named() -> None:
 
 
 def test_a_statement_signed_by_another_is_refused() -> None:
-    _, _, made, roots = records()
+    _, _, made, roots = records("", Mode.TOLERANT)
     sent = [replace(statement, signature=made[0].received[0].signature) for statement in made[0].sent]
     with pytest.raises(GroupMessageError, match="is about something else or not signed by it"):
-        judge(0, replace(made[0], sent=sent), roots)
+        judge(0, replace(made[0], sent=sent), roots, Mode.TOLERANT)
 
 
 def test_the_audited_fraction_is_the_rate() -> None:

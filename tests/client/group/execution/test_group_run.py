@@ -16,11 +16,15 @@ import pytest
 from eth_account import Account
 from torch._C._distributed_c10d import TCPStore
 
-from assay.commitments.execution import state_root
+from assay.commitments.execution import data_root, state_root
+from assay.engine.cpu.device import CpuDevice
 from assay.group.cluster_file import read_cluster_file
+from assay.group.execution.stage_records import StageDossier, dossiers_in
 from assay.group.execution.task_files import write_task
 from assay.group.plan import make_plan, write_plan
+from assay.market.group_agreement import statement_signer
 from assay.program.graph import Graph
+from assay.training.canonical import CanonicalRun
 from assay.training.checkpoint import CheckpointFolder
 from assay.training.profile import profile
 from assay.training.replay import Replayer
@@ -205,3 +209,34 @@ def test_a_member_that_sends_garbage_is_named_and_the_proof_is_still_one_machine
         assert f"{cheat!r} in segment 1 sent" in outcomes[name]["failures"][0]
         assert outcomes[name]["first_step"] == 10  # the segment with garbage was never kept
         assert [bytes.fromhex(root) for root in outcomes[name]["roots"]] == list(alone.roots)
+    for name in names:
+        audit = tmp_path / name / "members" / name / "audit"
+        # What everybody signed holds when it is executed from what it kept; what the cheat signed does not.
+        kept = list(dossiers_in(audit / "records"))
+        assert [dossier.member for dossier in kept] == [name] * len(kept)
+        for dossier in kept:
+            is_false = name == cheat and dossier.work.segment == 1
+            assert (end_of(dossier, task) == dossier.work.end_root) != is_false
+    judge = next(name for name in names if found_by(tmp_path, name))
+    (finding,) = found_by(tmp_path, judge)
+    assert finding.member == cheat
+    statement = finding.work.statement(9)
+    assert statement_signer(statement, 0, finding.work.group, finding.signature) == addresses[cheat]
+    assert end_of(finding, task) != finding.work.end_root
+
+
+def found_by(folder: Path, name: str) -> list[StageDossier]:
+    """The false statements that a member found."""
+    return list(dossiers_in(folder / name / "members" / name / "audit" / "findings"))
+
+
+def end_of(dossier: StageDossier, task: TrainingTask) -> bytes:
+    """Where a stage's segment ends when it is executed from a record."""
+    segment = dossier.load(task)
+    assert state_root(segment.start) == dossier.work.start_root
+    assert data_root(segment.data) == dossier.work.data_root
+    run = CanonicalRun(segment.program, segment.data, task.seed, CpuDevice(1))
+    run.load(segment.start)
+    for number in range(segment.first, segment.first + segment.steps):
+        run.step(number)
+    return state_root(run.state)

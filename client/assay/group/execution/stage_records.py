@@ -1,0 +1,126 @@
+"""What judging one stage in one segment takes, on disk: a member keeps it for every statement it signed, to defend it;
+who found a false one keeps what the other handed over, to show it.
+
+A record is a folder: `record.json` (whose stage, what it signed), `plan.toml`, `start.safetensors` (the state tensors
+held) and `messages.bin` (what was received). Everything else follows from the task.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from assay.group.errors import GroupMessageError
+from assay.group.execution.engines import ExactEngine
+from assay.group.execution.link_tables import empty_tables, logged_tables
+from assay.group.execution.message_log import read_log
+from assay.group.execution.partition import member_shares
+from assay.group.execution.stage_program import stage_program
+from assay.group.execution.stage_statements import SignedStage
+from assay.group.plan import read_plan
+from assay.market.stage_claims import StageWork
+from assay.program.operator import Array, Program
+from assay.training.checkpoint import read_tensors, sync_folder, write_synced
+from assay.training.task import TrainingTask
+
+RECORD, PLAN, START, MESSAGES = "record.json", "plan.toml", "start.safetensors", "messages.bin"
+_ROOTS = ("program_root", "data_root", "start_root", "end_root")
+
+
+@dataclass(frozen=True)
+class StageSegment:
+    """A stage's segment, ready to be executed: its program from `start` over `data`, in `steps` steps from the global
+    step `first` on."""
+
+    program: Program
+    start: Sequence[Array]
+    data: Sequence[Array]
+    first: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class StageDossier:
+    """A record on disk. `member`: who signed `work`; `stage`: its place among the plan's members; `memory`: the bytes
+    of each of them that the partition was made with."""
+
+    folder: Path
+    member: str
+    stage: int
+    memory: tuple[float, ...]
+    work: StageWork
+    signature: bytes
+
+    def load(self, task: TrainingTask) -> StageSegment:
+        """Make the stage's segment out of it. Raises CheckpointError where a file is damaged, GroupMessageError where
+        the stage's program is not the one that was signed."""
+        plan = read_plan(self.folder / PLAN)
+        engine = ExactEngine(task, plan.microbatches)
+        divided = engine.divide(member_shares(plan), self.memory)
+        made = stage_program(engine.program, divided, self.stage, task.interval)
+        if made.root != self.work.program_root:
+            raise GroupMessageError(
+                f"{self.folder} is about a stage program with root {self.work.program_root.hex()[:16]}; from its plan "
+                f"follows {made.root.hex()[:16]}: use the version of assay that trained"
+            )
+        first, steps = task.first_step(self.work.segment), task.segment_steps(self.work.segment)
+        held = read_tensors(self.folder / START, [task.program.state[n] for n in made.held], "the segment's start")
+        receives = engine.schedules(divided)[self.stage].receives
+        log = read_log(self.folder / MESSAGES)
+        tables = logged_tables(made.received, log, receives, (first, first + steps), task.interval)
+        start = [*held, *empty_tables(made.sent, task.interval)]
+        return StageSegment(made.program, start, [*task.data, *tables], first, steps)
+
+
+def write_dossier(
+    folder: Path, member: str, stage: int, memory: Sequence[float], signed: SignedStage, plan: Path, start: Path,
+    messages: Path,
+) -> None:  # fmt: skip
+    """Keep what judges a stage. The files given may be replaced afterwards, but not changed; whoever finds
+    `record.json` finds the rest."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for source, name in ((plan, PLAN), (start, START), (messages, MESSAGES)):
+        os.link(source, folder / name)
+        with (folder / name).open("rb+") as file:
+            os.fsync(file.fileno())
+    work = {name: value.hex() if isinstance(value, bytes) else value for name, value in asdict(signed.work).items()}
+    document = {
+        "member": member, "stage": stage, "memory": list(memory), "work": work, "signature": signed.signature.hex(),
+    }  # fmt: skip
+    write_synced(folder / RECORD, json.dumps(document, indent=1) + "\n")
+    sync_folder(folder.parent)
+
+
+def read_dossier(folder: Path) -> StageDossier:
+    """Read what `write_dossier` wrote. Raises GroupMessageError where it is damaged."""
+    try:
+        document = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        work = document["work"]
+        roots = (bytes.fromhex(work[name]) for name in _ROOTS)
+        return StageDossier(
+            folder, str(document["member"]), int(document["stage"]), tuple(map(float, document["memory"])),
+            StageWork(str(work["group"]), int(work["run"]), int(work["segment"]), int(work["until"]), *roots),
+            bytes.fromhex(document["signature"]),
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise GroupMessageError(f"{folder} holds no record of a stage ({error!r}): remove it") from error
+
+
+def dossiers_in(folder: Path) -> Iterator[StageDossier]:
+    """All records in a folder that are complete, in the order of their names."""
+    for record in sorted(folder.glob(f"*/{RECORD}")):
+        yield read_dossier(record.parent)
+
+
+def drop_expired(folder: Path) -> None:
+    """Remove records of statements that nobody can take to court any more."""
+    now = time.time()
+    for dossier in list(dossiers_in(folder)):
+        if dossier.work.until < now:
+            shutil.rmtree(dossier.folder, ignore_errors=True)
