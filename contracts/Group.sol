@@ -5,6 +5,7 @@ import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {Claims, Line} from "./Claims.sol";
 import {Court} from "./Court.sol";
 import {GroupState, IGroup, Limits, Position, Work} from "./interfaces/IGroup.sol";
+import {IStageClaims} from "./interfaces/IStageClaims.sol";
 import {Agreement, Agreements, Member, Statement} from "./libraries/Agreements.sol";
 import {Case} from "./libraries/Cases.sol";
 import {Division} from "./libraries/Division.sol";
@@ -31,6 +32,7 @@ contract Group is IGroup {
     Verification private immutable VERIFICATION;
     Claims private immutable CLAIMS;
     Court private immutable COURT;
+    IStageClaims private immutable STAGE_CLAIMS;
     address private immutable FACTORY;
 
     /// @inheritdoc IGroup
@@ -54,12 +56,13 @@ contract Group is IGroup {
     /// @notice Cases in which the leader acted for a silent owner.
     mapping(uint256 caseId => bool) public isRelieved;
 
-    constructor(Modules memory modules) {
+    constructor(Modules memory modules, address stageClaims) {
         STAKES = Stakes(modules.stakes);
         MARKET = Market(modules.market);
         VERIFICATION = Verification(modules.verification);
         CLAIMS = Claims(modules.claims);
         COURT = Court(modules.court);
+        STAGE_CLAIMS = IStageClaims(stageClaims);
         FACTORY = msg.sender;
     }
 
@@ -276,6 +279,15 @@ contract Group is IGroup {
         emit Convicted(member.account, first.subject, first.value, second.value);
     }
 
+    /// @inheritdoc IGroup
+    function stageFell(address member, uint256 claimId) external {
+        // INVARIANT: a statement about a stage convicts by a decided case only.
+        if (msg.sender != address(STAGE_CLAIMS)) revert NotStageClaims(msg.sender);
+        if (state != GroupState.Working) _in(GroupState.Closed);
+        _members[_placeOf(member)].isConvicted = true;
+        emit StageFell(member, claimId);
+    }
+
     function _requireSigned(Statement memory statement, bytes calldata signature, address member) private view {
         address signer = ECDSA.recover(statement.digest(address(this)), signature);
         if (signer != member) revert NotTheSigner(signer, member);
@@ -301,6 +313,10 @@ contract Group is IGroup {
     function share() external {
         _in(GroupState.Closed);
         if (block.timestamp <= evidenceUntil()) revert TooEarly(evidenceUntil(), block.timestamp);
+        // INVARIANT: a member whose stage is in court is not paid before the case is decided. No case begins any more, and the
+        // court's clocks end those that did.
+        uint256 cases = STAGE_CLAIMS.pendingOf(address(this));
+        if (cases != 0) revert CasesOpen(cases);
         state = GroupState.Shared;
         uint256 count = _members.length;
         uint256[] memory contributions = new uint256[](count);

@@ -18,7 +18,7 @@ from brownie import accounts, chain, network
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "client"))
 
 from assay.market.deploy import ORDER, check_court_bond, constructor_arguments, predicted_addresses
-from assay.market.deployment import Deployment, write_deployment
+from assay.market.deployment import Deployment, artifact_of, write_deployment
 from assay.market.parameters import LOCAL, LOCAL_COURT, PUBLIC, PUBLIC_COURT
 
 DEVELOPMENT = ("development", "anvil", "ganache-cli")
@@ -43,7 +43,8 @@ def main() -> None:
     addresses = predicted_addresses(account.address, account.nonce)
     block = len(chain) - 1
     for name in ORDER:
-        contract = account.deploy(getattr(brownie, name), *constructor_arguments(name, addresses, parameters, court))
+        code = getattr(brownie, artifact_of(name))
+        contract = account.deploy(code, *constructor_arguments(name, addresses, parameters, court))
         if contract.address != addresses[name]:
             raise SystemExit(
                 f"{name} lies at {contract.address}, not at {addresses[name]}: use an account that does nothing else"

@@ -5,7 +5,8 @@ pragma solidity 0.8.30;
 enum ClaimKind {
     Replay,
     Profile,
-    Training
+    Training,
+    Stage
 }
 
 /// @notice Everything about a claim that does not depend on the disputed leaf. Fixed from the moment a case can be opened.
@@ -13,10 +14,10 @@ enum ClaimKind {
 /// @param claimant Who answers for it; the court lets only this account, or its delegate, expand.
 /// @param root Root of the claim's tree.
 /// @param leaves Number of leaves of that tree.
-/// @param programRoot Root of the task's program (FORMAT 2.4).
-/// @param dataRoot Root of the task's data.
-/// @param initialRoot State root the task starts from.
-/// @param checkpointRoot Root of the solver's checkpoint tree (zero for a profile claim).
+/// @param programRoot Root of the task's program (FORMAT 2.4), in a stage claim of the stage's.
+/// @param dataRoot Root of the task's data, in a stage claim of the stage's.
+/// @param initialRoot State root the task starts from (a stage claim: the stage, its segment).
+/// @param checkpointRoot Root of the solver's checkpoint tree (zero for a profile and a stage claim).
 /// @param thresholdRoot Root of the task's threshold vector (zero in exact mode and for a profile claim).
 /// @param segments Number of segments of the task.
 /// @param interval Steps a segment; the last one may be shorter.
@@ -42,7 +43,7 @@ struct Claim {
     bool exact;
 }
 
-/// @notice The court's view of whoever keeps claims (the verification contract).
+/// @notice The court's view of whoever keeps claims: `Claims` for the market's, `StageClaims` for those among a group's members.
 interface IClaims {
     /// @notice The claim as it is to be judged. Reverts if it does not exist.
     function claim(uint256 claimId) external view returns (Claim memory);
@@ -53,7 +54,8 @@ interface IClaims {
     /// @notice Called by the court when a case is opened. Reverts unless the claim is open to cases now.
     /// Claims are opened to the court, and answers made known with their leaves, by publishing them at the claims contract first.
     /// The claims contract takes the bond (`msg.value` goes with the call) and keeps it until `caseClosed`.
-    /// @param answerRoot The claim the challenger says is the true one (zero for a training claim); it takes the claim's place if the challenger wins.
+    /// @param answerRoot The claim the challenger says is the true one (zero for a training or a stage claim); it takes the claim's place
+    /// if the challenger wins.
     function caseOpened(uint256 caseId, uint256 claimId, address challenger, bytes32 answerRoot) external payable;
 
     /// @notice Called by the court exactly once for every case opened.

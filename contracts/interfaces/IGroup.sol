@@ -22,7 +22,8 @@ enum GroupState {
 /// @notice One member, and what the group owes it.
 /// @param hasPaid Whether its contribution is in.
 /// @param isLiable Whether the task failed by a segment that the member answers for and signed: it is charged first.
-/// @param isConvicted Whether it signed two values for one subject: it loses contribution and share.
+/// @param isConvicted Whether it signed two values for one subject, or a statement about its stage that fell in court: it loses
+/// contribution and share.
 /// @param credit What it can withdraw now.
 /// @param due What it gets once the stake is back.
 struct Position {
@@ -69,6 +70,7 @@ interface IGroup {
     event Relieved(uint256 indexed caseId, address indexed owner, address indexed leader);
     event Liable(address indexed member, uint32 segment);
     event Convicted(address indexed member, bytes32 subject, bytes32 first, bytes32 second);
+    event StageFell(address indexed member, uint256 indexed claimId);
     event GroupClosed(uint256 indexed taskId, uint256 loss, uint256 returning, uint256 evidenceUntil);
     event CoinCredited(address indexed member, uint256 amount, uint256 due);
     event IncomeShared(uint256 amount);
@@ -90,6 +92,8 @@ interface IGroup {
     error NobodysSegment(uint32 segment);
     error NotTheSigner(address signer, address member);
     error NoConflict();
+    error NotStageClaims(address caller);
+    error CasesOpen(uint256 cases);
     error NothingToWithdraw(address account);
     error TransferFailed(address account, uint256 amount);
 
@@ -160,13 +164,18 @@ interface IGroup {
         bytes calldata secondSignature
     ) external;
 
+    /// @notice Called by `StageClaims` when a case has refuted what a member signed about its stage: the member is convicted.
+    /// @param claimId Number of the statement there.
+    function stageFell(address member, uint256 claimId) external;
+
     /* SHARING OUT */
 
     /// @notice Anyone: the task is over for the group. Begins to take the stake that is left out of the market, and the time for
     /// evidence.
     function close() external;
 
-    /// @notice Anyone, when the time for evidence is over: credits what there is to the members.
+    /// @notice Anyone, when the time for evidence is over and every case on a member's stage is decided: credits what there is to
+    /// the members.
     function share() external;
 
     /// @notice Anyone, after that: credits what has come since, above all the stake, when the market's unbonding is over.

@@ -42,7 +42,8 @@ struct Agreement {
 /// @notice Something a member says about its work and signs. Nobody honest signs two values for one subject of one run.
 /// @param task The task.
 /// @param run Which run of the group: a run that resumes after a member failed is another one.
-/// @param subject What it is about: for a trained segment `Agreements.workSubject`, else as the members' programs agree.
+/// @param subject What it is about: for a trained segment `Agreements.workSubject`, for a stage's part in one
+/// `Agreements.stageSubject`, else as the members' programs agree.
 /// @param value What is said, such as the root of the state after the segment, or of the messages sent.
 struct Statement {
     uint256 task;
@@ -117,6 +118,17 @@ library Agreements {
     /// @notice Subject of the statement "I trained this segment from this state"; its value is the state it ended in.
     function workSubject(uint32 segment, bytes32 start) internal pure returns (bytes32) {
         return keccak256(abi.encode("work", segment, start));
+    }
+
+    /// @notice Subject of the statement "in this segment my stage, this program over these data, began in this state"; its value
+    /// is the state it ended in (contracts/FORMAT.md, section 3).
+    /// @param until Last second in which a case can be opened on the statement.
+    function stageSubject(uint32 segment, uint40 until, bytes32 programRoot, bytes32 dataRoot, bytes32 startRoot)
+        internal
+        pure
+        returns (bytes32)
+    {
+        return keccak256(abi.encode("stage", segment, until, programRoot, dataRoot, startRoot));
     }
 
     /// @notice Reverts unless the agreement can be kept: by everyone, at any time, with the coin that was put in.

@@ -37,7 +37,8 @@ library DisputedLeaf {
         reading.facts.taskSeed = claim.taskSeed;
         if (claim.kind == ClaimKind.Training) _readTraining(reading, claim, evidence);
         else if (claim.kind == ClaimKind.Replay) _readReplay(reading, claim, evidence);
-        else _readProfile(reading, claim, evidence);
+        else if (claim.kind == ClaimKind.Profile) _readProfile(reading, claim, evidence);
+        else _readStage(reading, claim);
     }
 
     function _readTraining(Reading memory reading, Claim memory claim, OpenEvidence calldata evidence) private view {
@@ -94,6 +95,14 @@ library DisputedLeaf {
         else if (part == Part.Trace) reading.claimed = bytes32(evidence.leaf[104:136]);
         else revert NoSuchPart(claim.kind, part);
         reading.refuted = uint32(bytes4(evidence.leaf[0:4])) != reading.segment;
+    }
+
+    /// @dev The claim itself says all there is: its only leaf is its root.
+    function _readStage(Reading memory reading, Claim memory claim) private pure {
+        if (reading.part != Part.End) revert NoSuchPart(claim.kind, reading.part);
+        reading.claimed = claim.root;
+        reading.facts.endRoot = claim.root;
+        reading.facts.startRoot = claim.initialRoot;
     }
 
     function _openRecord(

@@ -8,14 +8,41 @@ from typing import Any
 
 from eth_abi import encode
 from eth_account import Account
-from eth_utils import keccak
+from eth_utils import keccak, to_checksum_address
 
-from market_chain import Outcome, address_of
-from market_world import CREDIT, ETHER, FREE, LEAVING, MILLION, Tree, World
+from market_chain import Chain, Outcome, address_of
+from market_world import CREDIT, ETHER, FREE, LEAVING, MILLION, MODULES, Tree, World, named
 
 STATES = ("None", "Forming", "Ready", "Working", "Closed", "Shared")
 HOUR, DAY = 3600, 86400
 SUBMITTER = address_of("submitter")
+
+
+COMPANIONS = ("Groups", "StageClaims", "StageCourt")
+
+
+class GroupsWorld(World):
+    """A deployment of the market with the factory of groups and the court of their stages."""
+
+    contracts = (*MODULES, *COMPANIONS)
+    court_code = "HarnessCourt"
+    """What both courts are made of."""
+
+    def __init__(self, chain: Chain, **changes: int) -> None:
+        artifacts = chain.artifacts  # type: ignore[attr-defined]
+        chain.artifacts = {**artifacts, "StageCourt": artifacts[self.court_code]}  # type: ignore[attr-defined]
+        super().__init__(chain, **changes)
+        chain.interface("Group")  # type: ignore[attr-defined]
+
+    def arguments_of(self, name: str, addresses: dict[str, str]) -> tuple[Any, ...]:
+        if name == "Groups":
+            return tuple(addresses.values())[: len(MODULES)], addresses["StageClaims"]
+        if name == "StageClaims":
+            bond = self.parameters["caseBond"]
+            return addresses["Groups"], addresses["Market"], addresses["StageCourt"], bond
+        if name == "StageCourt":
+            return super().arguments_of(self.court_code, {**addresses, "Claims": addresses["StageClaims"]})
+        return super().arguments_of(name, addresses)
 
 
 @dataclass
@@ -55,7 +82,7 @@ class Owed:
 
 @dataclass
 class GroupActor:
-    """One group, and what its members do. `world` must have been deployed with "Groups"."""
+    """One group, and what its members do. `world` must have been deployed with `COMPANIONS`."""
 
     world: World
     members: Sequence[Person]
@@ -101,7 +128,8 @@ class GroupActor:
             self.world.chain._fund(person.address)  # type: ignore[attr-defined]
         outcome = self.world.do(sender, "Groups", "form", self.agreement(), self.signatures())
         address = str(outcome.event("Formed")["group"])
-        self.world.chain.addresses["Group"] = self.address = self.world.see("Groups", "groupOf", self.agreement())
+        self.address = self.world.see("Groups", "groupOf", self.agreement())
+        self.world.chain.addresses["Group"] = to_checksum_address(self.address)  # type: ignore[attr-defined]
         assert address.lower() == self.address.lower()
         return self.address
 
@@ -211,6 +239,34 @@ class GroupActor:
         subject = keccak(encode(["string", "uint32", "bytes32"], ["work", segment, start]))
         signature = self.signed(person, (task, 0, subject, end))
         return (0, start, tree.proof(segment), end, tree.proof(segment + 1)), signature
+
+    # ---- stages ----
+
+    def stage_work(self, segment: int, **changes: Any) -> tuple[Any, ...]:
+        """What a member says its stage did in a segment, as `StageClaims` takes it."""
+        fields: dict[str, Any] = {
+            "group": self.address,
+            "run": 0,
+            "segment": segment,
+            "until": self.now + 30 * DAY,
+            "programRoot": named("stage program"),
+            "dataRoot": named("stage data", segment),
+            "startRoot": named("stage", segment),
+            "endRoot": named("stage", segment + 1),
+        }
+        return tuple((fields | changes).values())
+
+    def signed_stage(self, person: Person, work: tuple[Any, ...]) -> bytes:
+        """A member's signature under it."""
+        _, run, segment, until, *roots, end = work
+        kinds = ["string", "uint32", "uint40", "bytes32", "bytes32", "bytes32"]
+        subject = keccak(encode(kinds, ["stage", segment, until, *roots]))
+        return self.signed(person, self.statement(self.see("task"), subject, end, run))
+
+    def publish_stage(self, person: Person, work: tuple[Any, ...]) -> int:
+        """Opens a member's statement to the court; the claim's number."""
+        signature = self.signed_stage(person, work)
+        return int(self.world.do(address_of("somebody"), "StageClaims", "publish", work, signature).value)
 
 
 def divided(amount: int, weights: Sequence[int]) -> list[int]:

@@ -9,24 +9,24 @@ import pytest
 from eth_abi import encode
 from eth_utils import keccak
 
-from group_world import CONTRIBUTIONS, DAY, HOUR, PEOPLE, SHARES, GroupActor, Person, after_loss, divided
+from group_world import (
+    CONTRIBUTIONS,
+    DAY,
+    HOUR,
+    PEOPLE,
+    SHARES,
+    GroupActor,
+    GroupsWorld,
+    Person,
+    after_loss,
+    divided,
+)
 from market_chain import Chain, RevertedError, address_of
-from market_world import CREDIT, ETHER, FREE, LEAVING, LOCKED, MILLION, MODULES, Round, World, claim_tree, named
+from market_world import CREDIT, ETHER, FREE, LEAVING, LOCKED, MILLION, Round, World, claim_tree, named
 
 LEADER, SECOND, THIRD = PEOPLE
 OUTSIDER = address_of("outsider")
 ACCUSER = address_of("whistleblower 0")
-
-
-class GroupsWorld(World):
-    """A deployment of the market with the factory of groups."""
-
-    contracts = (*MODULES, "Groups")
-
-    def arguments_of(self, name: str, addresses: dict[str, str]) -> tuple[Any, ...]:
-        if name == "Groups":
-            return (tuple(addresses.values())[: len(MODULES)],)
-        return super().arguments_of(name, addresses)
 
 
 @pytest.fixture
@@ -36,7 +36,6 @@ def world(chain: Chain) -> GroupsWorld:
         world.verifier(f"verifier {number}")
         world.staked(f"whistleblower {number}", 2 * ETHER)
     world.staked("solver")
-    world.chain.interface("Group")  # type: ignore[attr-defined]
     return world
 
 

@@ -19,6 +19,7 @@ from eth_utils.crypto import keccak
 
 from assay.contracts import load_contract
 from assay.market import types
+from assay.market.deployment import artifact_of
 from assay.market.errors import InterfaceError
 
 _UPPER = re.compile(r"(?<!^)(?=[A-Z])")
@@ -183,8 +184,9 @@ class Interface:
 
 @cache
 def interface_of(contract: str) -> Interface:
-    """The interface of a packaged contract."""
-    return Interface(contract, load_contract(contract).abi, own_types=contract != "Court")
+    """The interface of a contract of a deployment, or of another packaged one."""
+    artifact = artifact_of(contract)
+    return Interface(contract, load_contract(artifact).abi, own_types=artifact != "Court")
 
 
 def all_errors(contracts: Sequence[str]) -> list[dict[str, Any]]:

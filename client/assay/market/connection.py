@@ -14,6 +14,7 @@ from assay.market.court import CourtContract
 from assay.market.deploy import check_deployment
 from assay.market.deployment import COMPANIONS, HELPERS, MODULES, Deployment, read_deployment
 from assay.market.settlement import DemandsContract, JackpotContract, SeedsContract, SettlementContract
+from assay.market.stage_claims import StageClaimsContract
 from assay.market.stakes import StakesContract
 from assay.market.tasks import TasksContract
 from assay.market.verification import VerificationContract
@@ -74,6 +75,15 @@ class Market:
     @cached_property
     def court(self) -> CourtContract:
         return CourtContract(self.chain, "Court", self.address("Court"))
+
+    @cached_property
+    def stage_claims(self) -> StageClaimsContract:
+        return StageClaimsContract(self.chain, "StageClaims", self.address("StageClaims"))
+
+    @cached_property
+    def stage_court(self) -> CourtContract:
+        """The same court over the statements of groups' members."""
+        return CourtContract(self.chain, "StageCourt", self.address("StageCourt"))
 
 
 def open_chain(url: str) -> Chain:

@@ -1,4 +1,4 @@
-"""Deploying the market: thirteen contracts that are told each other's addresses beforehand (they follow from the
+"""Deploying the market: fifteen contracts that are told each other's addresses beforehand (they follow from the
 deployer's account and nonce), so that none has an owner who could exchange another."""
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from assay.chain.rpc import Chain
 from assay.chain.sender import Call, Outcome, Sender
 from assay.contracts import load_contract
 from assay.market.abi import type_of
-from assay.market.deployment import COMPANIONS, HELPERS, MODULES, Deployment
+from assay.market.deployment import COMPANIONS, HELPERS, MODULES, Deployment, artifact_of
 from assay.market.errors import DeploymentError
 from assay.market.parameters import PUBLIC, PUBLIC_COURT, CourtParameters, Parameters
 
@@ -42,18 +42,21 @@ def constructor_arguments(
     """What each contract's constructor is given."""
     if name in (*HELPERS, "Seeds"):
         return ()
-    if name == "Court":
+    if artifact_of(name) == "Court":
+        keeper = addresses["Claims" if name == "Court" else "StageClaims"]
         return (
-            addresses["Claims"], addresses["Prover"], addresses["Refuter"], court.allowance, court.extension,
-            court.gas_price, court.overshoot_price,
+            keeper, addresses["Prover"], addresses["Refuter"], court.allowance, court.extension, court.gas_price,
+            court.overshoot_price,
         )  # fmt: skip
+    if name == "StageClaims":
+        return addresses["Groups"], addresses["Market"], addresses["StageCourt"], parameters.case_bond
     modules = tuple(addresses[module] for module in MODULES)
-    return (modules,) if name in COMPANIONS else (parameters.values(), modules)
+    return (modules, addresses["StageClaims"]) if name == "Groups" else (parameters.values(), modules)
 
 
 def creation_code(name: str, arguments: Sequence[Any]) -> bytes:
-    """Bytecode and constructor arguments of a packaged contract."""
-    compiled = load_contract(name)
+    """Bytecode and constructor arguments of a contract of the deployment."""
+    compiled = load_contract(artifact_of(name))
     inputs: list[dict[str, Any]] = next((item["inputs"] for item in compiled.abi if item["type"] == "constructor"), [])
     return bytes.fromhex(compiled.bytecode[2:]) + encode([type_of(item) for item in inputs], list(arguments))
 

@@ -30,8 +30,15 @@ MODULES = (
 """The contracts of a deployment in the order of the Solidity struct Modules."""
 HELPERS = ("Prover", "Refuter")
 """What the court executes with; they hold no state and know no other contract."""
-COMPANIONS = ("Groups",)
+COMPANIONS = ("Groups", "StageClaims", "StageCourt")
 """What uses the market without any right in it: no other contract knows them."""
+_ARTIFACTS = {"StageCourt": "Court"}
+"""Contracts of a deployment that are another instance of the same code."""
+
+
+def artifact_of(name: str) -> str:
+    """Name of the packaged contract whose code a contract of a deployment has."""
+    return _ARTIFACTS.get(name, name)
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,12 @@ def read_deployment(path: Path) -> Deployment:
         raise DeploymentError(f"{path} is no deployment file of format {FORMAT}: deploy again with this client")
     addresses = record.get("addresses")
     wanted = {*HELPERS, *MODULES, *COMPANIONS}
+    if isinstance(addresses, dict) and wanted - set(addresses):
+        missing = ", ".join(sorted(wanted - set(addresses)))
+        raise DeploymentError(
+            f"{path} names no contract {missing}: it is damaged, or of an older version of the market; deploy again "
+            "with this client"
+        )
     if not isinstance(addresses, dict) or set(addresses) != wanted:
         raise DeploymentError(f"{path} does not name exactly the contracts {', '.join(sorted(wanted))}")
     for name, address in addresses.items():

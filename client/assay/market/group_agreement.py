@@ -87,6 +87,13 @@ def work_subject(segment: int, start: bytes) -> bytes:
     return bytes(keccak(encode(["string", "uint32", "bytes32"], ["work", segment, start])))
 
 
+def stage_subject(segment: int, until: int, program_root: bytes, data_root: bytes, start_root: bytes) -> bytes:
+    """Subject of "in this segment my stage, this program over these data, began in this state"; the value is the root
+    of the state it ended in. `until`: the last second in which the statement can be taken to court."""
+    kinds = ["string", "uint32", "uint40", "bytes32", "bytes32", "bytes32"]
+    return bytes(keccak(encode(kinds, ["stage", segment, until, program_root, data_root, start_root])))
+
+
 def sign_agreement(agreement: Agreement, chain_id: int, factory: str, account: LocalAccount) -> bytes:
     """A member's signature, 65 bytes."""
     message = _agreement_message(agreement, chain_id, factory)

@@ -97,6 +97,7 @@ class ClaimKind(IntEnum):
     REPLAY = 0
     PROFILE = 1
     TRAINING = 2
+    STAGE = 3
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import world
 from test_court_and_market import CHALLENGER
@@ -12,18 +10,28 @@ from whole_market import EXACT_PROGRAM, EXTENSION, CourtChain, WholeMarket, exec
 from assay.bench.arena import silent
 from assay.dispute.case import CaseView, Part
 from assay.dispute.moves import Move
-from group_world import CONTRIBUTIONS, DAY, HOUR, PEOPLE, SHARES, GroupActor, after_loss
+from group_world import (
+    COMPANIONS,
+    CONTRIBUTIONS,
+    DAY,
+    HOUR,
+    PEOPLE,
+    SHARES,
+    GroupActor,
+    GroupsWorld,
+    after_loss,
+)
 from market_chain import RevertedError
-from market_world import MODULES
 
 LEADER, OWNER, THIRD = PEOPLE
 SEGMENT = 1
 
 
-class GroupsMarket(WholeMarket):
+class GroupsMarket(GroupsWorld, WholeMarket):
     """The real court and the factory of groups."""
 
-    contracts = (*WholeMarket.contracts, "Groups")
+    contracts = (*WholeMarket.contracts, *COMPANIONS)
+    court_code = "Court"
     speaker = ""
     """The member that moves in the group's name."""
 
@@ -35,18 +43,12 @@ class GroupsMarket(WholeMarket):
         else:
             super().play(self.speaker, view, move)
 
-    def arguments_of(self, name: str, addresses: dict[str, str]) -> tuple[Any, ...]:
-        if name == "Groups":
-            return (tuple(addresses.values())[: len(MODULES)],)
-        return super().arguments_of(name, addresses)
-
 
 @pytest.fixture
 def market() -> GroupsMarket:
     market = GroupsMarket(CourtChain())
     for number in range(3):
         market.verifier(f"verifier {number}")
-    market.chain.interface("Group")  # type: ignore[attr-defined]
     return market
 
 

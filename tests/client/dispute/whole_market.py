@@ -41,7 +41,7 @@ def artifacts() -> dict[str, dict[str, Any]]:
 
 
 class CourtChain(RevmChain):
-    """A chain that keeps the court's events by case."""
+    """A chain that keeps the courts' events by case."""
 
     def __init__(self) -> None:
         super().__init__(artifacts())
@@ -51,7 +51,7 @@ class CourtChain(RevmChain):
     def call(self, sender: str, name: str, function: str, *arguments: Any, value: int = 0) -> Outcome:
         outcome = super().call(sender, name, function, *arguments, value=value)
         for event in outcome.events:
-            if event.contract == "Court" and "caseId" in event.values:
+            if event.contract in ("Court", "StageCourt") and "caseId" in event.values:
                 items = {item["name"]: item for item in self._court[event.name]["inputs"]}
                 fields = {key: named(items[key], value) for key, value in event.values.items()}
                 self.events.setdefault(event.values["caseId"], []).append(Event(event.name, fields))
@@ -90,6 +90,8 @@ class WholeMarket(World):
     """A deployment with the real court, and rounds over real executions."""
 
     contracts = (*MODULES[:-1], "Court", "Prover", "Refuter")
+    played_court = "Court"
+    """Whose cases are opened and played."""
 
     def __init__(self, chain: CourtChain, **changes: int) -> None:
         super().__init__(chain, **changes)
@@ -182,19 +184,19 @@ class WholeMarket(World):
     ) -> int:
         """Opens a case and returns its id."""
         arguments = (claim, place, int(part), answer, evidence.as_tuple())
-        return int(self.do(challenger, "Court", "open", *arguments, value=self.parameters["caseBond"]).value)
+        return int(self.do(challenger, self.played_court, "open", *arguments, value=self.parameters["caseBond"]).value)
 
     def view(self, case: int) -> CaseView:
         """The case as a player sees it."""
         (abi,) = (item for item in artifacts()["Court"]["abi"] if item.get("name") == "caseOf")
-        values = self.see("Court", "caseOf", case)
+        values = self.see(self.played_court, "caseOf", case)
         fields, cursor = (named(item, value) for item, value in zip(abi["outputs"], values, strict=True))
         fields["cursor"] = cursor
-        return view_of(case, self.see("Court", "positionOf", case), fields, self.events[case])
+        return view_of(case, self.see(self.played_court, "positionOf", case), fields, self.events[case])
 
     def play(self, sender: str, view: CaseView, move: Move) -> None:
         arguments = () if move.function == "timeout" else (view.position, *move.arguments)
-        self.do(to_checksum_address(sender), "Court", move.function, view.case_id, *arguments)
+        self.do(to_checksum_address(sender), self.played_court, move.function, view.case_id, *arguments)
 
     def play_out(self, case: int, claimant: Player, challenger: Player) -> bool:
         """Both move until the case is decided; the silent run out of time. Whether the challenger won."""

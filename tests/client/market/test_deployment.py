@@ -25,6 +25,11 @@ def test_contracts_lie_where_they_were_told_each_other_lie(world: World) -> None
     assert predicted_addresses(world.address(0), 0) == dict(market.addresses)
     assert market.court.ask("CLAIMS") == market.address("Claims")
     assert market.court.ask("PROVER") == market.address("Prover")
+    assert market.stage_court.ask("CLAIMS") == market.address("StageClaims")
+    assert market.stage_court.ask("PROVER") == market.address("Prover")
+    assert market.stage_claims.case_bond() == LOCAL.case_bond
+    assert market.stage_claims.pending_of(world.address(1)) == market.stage_claims.credit_of(world.address(1)) == 0
+    assert not market.stage_claims.has_fallen(1)
     assert market.stakes.seat() == LOCAL.seat
     assert market.claims.case_bond() == LOCAL.case_bond >= market.court.minimum_bond()
     # Coin that only modules may bring shows that the contracts know each other.
@@ -102,6 +107,16 @@ def test_a_wrong_file_is_refused(world: World, tmp_path: Path, keys: list[str], 
     with pytest.raises(DeploymentError) as caught:
         read_deployment(path)
     assert words in str(caught.value)
+
+
+def test_a_file_of_a_market_without_some_contract_says_which_and_what_to_do(world: World, tmp_path: Path) -> None:
+    record = world.running.deployment.as_json()
+    for name in ("StageClaims", "StageCourt"):
+        del record["addresses"][name]
+    path = tmp_path / "deployment.json"
+    path.write_text(json.dumps(record))
+    with pytest.raises(DeploymentError, match=r"no contract StageClaims, StageCourt: .*deploy again"):
+        read_deployment(path)
 
 
 def test_another_chain_or_no_contract_is_told(world: World, tmp_path: Path) -> None:
