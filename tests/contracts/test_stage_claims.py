@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from assay.market.group_agreement import sign_statement, stage_subject
-from assay.market.stage_claims import StageWork, stage_claim_id
+from assay.market.stage_claims import stage_claim_id
+from assay.market.types import StageWork
 from group_world import (
     CONTRIBUTIONS,
     DAY,

@@ -24,6 +24,7 @@ from assay.roles.group_member import GroupMember
 from assay.roles.group_work import Duty
 from assay.roles.node import Node
 from assay.roles.solver import SolverOptions
+from assay.roles.stage_cases import StageParty
 from assay.tasks.build import build_bundle
 from assay.tasks.bundle import Bundle
 from assay.tasks.task_file import TaskFile, read_task_file
@@ -115,13 +116,14 @@ class FormedGroup:
         """A member as a node of this process, with other settings of its seat."""
         account = Account.from_key(self.world.local.chain.private_keys[PLACES[place]])
         plan, own = self.terms.training(self.file, account.address, f"0x{bytes(account.key).hex()}")
-        players: Sequence[Player] = [GroupMember(self.contract, OPTIONS)]
+        players: Sequence[Player] = [GroupMember(self.contract, OPTIONS), StageParty()]
         maker: Any = group_bench(plan, replace(own, **seat))
         node = self.world.node(PLACES[place], players, make_bench=maker)
         assert isinstance(node.bench, GroupBench)
         agreement = self.file.agreement
         accounts = tuple(member.account for member in agreement.members)
         node.bench.duty = Duty(self.file.chain_id, self.contract.address, accounts, agreement.owners)
+        node.bench.clock = lambda: float(node.reader.view.time)
         node.group = self.contract
         return node
 

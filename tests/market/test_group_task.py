@@ -202,6 +202,52 @@ def test_a_group_that_loses_a_member_in_the_middle_settles_its_task_and_splits_t
     assert view_of(world, contract.address).balance == 0
 
 
+@pytest.mark.slow
+def test_a_member_that_sends_garbage_loses_its_contribution_and_its_share_in_court(
+    world: World, store: TCPStore, group_task: tuple[TaskFile, Bundle], tmp_path: Path
+) -> None:
+    group = signed_group(world, store.port)
+    invoke(world, "ann", "form", str(group.terms.agreement))
+    cheat = read_plan(group.terms.plan).members[1]
+    fault = {"member": cheat, "generation": 0, "step": INTERVAL + 3, "kind": "garbage"}
+    world.nodes = [
+        world.node(VERIFIER, [Verifier()]),
+        world.node(WITNESS, [Whistleblower(WhistleblowerOptions(audits=0))]),
+        *(group.member(place, fault=fault, audit_rate=1.0, **QUICK) for place in range(3)),
+    ]
+    contract, stages = group.contract, world.market.stage_claims
+
+    def is_tried() -> bool:
+        cases = world.reader.view.stages.cases.values()
+        return bool(cases) and all(case.challenger_won is not None for case in cases)
+
+    world.play(lambda: world.market.stakes.seats(world.address(VERIFIER)) == 1)
+    world.play(lambda: view_of(world, contract.address).state is GroupState.READY, limit=120)
+    task = world.submit()
+    world.play(lambda: world.market.tasks.state(task) is TaskState.VERIFYING, idle=lambda: False, limit=400)
+    world.play(is_tried, limit=200)
+    world.play(lambda: view_of(world, contract.address).state is GroupState.SHARED, limit=200)
+    world.play(lambda: all(member.due == 0 for member in view_of(world, contract.address).members), limit=100)
+    world.play(lambda: not any(credits(group)), limit=100)
+    record = world.reader.view.task(task)
+    assert record.state is TaskState.SETTLED
+    # The others trained the segment again, and registered what one machine would have.
+    assert record.checkpoint_root == train(group_task[1].task, tmp_path / "alone").root
+    place = NAMES.index(cheat)
+    (case,) = world.reader.view.stages.cases.values()
+    claim = world.reader.view.stages.claims[case.claim_id]
+    assert (claim.member, claim.has_fallen, claim.work.segment) == (world.address(PLACES[place]), True, 1)
+    assert case.challenger != claim.member
+    members = view_of(world, contract.address).members
+    assert [member.is_convicted for member in members] == [number == place for number in range(3)]
+    # All that the group had, and earned, went to the two others.
+    paid = received(group)
+    assert claim.member not in paid
+    assert sum(paid.values()) == record.price + sum(PUT_IN)
+    assert view_of(world, contract.address).balance == 0
+    world.play(lambda: world.market.chain.web3.eth.get_balance(stages.address) == 0, limit=100)
+
+
 @pytest.fixture(scope="module")
 def compressed_task(tmp_path_factory: pytest.TempPathFactory) -> tuple[TaskFile, Bundle]:
     return make_group_task(tmp_path_factory.mktemp("compressed") / "task", "tile-8-8")

@@ -28,7 +28,7 @@ _STRUCTS: dict[str, type[Any]] = {
     for each in (
         types.Posting, types.Task, types.Share, types.Round, types.Hidden, types.Shown, types.Derivation,
         types.ReplayLeaf, types.ProfileLeaf, types.Checkpoint, types.Answer, types.Tally, types.Line, types.Published,
-        types.Place, types.Entry, types.Demand,
+        types.Place, types.Entry, types.Demand, types.StageWork,
     )
 }  # fmt: skip
 _ENUMS: dict[str, type[IntEnum]] = {

@@ -20,6 +20,7 @@ from assay.market.types import (
     ProfileLeaf,
     ReplayLeaf,
     Shown,
+    StageWork,
     TaskState,
 )
 
@@ -404,9 +405,37 @@ class JackpotFixed:
     returned: int
 
 
+# --- StageClaims -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StagePublished:
+    claim_id: int
+    group: str
+    member: str
+    work: StageWork
+
+
+@dataclass(frozen=True)
+class StageCaseOpened:
+    case_id: int
+    claim_id: int
+    challenger: str
+
+
+@dataclass(frozen=True)
+class StageCaseClosed:
+    case_id: int
+    claim_id: int
+    challenger_won: bool
+
+
+# --- The courts ------------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class CourtEvent:
-    """An event of the court, its arguments by the contract's names (`assay.dispute.reader.Event`). `case_id` is 0 for
+    """An event of a court, its arguments by the contract's names (`assay.dispute.reader.Event`). `case_id` is 0 for
     events that are about no case."""
 
     name: str
@@ -421,7 +450,7 @@ Event: TypeAlias = (
     | RoundVoided | Joined | AnswerCommitted | AnswerRevealed | AnswersResolved | AnswerCollected
     | ClaimEntered | ClaimOpened | AnswerPublished | ReplayPublished | ProfilePublished | Accused | AccusationClosed
     | CaseOpened | CaseClosed | ClaimFell | ChunkDemanded | ChunkServed | ChunkNotServed | ShareReleased
-    | JackpotReserved | JackpotFixed | CourtEvent
+    | JackpotReserved | JackpotFixed | StagePublished | StageCaseOpened | StageCaseClosed | CourtEvent
 )  # fmt: skip
 
 EVENTS: dict[tuple[str, str], type[Any]] = {
@@ -468,7 +497,13 @@ EVENTS: dict[tuple[str, str], type[Any]] = {
     ("Settlement", "Released"): ShareReleased,
     ("Jackpot", "Reserved"): JackpotReserved,
     ("Jackpot", "Fixed"): JackpotFixed,
+    ("StageClaims", "StagePublished"): StagePublished,
+    ("StageClaims", "CaseOpened"): StageCaseOpened,
+    ("StageClaims", "CaseClosed"): StageCaseClosed,
 }
+COURTS = ("Court", "StageCourt")
+"""The courts of a deployment: one over the market's claims, one over what groups' members say of their stages."""
+
 _KEYWORDS = {"class": "class_", "from": "from_"}
 
 
@@ -512,7 +547,7 @@ def raw_log(log: LogReceipt, names: Mapping[str, str]) -> RawLog | None:
 
 def typed_event(decoded: DecodedLog) -> Event | None:
     """The dataclass of a decoded event; None for events this client does not follow."""
-    if decoded.contract == "Court":
+    if decoded.contract in COURTS:
         return CourtEvent(decoded.name, int(decoded.arguments.get("caseId", 0)), decoded.arguments)
     kind = EVENTS.get((decoded.contract, decoded.name))
     if kind is None:

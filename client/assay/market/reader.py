@@ -15,11 +15,12 @@ from typing import IO
 from assay.chain.logs import Cursor, LogReader
 from assay.market.connection import Market
 from assay.market.errors import DeploymentError
-from assay.market.events import Logged, RawLog, decode_log, raw_log
+from assay.market.events import COURTS, Logged, RawLog, decode_log, raw_log
 from assay.market.view import MarketView
 
-SCHEMA = 1
+SCHEMA = 2
 TOPIC_BYTES = 32
+OF_COURTS = "contract IN ('{}')".format("', '".join(COURTS))
 
 
 class MarketReader:
@@ -107,9 +108,9 @@ class MarketReader:
         return [logged for row in rows if (logged := decode_log(_raw(row))) is not None]
 
     def case_events(self, case_id: int) -> list[Logged]:
-        """The court's events about a case, in chain order."""
+        """The events of the courts about a case, in chain order."""
         rows = self._database.execute(
-            "SELECT block, place, tx, contract, topics, data FROM logs WHERE contract = 'Court' AND "
+            f"SELECT block, place, tx, contract, topics, data FROM logs WHERE {OF_COURTS} AND "
             "substr(topics, 33, 32) = ? ORDER BY block, place",
             (case_id.to_bytes(32, "big"),),
         )
@@ -206,5 +207,5 @@ def _prepared(database: sqlite3.Connection, identity: str) -> sqlite3.Connection
         )
         database.execute("CREATE INDEX IF NOT EXISTS by_task ON logs (task)")
         database.execute("CREATE INDEX IF NOT EXISTS by_transaction ON logs (tx)")
-        database.execute("CREATE INDEX IF NOT EXISTS by_case ON logs (substr(topics, 33, 32)) WHERE contract = 'Court'")
+        database.execute(f"CREATE INDEX IF NOT EXISTS by_case ON logs (substr(topics, 33, 32)) WHERE {OF_COURTS}")
     return database

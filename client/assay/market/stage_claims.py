@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from eth_abi.abi import encode
 from eth_utils.crypto import keccak
 
 from assay.chain.sender import Call
 from assay.market.contract import Contract
-from assay.market.group_agreement import Statement, stage_subject
+from assay.market.types import StageWork
 
 _WORK = "(address,uint32,uint32,uint40,bytes32,bytes32,bytes32,bytes32)"
-
-
-@dataclass(frozen=True)
-class StageWork:
-    """A stage statement, in the fields of contracts/interfaces/IStageClaims.sol."""
-
-    group: str
-    run: int
-    segment: int
-    until: int
-    program_root: bytes
-    data_root: bytes
-    start_root: bytes
-    end_root: bytes
-
-    def as_tuple(self) -> tuple[str, int, int, int, bytes, bytes, bytes, bytes]:
-        """As the contract takes it."""
-        roots = (self.program_root, self.data_root, self.start_root, self.end_root)
-        return self.group, self.run, self.segment, self.until, *roots
-
-    def statement(self, task: int) -> Statement:
-        """What the member signs, for the group as verifier."""
-        subject = stage_subject(self.segment, self.until, self.program_root, self.data_root, self.start_root)
-        return Statement(task, self.run, subject, self.end_root)
 
 
 class StageClaimsContract(Contract):

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from assay.market.group_agreement import Statement, stage_subject
+
 PROFILE = 255
 """Number of the share that is the profile."""
 MILLION = 1_000_000
@@ -327,3 +329,27 @@ class Demand:
     depth: int
     index: int
     root: bytes
+
+
+@dataclass(frozen=True)
+class StageWork:
+    """A stage statement, in the fields of contracts/interfaces/IStageClaims.sol."""
+
+    group: str
+    run: int
+    segment: int
+    until: int
+    program_root: bytes
+    data_root: bytes
+    start_root: bytes
+    end_root: bytes
+
+    def as_tuple(self) -> tuple[str, int, int, int, bytes, bytes, bytes, bytes]:
+        """As the contract takes it."""
+        roots = (self.program_root, self.data_root, self.start_root, self.end_root)
+        return self.group, self.run, self.segment, self.until, *roots
+
+    def statement(self, task: int) -> Statement:
+        """What the member signs, for the group as verifier."""
+        subject = stage_subject(self.segment, self.until, self.program_root, self.data_root, self.start_root)
+        return Statement(task, self.run, subject, self.end_root)

@@ -26,6 +26,7 @@ from assay.market.records import (
     TaskRecord,
     true_leaves,
 )
+from assay.market.stage_view import StageView
 from assay.market.types import AnswerState, ClaimKind, Class, RoundState, ShareState, TaskState
 
 
@@ -46,6 +47,7 @@ class MarketView:
         self.claims: dict[int, ClaimRecord] = {}
         self.cases: dict[int, CaseRecord] = {}
         self.demands: dict[int, DemandRecord] = {}
+        self.stages = StageView()
         self.seats: dict[str, tuple[int, int]] = {}
         self.joined_at: dict[str, int] = {}
         self.leaving: dict[str, int] = {}
@@ -434,7 +436,9 @@ class MarketView:
             has_fallen=True,
         )  # fmt: skip
 
-    def _court(self, event: e.CourtEvent, _logged: e.Logged) -> int | None:
+    def _court(self, event: e.CourtEvent, logged: e.Logged) -> int | None:
+        if logged.contract != "Court":
+            return None  # between members of a group: `stages` has what StageClaims logs
         if event.name == "ProgramRefuted":
             return int(event.arguments["taskId"])
         if event.name == "CaseOpened":
@@ -496,6 +500,9 @@ class MarketView:
 
 
 _HANDLERS: dict[type[Any], Callable[[MarketView, Any, e.Logged], int | None]] = {
+    e.StagePublished: lambda view, event, logged: view.stages.published(event, logged),
+    e.StageCaseOpened: lambda view, event, logged: view.stages.case_opened(event, logged),
+    e.StageCaseClosed: lambda view, event, logged: view.stages.case_closed(event, logged),
     e.TaskSubmitted: MarketView._submitted,
     e.TaskOpened: MarketView._opened,
     e.TaskTaken: MarketView._taken,

@@ -22,8 +22,9 @@ from assay.commitments import tree
 from assay.commitments.execution import ProfileLeaf, ReplayLeaf
 from assay.dispute.execution import LocalExecution
 from assay.engine.cpu.device import CpuDevice
+from assay.group.execution.stage_records import StageDossier
 from assay.market.records import TaskRecord
-from assay.market.types import Checkpoint
+from assay.market.types import Checkpoint, StageWork
 from assay.program.encoding import decode_header
 from assay.program.operator import Array
 from assay.program.reference import StepContext
@@ -277,17 +278,47 @@ class Workbench:
         logger.info("profiled", extra={"task": f"{task.id:#x}", "thresholds": leaves[-1].threshold_root.hex()})
         return leaves
 
+    # ---- Stages of a group's members --------------------------------------------------------------------------------
+
+    def stage_findings(self, task: TaskRecord) -> list[StageDossier]:
+        """What shows that members signed something false about their stages, where a group trains."""
+        return []
+
+    def member_account(self, name: str) -> str:
+        """A member's account by its name, "" where there is none."""
+        return ""
+
+    def stage_dossier(self, task: TaskRecord, work: StageWork) -> StageDossier | None:
+        """What is kept here about a statement on a stage, the own or another's."""
+        return None
+
+    def stage_execution(self, task: TaskRecord, dossier: StageDossier) -> LocalExecution:
+        """The execution of a stage's segment."""
+        key = (task.id, dossier.work.segment, int.from_bytes(dossier.work.end_root, "big"), False)
+        if key not in self._executions:
+            self._make_room()
+            run = self.bundle(task).task
+            segment = dossier.load(run)
+            context = StepContext(run.seed, segment.first)
+            self._executions[key] = LocalExecution(
+                segment.program, context, segment.steps, segment.start, segment.data
+            )  # fmt: skip
+        return self._executions[key]
+
     # ---- Executions, for the court ----------------------------------------------------------------------------------
 
     def execution(self, subject: Subject, place: int) -> LocalExecution:
         """The execution of one of a subject's segments."""
         key = (subject.task.id, subject.segments[place], subject.draw_seed, subject.is_profile)
         if key not in self._executions:
-            while len(self._executions) >= MOST_EXECUTIONS:
-                self._executions.pop(next(iter(self._executions)))
+            self._make_room()
             make = self.make_profile_execution if subject.is_profile else self.make_execution
             self._executions[key] = make(subject.task, subject.segments[place], subject.draw_seed)
         return self._executions[key]
+
+    def _make_room(self) -> None:
+        while len(self._executions) >= MOST_EXECUTIONS:
+            self._executions.pop(next(iter(self._executions)))
 
     def make_execution(self, task: TaskRecord, segment: int, draw_seed: int) -> LocalExecution:
         """An honest execution from the solver's checkpoint, with what its distance is measured by."""

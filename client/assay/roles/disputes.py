@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from assay.chain.sender import Call
 from assay.commitments.execution import ProfileLeaf, ReplayLeaf, claim_root
 from assay.dispute.case import CaseView, Part, Phase
 from assay.dispute.evidence import OpenEvidence, open_profile, open_replay
+from assay.dispute.execution import Execution
 from assay.dispute.hash_tree import LeafTree
 from assay.dispute.moves import Move
 from assay.dispute.player import challenger_move, claimant_move
 from assay.market.claims import claim_id_of
+from assay.market.court import CourtContract
 from assay.market.records import CaseRecord
 from assay.market.view import MarketView
 from assay.roles.context import Action, Context, Send, Work
@@ -43,29 +46,39 @@ def is_turn(view: CaseView, me: str) -> bool:
 def court_moves(context: Context) -> Iterator[Action]:
     """The moves that are due in the own cases, and timeouts of silent opponents."""
     for case in own_cases(context.view, context.me):
-        view, about = context.cases.get(case.id), subject_of_case(context.view, case)
-        if view is None or about is None or view.cursor.phase is Phase.CLOSED:
+        about = subject_of_case(context.view, case)
+        if about is None:
             continue
         subject, place = about
-        name = f"{case.id:x}:{view.position.hex()}"
-        task, segment = case.task_id, subject.segments[place]
-        if not is_turn(view, context.me):
-            if context.view.time > context.deadlines.get(case.id, 2**63):
-                yield Send(f"case-timeout:{name}", context.market.court.timeout(case.id), task, segment)
-            continue
-        key = f"move:{name}"
-        move = context.results.result(key)
-        if move is None:
-            yield Work(key, lambda s=subject, p=place, v=view: next_move(context, s, p, v))  # type: ignore[misc]
-        elif isinstance(move, Move):
-            call = context.market.court.move(case.id, view.position, move)
-            yield Send(f"{key}:{move.function}", call, task, segment)
+        execution = partial(context.bench.execution, subject, place)
+        yield from moves_in(
+            context, case.id, context.market.court, execution, case.task_id, subject.segments[place]
+        )  # fmt: skip
 
 
-def next_move(context: Context, subject: Subject, place: int, view: CaseView) -> Move | str:
-    """The next move in a case, or a word why there is none."""
-    execution = context.bench.execution(subject, place)
-    play = claimant_move if context.me == view.claimant else challenger_move
+def moves_in(
+    context: Context, case_id: int, court: CourtContract, execution: Callable[[], Execution], task: int, segment: int
+) -> Iterator[Action]:
+    """The move that is due in a case of a court, or the timeout of a silent opponent. `execution` makes the own one."""
+    view = context.cases.get(case_id)
+    if view is None or view.cursor.phase is Phase.CLOSED:
+        return
+    name = f"{case_id:x}:{view.position.hex()}"
+    if not is_turn(view, context.me):
+        if context.view.time > context.deadlines.get(case_id, 2**63):
+            yield Send(f"case-timeout:{name}", court.timeout(case_id), task, segment)
+        return
+    key = f"move:{name}"
+    move = context.results.result(key)
+    if move is None:
+        yield Work(key, lambda: next_move(context.me, view, execution()))
+    elif isinstance(move, Move):
+        yield Send(f"{key}:{move.function}", court.move(case_id, view.position, move), task, segment)
+
+
+def next_move(me: str, view: CaseView, execution: Execution) -> Move | str:
+    """A party's next move in a case, or a word why there is none."""
+    play = claimant_move if me == view.claimant else challenger_move
     return play(view, execution) or "nothing"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -13,9 +14,11 @@ from eth_account import Account
 from torch._C._distributed_c10d import TCPStore
 
 from assay.group.errors import GroupMessageError, MemberFailedError
-from assay.group.execution.run import Seat, run_group_training
+from assay.group.execution.run import Seat, member_folder, run_group_training
+from assay.group.execution.stage_records import FINDINGS, RECORDS, StageDossier, dossiers_in, find_dossier
 from assay.group.plan import GroupPlan
 from assay.market.records import TaskRecord
+from assay.market.types import StageWork
 from assay.roles.bench import Workbench
 from assay.roles.group_work import Duty, SignedWork, exchange, sign_segments
 from assay.state import StateFolder
@@ -36,6 +39,9 @@ class GroupBench(Workbench):
 
     duty: Duty | None = None
 
+    clock: Callable[[], float] = staticmethod(time.time)
+    """The chain's time."""
+
     def __init__(self, folder: Path, stores: Sequence[Store], state: StateFolder, plan: GroupPlan, seat: Seat) -> None:
         super().__init__(folder, stores, state)
         self.plan, self.seat = plan, seat
@@ -44,11 +50,27 @@ class GroupBench(Workbench):
         """What the owners of a task's segments have signed; None before training is done, or where nobody signs."""
         return SignedWork.read(self.place(task.id) / "group" / WORK_NAME)
 
+    def member_account(self, name: str) -> str:
+        return self.seat.addresses.get(name, "")
+
+    def stage_findings(self, task: TaskRecord) -> list[StageDossier]:
+        return list(dossiers_in(self._audit(task) / FINDINGS))
+
+    def stage_dossier(self, task: TaskRecord, work: StageWork) -> StageDossier | None:
+        return find_dossier((self._audit(task) / RECORDS, self._audit(task) / FINDINGS), work)
+
+    def _audit(self, task: TaskRecord) -> Path:
+        return member_folder(self.place(task.id) / "group", self.seat.name) / "audit"
+
     def run_training(self, task: TaskRecord) -> Proof:
         """Train a task together, or finish what was begun. Every member keeps the whole proof, since any of them may
         have to register it. Raises `MemberFailedError` where the group went on without this member."""
         everybody = len(self.plan.members) + len(self.plan.spares)
-        seat = replace(self.seat, task_id=task.id, keepers=everybody, device=self.device)
+        seat = replace(
+            self.seat, task_id=task.id, keepers=everybody, device=self.device, clock_offset=self.clock() - time.time()
+        )  # fmt: skip
+        if self.duty is not None:
+            seat = replace(seat, chain_id=self.duty.chain_id, group=self.duty.group)
         bundle = self.bundle(task)
         graph = bundle.graph if bundle.task.mode is Mode.TOLERANT else None
         done = run_group_training(bundle.task, self.plan, seat, self.place(task.id) / "group", graph)

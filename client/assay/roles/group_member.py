@@ -59,7 +59,8 @@ class GroupMember(Solver):
         elif group.state is GroupState.WORKING:
             yield from self._work(context, group, place)
         elif group.state is GroupState.CLOSED:
-            if context.view.time > group.evidence_until + self._turn(context, place):
+            is_disputed = context.view.stages.is_disputed(group.address)
+            if context.view.time > group.evidence_until + self._turn(context, place) and not is_disputed:
                 yield self._send("share", self._contract.share(), group)
             else:
                 yield from self._charge(context, group, place)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from assay.group.plan import read_plan
 from assay.market.errors import GroupAgreementError
 from assay.market.group_agreement import read_agreement
 from assay.market.groups import GroupContract, groups_of
+from assay.roles.context import Player
 from assay.roles.group_bench import GroupBench, group_bench
 from assay.roles.group_file import read_group_file
 from assay.roles.group_member import GroupMember
@@ -18,6 +20,7 @@ from assay.roles.group_work import Duty
 from assay.roles.node import Node
 from assay.roles.session import open_market
 from assay.roles.solver import SolverOptions
+from assay.roles.stage_cases import StageParty
 from assay.roles.start import open_node
 from assay.settings import Settings
 
@@ -38,11 +41,13 @@ def open_member(
     # The seat is completed below: only an opened node has the account's key.
     empty = Seat("", terms.cluster, *terms.meet)
     make_bench = group_bench(read_plan(terms.plan), empty)
-    with open_node(settings, [GroupMember(group, options)], metrics_port, make_bench, as_json) as node:
+    players: list[Player] = [GroupMember(group, options), StageParty(options.least_withdrawal)]
+    with open_node(settings, players, metrics_port, make_bench, as_json) as node:
         node.group = group
         assert isinstance(node.bench, GroupBench)
         account = node.sender.account
         node.bench.plan, node.bench.seat = terms.training(agreement, account.address, f"0x{bytes(account.key).hex()}")
+        node.bench.clock = lambda: float(node.reader.view.time or time.time())
         terms_of = agreement.agreement
         accounts = tuple(member.account for member in terms_of.members)
         node.bench.duty = Duty(agreement.chain_id, group.address, accounts, terms_of.owners)

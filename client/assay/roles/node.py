@@ -180,6 +180,11 @@ class Node:
             if found_case is not None:
                 cases[case.id] = found_case
                 deadlines[case.id] = self.market.court.deadline(case.id)
+        for stage_case in reader.view.stages.open_cases_of(me):
+            found_case = case_view(reader, stage_case.id, self.market.stage_court)
+            if found_case is not None:
+                cases[stage_case.id] = found_case
+                deadlines[stage_case.id] = self.market.stage_court.deadline(stage_case.id)
         seeds = {}
         for found in reader.view.rounds_holding(me):
             if found.verifier == me and found.state is RoundState.COMMITTED and found.lottery_block < reader.view.block:

@@ -25,6 +25,7 @@ from assay.group.execution.message_log import MessageLog
 from assay.group.execution.packing import Words
 from assay.group.execution.partition import Partition, member_order, member_shares
 from assay.group.execution.ring import AuditRing
+from assay.group.execution.run import member_folder
 from assay.group.execution.schedule import StageSchedule, bytes_in_step
 from assay.group.execution.stage import Stage
 from assay.group.execution.stage_statements import SignedStage, Signer, StageStatements
@@ -52,11 +53,6 @@ COMPILING_LIMITS = 5
 
 AUDIT_RATE = 0.1
 """Fraction of the segments that are audited unless the settings say otherwise, where messages are signed."""
-
-
-def member_folder(directory: Path, name: str) -> Path:
-    """Where a member keeps its files: `proof` (checkpoints of the whole state), `audit`, logs."""
-    return directory / "members" / name
 
 
 def train_generation(orders: dict[str, Any]) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from assay.group.execution.message_log import log_words, read_log
 from assay.group.execution.packing import Words
 from assay.group.execution.partition import Partition
 from assay.group.execution.schedule import StageSchedule
-from assay.group.execution.stage_records import drop_expired, write_dossier
-from assay.group.execution.stage_statements import SignedStage
+from assay.group.execution.stage_records import FINDINGS, RECORDS, drop_expired, write_dossier
+from assay.group.execution.stage_statements import SignedStage, Signer
 from assay.group.transcript import Statement
 from assay.program.operator import Array, TensorDescriptor
 from assay.training.canonical import aligned
@@ -38,9 +38,6 @@ _START_TAG = 3_000_000
 _END_TAG = 3_500_000
 _LOG_TAG = 3_999_998
 _SENT_LOG_TAG = 3_999_999
-
-RECORDS, FINDINGS = "records", "findings"
-"""Folders beside the logs: what defends the own statements, and what shows that others' are false."""
 
 PATIENCE = 5.0
 """A verdict may take so many times as long as the segment took, beyond the group's usual time limit."""
@@ -92,11 +89,10 @@ class AuditRing:
 
     def keep(self, signed: SignedStage) -> None:
         """Keep what defends the own statement, for as long as it can be taken to court."""
-        drop_expired(self.folder / RECORDS)
-        work = signed.work
+        drop_expired(self.folder / RECORDS, Signer.of(self.orders["keys"]).now)
         write_dossier(
-            self.folder / RECORDS / f"{work.run:04d}-{work.segment:06d}", self.members[self.rank], self.rank,
-            self.memory, signed, Path(self.orders["plan"]), self.start_path, self.log_path,
+            self.folder / RECORDS, self.members[self.rank], self.rank, self.memory, signed, Path(self.orders["plan"]),
+            self.start_path, self.log_path,
         )  # fmt: skip
 
     def audit(
@@ -213,8 +209,8 @@ class AuditRing:
         """What takes a false statement to court."""
         evidence = self._evidence_path(segment)
         write_dossier(
-            self.folder / FINDINGS / f"{signed.work.run:04d}-{segment:06d}", name, self.before, self.memory, signed,
-            Path(self.orders["plan"]), evidence / "start.safetensors", evidence / "messages.bin",
+            self.folder / FINDINGS, name, self.before, self.memory, signed, Path(self.orders["plan"]),
+            evidence / "start.safetensors", evidence / "messages.bin",
         )  # fmt: skip
 
     def _evidence_path(self, segment: int) -> Path:

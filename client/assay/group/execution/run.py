@@ -16,6 +16,11 @@ from assay.training.task import TrainingTask
 from assay.training.train import Proof
 
 
+def member_folder(directory: Path, name: str) -> Path:
+    """Where a member keeps its files: `proof` (checkpoints of the whole state), `audit`, logs."""
+    return directory / "members" / name
+
+
 @dataclass(frozen=True)
 class Seat:
     """A member's place in a group, and how it reaches the others.
@@ -23,7 +28,8 @@ class Seat:
     `cluster`: path of the cluster.toml that the plan was made from, to plan anew when members are lost. `store_host`,
     `store_port`: where the group meets (`assay group meet`). `private_key` and `addresses` (by member) sign what is
     sent; without them nothing is signed or audited. `task_id` is what the statements are about, `chain_id` and `group`
-    (an account) where they can be taken to court, for `record_seconds`. `keepers`: how many members hold the whole
+    (an account) where they can be taken to court, for `record_seconds`; `clock_offset` by how
+    many seconds the chain's clock is ahead. `keepers`: how many members hold the whole
     proof. `audit_rate`: the fraction of segments in which members replay each other's stages.
     `device`: where this member trains natively: auto, cpu or cuda.
     """
@@ -48,6 +54,7 @@ class Seat:
     chain_id: int = 0
     group: str = ""
     record_seconds: int = 86400
+    clock_offset: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ def run_group_training(
     if seat.private_key:
         keys = {
             "task": seat.task_id, "chain_id": seat.chain_id, "group": seat.group, "private_key": seat.private_key,
-            "addresses": seat.addresses, "record_seconds": seat.record_seconds,
+            "addresses": seat.addresses, "record_seconds": seat.record_seconds, "clock_offset": seat.clock_offset,
         }  # fmt: skip
     orders = SessionOrders(
         name=seat.name,

@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -23,12 +22,15 @@ from assay.group.execution.partition import member_shares
 from assay.group.execution.stage_program import stage_program
 from assay.group.execution.stage_statements import SignedStage
 from assay.group.plan import read_plan
-from assay.market.stage_claims import StageWork
+from assay.market.types import StageWork
 from assay.program.operator import Array, Program
 from assay.training.checkpoint import read_tensors, sync_folder, write_synced
 from assay.training.task import TrainingTask
 
 RECORD, PLAN, START, MESSAGES = "record.json", "plan.toml", "start.safetensors", "messages.bin"
+RECORDS, FINDINGS = "records", "findings"
+"""Folders of an audit: what defends the own statements, and what shows that others' are false."""
+
 _ROOTS = ("program_root", "data_root", "start_root", "end_root")
 
 
@@ -77,12 +79,18 @@ class StageDossier:
         return StageSegment(made.program, start, [*task.data, *tables], first, steps)
 
 
+def dossier_name(work: StageWork) -> str:
+    """Name of the folder of a statement's record. A segment may be trained, and signed for, several times."""
+    return f"{work.segment:06d}-{work.run:04d}-{work.until}"
+
+
 def write_dossier(
     folder: Path, member: str, stage: int, memory: Sequence[float], signed: SignedStage, plan: Path, start: Path,
     messages: Path,
 ) -> None:  # fmt: skip
-    """Keep what judges a stage. The files given may be replaced afterwards, but not changed; whoever finds
-    `record.json` finds the rest."""
+    """Keep what judges a stage, in a folder of its own in `folder`. The files given may be replaced afterwards, but not
+    changed; whoever finds `record.json` finds the rest."""
+    folder /= dossier_name(signed.work)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for source, name in ((plan, PLAN), (start, START), (messages, MESSAGES)):
@@ -112,15 +120,25 @@ def read_dossier(folder: Path) -> StageDossier:
         raise GroupMessageError(f"{folder} holds no record of a stage ({error!r}): remove it") from error
 
 
+def find_dossier(folders: Iterable[Path], work: StageWork) -> StageDossier | None:
+    """The record of a statement in one of several folders, or None."""
+    for folder in folders:
+        place = folder / dossier_name(work)
+        if (place / RECORD).exists():
+            found = read_dossier(place)
+            if found.work == work:
+                return found
+    return None
+
+
 def dossiers_in(folder: Path) -> Iterator[StageDossier]:
     """All records in a folder that are complete, in the order of their names."""
     for record in sorted(folder.glob(f"*/{RECORD}")):
         yield read_dossier(record.parent)
 
 
-def drop_expired(folder: Path) -> None:
-    """Remove records of statements that nobody can take to court any more."""
-    now = time.time()
+def drop_expired(folder: Path, now: float) -> None:
+    """Remove records of statements that nobody can take to court any more at the chain's time `now`."""
     for dossier in list(dossiers_in(folder)):
         if dossier.work.until < now:
             shutil.rmtree(dossier.folder, ignore_errors=True)

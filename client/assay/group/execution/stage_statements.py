@@ -24,7 +24,7 @@ from assay.group.execution.link_tables import LinkRecorder, empty_roots
 from assay.group.execution.partition import Partition
 from assay.group.execution.stage_program import Link, StageProgram, stage_program
 from assay.market.group_agreement import sign_statement, statement_signer
-from assay.market.stage_claims import StageWork
+from assay.market.types import StageWork
 from assay.program.operator import Program
 from assay.training.task import TrainingTask
 
@@ -45,7 +45,8 @@ class SignedStage:
 class Signer:
     """Who signs, and for which group: task, chain, the group's account, the member's key and everybody's accounts.
 
-    `record_seconds`: for how long a statement can be taken to court, and its member keeps what it needs to defend it.
+    `record_seconds`: for how long a statement can be taken to court, and its member keeps what it needs to defend it;
+    `clock_offset`: by how many seconds the chain's clock is ahead of this machine's.
     """
 
     task: int
@@ -54,13 +55,19 @@ class Signer:
     private_key: str
     addresses: Mapping[str, str]
     record_seconds: int
+    clock_offset: float = 0.0
+
+    @property
+    def now(self) -> float:
+        """The time on the chain, as far as it is known here."""
+        return time.time() + self.clock_offset
 
     @staticmethod
     def of(keys: Mapping[str, Any]) -> Signer:
         """Out of a session's orders."""
         return Signer(
             int(keys["task"]), int(keys.get("chain_id", 0)), str(keys.get("group") or NOBODY), keys["private_key"],
-            keys["addresses"], int(keys.get("record_seconds", 86400)),
+            keys["addresses"], int(keys.get("record_seconds", 86400)), float(keys.get("clock_offset", 0.0)),
         )  # fmt: skip
 
 
@@ -92,7 +99,7 @@ class StageStatements:
         `start_roots`: the agreed roots of all state tensors; `ends`: those of the tensors held here, after the segment.
         """
         own, roots = self.programs[self.stage], self.recorder.roots()
-        until = int(time.time()) + self.signer.record_seconds
+        until = int(self.signer.now) + self.signer.record_seconds
         work = self._work(own, segment, until, start_roots, ends, roots)
         account = Account.from_key(self.signer.private_key)
         signature = sign_statement(work.statement(self.signer.task), self.signer.chain_id, work.group, account)
@@ -128,7 +135,7 @@ class StageStatements:
         for program, name, (until, signature, sent) in zip(self.programs, self.members, given, strict=True):
             work = self._work(program, segment, until, start_roots, ends, tables)
             statement, address = work.statement(self.signer.task), self.signer.addresses[name]
-            if until < time.time() + self.signer.record_seconds / 2:
+            if until < self.signer.now + self.signer.record_seconds / 2:
                 raise GroupMessageError(
                     f"{name!r} answers for its stage in segment {segment} until {until} only, "
                     f"{self.signer.record_seconds} seconds were agreed: set its clock right, or exclude it"
