@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from group_market import (
 from tiny_market import VERIFIER, WITNESS, World, tiny_world
 from torch._C._distributed_c10d import TCPStore
 
+from assay.cli.court import court as court_command
 from assay.cli.group import group as group_command
 from assay.commitments import tree
 from assay.group.plan import read_plan
@@ -202,6 +204,13 @@ def test_a_group_that_loses_a_member_in_the_middle_settles_its_task_and_splits_t
     assert view_of(world, contract.address).balance == 0
 
 
+def court(world: World, *arguments: str) -> Any:
+    """`assay court ...`; what it prints as JSON."""
+    result = CliRunner().invoke(court_command, [*arguments, *flags(world, "ann")])
+    assert result.exit_code == 0, f"{arguments}: {result.output} {result.exception!r}"
+    return json.loads(result.output.splitlines()[-1])
+
+
 @pytest.mark.slow
 def test_a_member_that_sends_garbage_loses_its_contribution_and_its_share_in_court(
     world: World, store: TCPStore, group_task: tuple[TaskFile, Bundle], tmp_path: Path
@@ -238,6 +247,11 @@ def test_a_member_that_sends_garbage_loses_its_contribution_and_its_share_in_cou
     claim = world.reader.view.stages.claims[case.claim_id]
     assert (claim.member, claim.has_fallen, claim.work.segment) == (world.address(PLACES[place]), True, 1)
     assert case.challenger != claim.member
+    (listed,) = court(world, "list", "--all", "--json")
+    assert (int(listed["case"], 16), listed["group"], listed["challenger_won"]) == (case.id, contract.address, True)
+    shown = court(world, "show", f"{case.id:#066x}"[:20], "--json")
+    assert shown["challenger_won"] is True
+    assert len(shown["moves"]) == listed["moves"] + 1
     members = view_of(world, contract.address).members
     assert [member.is_convicted for member in members] == [number == place for number in range(3)]
     # All that the group had, and earned, went to the two others.

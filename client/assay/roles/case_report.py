@@ -10,6 +10,7 @@ from hexbytes import HexBytes
 
 from assay.market.abi import interface_of
 from assay.market.connection import Market
+from assay.market.court import CourtContract
 from assay.program.encoding import decode_operator
 from assay.program.operator import Operator, Source
 from assay.program.reference import loop_indices, position
@@ -93,9 +94,9 @@ class CaseReport:
         return text
 
 
-def report_case(market: Market, case_id: int) -> CaseReport:
-    """Read a closed case from the chain."""
-    court, eth = market.court, market.chain.web3.eth
+def report_case(market: Market, case_id: int, court: CourtContract | None = None) -> CaseReport:
+    """Read a closed case from the chain, of the market's court unless another is given."""
+    court, eth = court or market.court, market.chain.web3.eth
     topics: Any = [None, "0x" + case_id.to_bytes(32, "big").hex()]
     logs = eth.get_logs({"address": court.address, "topics": topics, "fromBlock": market.deployment.block})
     moves: dict[str, CaseMove] = {}
@@ -114,7 +115,7 @@ def report_case(market: Market, case_id: int) -> CaseReport:
             won = bool(event.arguments["challengerWon"])
         elif event.name == "Proven":
             arguments = event.arguments
-            operation = _operation(market, case_id, bytes(HexBytes(transaction["input"])), arguments)
+            operation = _operation(court, case_id, bytes(HexBytes(transaction["input"])), arguments)
     return CaseReport(case_id, won, tuple(moves.values()), operation)
 
 
@@ -124,11 +125,11 @@ def function_of(calldata: bytes) -> str:
     return "unknown" if called is None else called[0]
 
 
-def _operation(market: Market, case_id: int, calldata: bytes, proven: Any) -> Operation:
+def _operation(court: CourtContract, case_id: int, calldata: bytes, proven: Any) -> Operation:
     function = interface_of("Court")._functions["prove"]
     *_, evidence = decode(function.types, calldata[4:])
     (record, _work, _siblings), openings, previous = evidence
-    _, cursor = market.court.ask("caseOf", case_id)
+    _, cursor = court.ask("caseOf", case_id)
     operator = decode_operator(record)
     element, terms = int(cursor["element"]), int(cursor["terms"])
     term = int(cursor["index"]) if terms > 1 else 0

@@ -12,7 +12,7 @@ from typing import Any
 
 from eth_utils.address import is_address, to_checksum_address
 
-from assay.group.execution.run import Seat
+from assay.group.execution.run import AUDIT_RATE, Seat
 from assay.group.plan import GroupPlan, read_plan
 from assay.market.errors import GroupAgreementError
 from assay.market.group_agreement import AgreedMember, Agreement, AgreementFile
@@ -20,6 +20,8 @@ from assay.market.group_agreement import AgreedMember, Agreement, AgreementFile
 COIN = 10**18
 MILLION = 10**6
 MAX_FILE = 1 << 20
+LEAST_RECORD_SECONDS = 3600
+"""For so long a member answers for its stage in a segment, at least: an audit comes at once, its case soon after."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,12 @@ class GroupFile:
             )
         name = agreement.names[agreement.agreement.place_of(account)]
         host, port = self.meet
-        seat = Seat(name, self.cluster, host, port, private_key, agreement.addresses, interface=self.interface)
+        # A statement about a stage can be taken to court for as long as members agreed to hear evidence.
+        record_seconds = max(LEAST_RECORD_SECONDS, agreement.agreement.evidence_seconds)
+        seat = Seat(
+            name, self.cluster, host, port, private_key, agreement.addresses, interface=self.interface,
+            audit_rate=_fraction(self.limits, "audit_rate", AUDIT_RATE), record_seconds=record_seconds,
+        )  # fmt: skip
         return read_plan(self.plan), seat
 
 
@@ -142,6 +149,13 @@ def _share(value: Any, name: str) -> int:
     if not 1 <= share <= MILLION or share != share.to_integral_value():
         raise GroupAgreementError(f"the share of {name} is {value!r}: between 0.000001 and 1, at most 6 decimal places")
     return int(share)
+
+
+def _fraction(limits: Mapping[str, Any], name: str, default: float) -> float:
+    value = _number(limits, name, default)
+    if value > 1:
+        raise GroupAgreementError(f"limits.{name} is {value!r}: write a fraction between 0 and 1")
+    return value
 
 
 def _number(limits: Mapping[str, Any], name: str, default: float) -> float:

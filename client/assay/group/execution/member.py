@@ -25,7 +25,7 @@ from assay.group.execution.message_log import MessageLog
 from assay.group.execution.packing import Words
 from assay.group.execution.partition import Partition, member_order, member_shares
 from assay.group.execution.ring import AuditRing
-from assay.group.execution.run import member_folder
+from assay.group.execution.run import AUDIT_RATE, member_folder
 from assay.group.execution.schedule import StageSchedule, bytes_in_step
 from assay.group.execution.stage import Stage
 from assay.group.execution.stage_statements import SignedStage, Signer, StageStatements
@@ -50,9 +50,6 @@ KEEPERS = 2
 
 COMPILING_LIMITS = 5
 """Compiling a stage and reading its data may take so many times the limit for a message."""
-
-AUDIT_RATE = 0.1
-"""Fraction of the segments that are audited unless the settings say otherwise, where messages are signed."""
 
 
 def train_generation(orders: dict[str, Any]) -> dict[str, Any]:

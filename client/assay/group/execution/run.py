@@ -15,6 +15,9 @@ from assay.program.graph import Graph
 from assay.training.task import TrainingTask
 from assay.training.train import Proof
 
+AUDIT_RATE = 0.1
+"""Fraction of the segments that are audited unless the settings say otherwise, where messages are signed."""
+
 
 def member_folder(directory: Path, name: str) -> Path:
     """Where a member keeps its files: `proof` (checkpoints of the whole state), `audit`, logs."""
@@ -28,10 +31,9 @@ class Seat:
     `cluster`: path of the cluster.toml that the plan was made from, to plan anew when members are lost. `store_host`,
     `store_port`: where the group meets (`assay group meet`). `private_key` and `addresses` (by member) sign what is
     sent; without them nothing is signed or audited. `task_id` is what the statements are about, `chain_id` and `group`
-    (an account) where they can be taken to court, for `record_seconds`; `clock_offset` by how
-    many seconds the chain's clock is ahead. `keepers`: how many members hold the whole
-    proof. `audit_rate`: the fraction of segments in which members replay each other's stages.
-    `device`: where this member trains natively: auto, cpu or cuda.
+    (an account) where they can be taken to court, for `record_seconds`; `clock_offset`: by how many seconds the chain's
+    clock is ahead of this machine's. `keepers`: how many members hold the whole proof. `audit_rate`: the fraction of
+    segments in which members replay each other's stages. `device`: where this member trains natively: auto, cpu, cuda.
     """
 
     name: str
@@ -48,7 +50,7 @@ class Seat:
     deadline_seconds: float = 86400.0
     slow_factor: float = 0.0
     keepers: int = 2
-    audit_rate: float = 0.1
+    audit_rate: float = AUDIT_RATE
     device: str = "auto"
     fault: dict[str, Any] = field(default_factory=dict)  # for tests: a misbehaviour to show
     chain_id: int = 0
