@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,16 @@ from torch._C._distributed_c10d import TCPStore
 from assay.cli.court import court as court_command
 from assay.cli.group import group as group_command
 from assay.commitments import tree
+from assay.dispute.execution import LocalExecution, interpret
+from assay.group.execution.stage_records import RECORDS, StageDossier, dossiers_in
 from assay.group.plan import read_plan
+from assay.market.events import CourtEvent
 from assay.market.group_agreement import statement_signer
 from assay.market.groups import GroupContract, GroupState, GroupView, groups_of
 from assay.market.records import TaskRecord
 from assay.market.types import TaskState
+from assay.program.interpreter import Inputs
+from assay.program.operator import Array, Program, Role
 from assay.roles.group_bench import GroupBench
 from assay.roles.group_work import statement_of
 from assay.roles.node import Node
@@ -251,7 +257,7 @@ def test_a_member_that_sends_garbage_loses_its_contribution_and_its_share_in_cou
     assert (int(listed["case"], 16), listed["group"], listed["challenger_won"]) == (case.id, contract.address, True)
     shown = court(world, "show", f"{case.id:#066x}"[:20], "--json")
     assert shown["challenger_won"] is True
-    assert len(shown["moves"]) == listed["moves"] + 1
+    assert shown["moves"][0]["function"] == "open"
     members = view_of(world, contract.address).members
     assert [member.is_convicted for member in members] == [number == place for number in range(3)]
     # All that the group had, and earned, went to the two others.
@@ -259,6 +265,59 @@ def test_a_member_that_sends_garbage_loses_its_contribution_and_its_share_in_cou
     assert claim.member not in paid
     assert sum(paid.values()) == record.price + sum(PUT_IN)
     assert view_of(world, contract.address).balance == 0
+    world.play(lambda: world.market.chain.web3.eth.get_balance(stages.address) == 0, limit=100)
+
+
+def mistaken(program: Program, role: Role, inputs: Inputs) -> Sequence[Array]:
+    """The outputs of a section, but for a wrong first element in what becomes the next state's first tensor."""
+    outputs = list(interpret(program, role, inputs))
+    (number, *_) = [entry.operator for entry in program.section(role).next_state if entry.operator is not None]
+    outputs[number] = outputs[number].copy()
+    outputs[number].reshape(-1)[0] += 1
+    return outputs
+
+
+@pytest.mark.slow
+def test_a_member_accused_of_garbage_that_it_did_not_send_defends_itself_and_has_the_bond(
+    world: World, store: TCPStore
+) -> None:
+    group = signed_group(world, store.port)
+    invoke(world, "ann", "form", str(group.terms.agreement))
+    accuser, accused = (NAMES.index(name) for name in read_plan(group.terms.plan).members)
+    members = [group.member(place, audit_rate=1.0, **QUICK) for place in range(3)]
+    world.nodes = [
+        world.node(VERIFIER, [Verifier()]),
+        world.node(WITNESS, [Whistleblower(WhistleblowerOptions(audits=0))]),
+        *members,
+    ]
+    theirs, bench = members[accused].bench, members[accuser].bench
+    assert isinstance(theirs, GroupBench)
+    honest = bench.stage_execution
+
+    def slander(task: TaskRecord) -> list[StageDossier]:
+        return list(dossiers_in(theirs.audit_folder(task) / RECORDS))[1:2]
+
+    def wrong(task: TaskRecord, dossier: StageDossier) -> LocalExecution:
+        return replace(honest(task, dossier), runner=mistaken)
+
+    bench.stage_findings, bench.stage_execution = slander, wrong  # type: ignore[method-assign]
+    bench.stage_dossier = theirs.stage_dossier  # type: ignore[method-assign]
+    contract, stages = group.contract, world.market.stage_claims
+    world.play(lambda: world.market.stakes.seats(world.address(VERIFIER)) == 1)
+    world.play(lambda: view_of(world, contract.address).state is GroupState.READY, limit=120)
+    task = world.submit()
+    world.play(lambda: world.market.tasks.state(task) is TaskState.VERIFYING, idle=lambda: False, limit=400)
+    world.play(lambda: bool(world.reader.view.stages.cases), limit=100)
+    world.play(lambda: not world.reader.view.stages.is_disputed(contract.address), limit=200)
+    (case,) = world.reader.view.stages.cases.values()
+    assert (case.challenger, case.challenger_won) == (world.address(PLACES[accuser]), False)
+    # It came down to an operation that the chain executed, and found as the accused had computed it.
+    moves = [log.event.name for log in world.reader.case_events(case.id) if isinstance(log.event, CourtEvent)]
+    assert "Proven" in moves or "NextStateProven" in moves
+    bond = stages.case_bond()
+    assert stages.credit_of(world.address(PLACES[accused])) in (bond, 0)
+    world.play(lambda: view_of(world, contract.address).state is GroupState.SHARED, limit=200)
+    assert not any(member.is_convicted for member in view_of(world, contract.address).members)
     world.play(lambda: world.market.chain.web3.eth.get_balance(stages.address) == 0, limit=100)
 
 

@@ -54,12 +54,13 @@ class GroupBench(Workbench):
         return self.seat.addresses.get(name, "")
 
     def stage_findings(self, task: TaskRecord) -> list[StageDossier]:
-        return list(dossiers_in(self._audit(task) / FINDINGS))
+        return list(dossiers_in(self.audit_folder(task) / FINDINGS))
 
     def stage_dossier(self, task: TaskRecord, work: StageWork) -> StageDossier | None:
-        return find_dossier((self._audit(task) / RECORDS, self._audit(task) / FINDINGS), work)
+        return find_dossier((self.audit_folder(task) / RECORDS, self.audit_folder(task) / FINDINGS), work)
 
-    def _audit(self, task: TaskRecord) -> Path:
+    def audit_folder(self, task: TaskRecord) -> Path:
+        """Where this member keeps what judges stages."""
         return member_folder(self.place(task.id) / "group", self.seat.name) / "audit"
 
     def run_training(self, task: TaskRecord) -> Proof:

@@ -6,6 +6,7 @@ whose statement falls loses its contribution and its share (contracts/Group.sol)
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from functools import partial
 
@@ -20,6 +21,8 @@ from assay.program.encoding import encode_header
 from assay.roles.context import Action, Context, Send, Work
 from assay.roles.disputes import moves_in
 
+logger = logging.getLogger(__name__)
+
 
 class StageParty:
     """Decisions of a group's member about statements on stages. A role of its own: what fails here must not hold up
@@ -29,6 +32,7 @@ class StageParty:
 
     def __init__(self, least_withdrawal: int = 0) -> None:
         self.least_withdrawal = least_withdrawal
+        self._defenceless: set[int] = set()
 
     def plan(self, context: Context) -> list[Action]:
         """What the member does now."""
@@ -39,9 +43,22 @@ class StageParty:
         task = None if group is None else context.view.tasks.get(group.task)
         if group is None or task is None or not task.posting.exact or group.place_of(context.me) is None:
             return
+        self._warn(context, task)
         yield from stage_moves(context, task)
         yield from stage_disputes(context, group, task)
         yield from stage_withdrawal(context, self.least_withdrawal)
+
+    def _warn(self, context: Context, task: TaskRecord) -> None:
+        """Tell once of a case that nothing is kept for: its clock decides it."""
+        for case in context.view.stages.open_cases_of(context.me):
+            work = context.view.stages.claims[case.claim_id].work
+            if case.id not in self._defenceless and context.bench.stage_dossier(task, work) is None:
+                self._defenceless.add(case.id)
+                logger.warning(
+                    "there is no record of a stage statement that is in court, and the case is lost when its clock is "
+                    "out: put the folder audit/records back",
+                    extra={"case": f"{case.id:#x}", "segment": work.segment, "until": work.until},
+                )
 
 
 DISPUTABLE = (GroupState.WORKING, GroupState.CLOSED)
