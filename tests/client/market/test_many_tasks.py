@@ -47,25 +47,30 @@ def test_a_thousand_open_tasks_are_followed_cheaply(world: World, make_posting: 
     market = world.market
     sender = world.address(5)
     world.request("anvil_setBalance", sender, hex(10**24))
-    for number in range(TASKS):
-        posting = make_posting(task_seed=number)
-        if number == 0:
-            escrow = market.tasks.escrow_of(posting)
-        call = market.tasks.submit(posting, escrow)
-        world.request(
-            "eth_sendTransaction",
-            {
-                "from": sender,
-                "to": call.to,
-                "data": "0x" + call.data.hex(),
-                "value": hex(escrow),
-                "gas": hex(2_000_000),
-            },
-        )
-    for _ in range(100):  # anvil mines behind the requests
-        if market.tasks.ask("submitted", sender) == TASKS:
-            break
-        world.request("evm_mine")
+    # Else anvil mines behind the requests, and goes on when the chain has been set back for the next test.
+    world.request("evm_setAutomine", False)
+    try:
+        for number in range(TASKS):
+            posting = make_posting(task_seed=number)
+            if number == 0:
+                escrow = market.tasks.escrow_of(posting)
+            call = market.tasks.submit(posting, escrow)
+            world.request(
+                "eth_sendTransaction",
+                {
+                    "from": sender,
+                    "to": call.to,
+                    "data": "0x" + call.data.hex(),
+                    "value": hex(escrow),
+                    "gas": hex(2_000_000),
+                },
+            )
+        for _ in range(100):
+            if market.tasks.ask("submitted", sender) == TASKS:
+                break
+            world.request("evm_mine")
+    finally:
+        world.request("evm_setAutomine", True)
     write_deployment(world.running.deployment, tmp_path / "deployment.json")
     output = subprocess.run(
         [sys.executable, "-c", FOLLOW, world.running.chain.url, str(tmp_path / "deployment.json")],
