@@ -87,12 +87,8 @@ def encode_changes(values: torch.Tensor, kept: Float32Array, numbers: NDArray[np
         # A sample twice in a message: its second change is relative to the first.
         each = range(len(numbers))
         return torch.cat([encode_changes(values[i : i + 1], kept, numbers[i : i + 1], bits) for i in each])
-    changes = np.empty_like(rows)
     out = np.empty((rows.shape[0], row_bytes(rows.shape[1], bits)), dtype=np.uint8)
-    _subtract(rows, kept, numbers, changes)
-    _encode(changes, bits, out, False)
-    _decode(out, bits, changes, False)
-    _move(kept, numbers, changes)
+    _encode_changes(rows, kept, numbers, bits, out)
     return torch.from_numpy(out)
 
 
@@ -102,29 +98,9 @@ def decode_changes(message: torch.Tensor, kept: Float32Array, numbers: NDArray[n
         each = range(len(numbers))
         return torch.cat([decode_changes(message[i : i + 1], kept, numbers[i : i + 1], bits) for i in each])
     data = _message(message, row_bytes(kept.shape[1], bits), bits)
-    changes = np.empty((data.shape[0], kept.shape[1]), dtype=np.float32)
-    _decode(data, bits, changes, False)
-    _move(kept, numbers, changes)
-    return torch.from_numpy(changes)
-
-
-@njit(cache=True, nogil=True)
-def _subtract(rows: Float32Array, kept: Float32Array, numbers: NDArray[np.int64], out: Float32Array) -> None:
-    for row in range(rows.shape[0]):
-        number = numbers[row]
-        for i in range(rows.shape[1]):
-            out[row, i] = rows[row, i] - kept[number, i]
-
-
-@njit(cache=True, nogil=True)
-def _move(kept: Float32Array, numbers: NDArray[np.int64], changes: Float32Array) -> None:
-    """kept[numbers] += changes, and changes become the new rows."""
-    for row in range(changes.shape[0]):
-        number = numbers[row]
-        for i in range(changes.shape[1]):
-            value = kept[number, i] + changes[row, i]
-            kept[number, i] = value
-            changes[row, i] = value
+    rows = np.empty((data.shape[0], kept.shape[1]), dtype=np.float32)
+    _decode_changes(data, kept, numbers, bits, rows)
+    return torch.from_numpy(rows)
 
 
 def _rows(values: torch.Tensor, bits: int) -> Float32Array:
@@ -151,9 +127,16 @@ def _short(value: np.float32) -> np.float32:
     return spread - (spread - value)
 
 
+@njit(cache=True, inline="always")
+def _in_order(bits: np.int32) -> np.int32:
+    """A float32's bits as an integer of the same order, and the inverse: negative ones are turned around. What is not a
+    number lies beyond both infinities. Integers, because their minima and maxima vectorise."""
+    return bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
+
+
 @njit(cache=True, nogil=True)
 def _encode(rows: Float32Array, bits: int, out: ByteArray, tiled: bool) -> None:
-    # Written in passes over a group of 128 that vectorise: lanes of minima and maxima, codes, then packing.
+    # Written in passes over a group of 128 that vectorise: minimum and maximum, codes, then packing.
     count, length = rows.shape
     groups = (length + 127) // 128
     top = np.float32((1 << bits) - 1)
@@ -162,33 +145,27 @@ def _encode(rows: Float32Array, bits: int, out: ByteArray, tiled: bool) -> None:
     away, smallest = np.float32(2.0**-8), np.float32(2.0**-100)
     word = np.empty(1, np.float32)
     word_bits = word.view(np.uint32)
-    lows, highs = np.empty(16, np.float32), np.empty(16, np.float32)
-    block = np.zeros(128, np.float32)
+    row_bits = rows.view(np.int32)
+    infinity, sign = np.int32(0x7F800000), np.int32(0x7FFFFFFF)
     codes = np.zeros(128, np.uint8)
     for row in range(count):
         at = (4 if tiled else 2) * groups
         for group in range(groups):
             start = group * 128
             size = min(128, length - start)
-            # The last group is filled up with its first value, which changes neither minimum nor maximum.
-            for i in range(size):
-                block[i] = rows[row, start + i]
-            for i in range(size, 128):
-                block[i] = block[0]
-            lows[:] = block[:16]
-            highs[:] = block[:16]
-            for part in range(16, 128, 16):
-                for lane in range(16):
-                    # Once not a number, always not a number: both comparisons fail.
-                    value = block[part + lane]
-                    lows[lane] = lows[lane] if value >= lows[lane] or lows[lane] != lows[lane] else value
-                    highs[lane] = highs[lane] if value <= highs[lane] or highs[lane] != highs[lane] else value
-            low, high = lows[0], highs[0]
-            for lane in range(1, 16):
-                low = low if lows[lane] >= low or low != low else lows[lane]
-                high = high if highs[lane] <= high or high != high else highs[lane]
             base = zero
             if tiled:
+                least = most = _in_order(row_bits[row, start])
+                for i in range(start, start + size):
+                    ordered = _in_order(row_bits[row, i])
+                    least = min(least, ordered)
+                    most = max(most, ordered)
+                low = high = np.float32(np.nan)
+                if most <= infinity and least >= _in_order(np.int32(-0x800000)):
+                    word_bits[0] = _in_order(least)
+                    low = word[0]
+                    word_bits[0] = _in_order(most)
+                    high = word[0]
                 if not abs(low) < smallest:
                     base = _short(low - abs(low) * away)
                 word[0] = base
@@ -197,7 +174,11 @@ def _encode(rows: Float32Array, bits: int, out: ByteArray, tiled: bool) -> None:
                 out[row, 2 * groups + 2 * group + 1] = upper >> 8
                 scale = (high - base) / top
             else:
-                scale = (-low if -low > high or low != low else high) * np.float32(2) / top
+                most = np.int32(0)
+                for i in range(start, start + size):
+                    most = max(most, row_bits[row, i] & sign)
+                word_bits[0] = most if most <= infinity else np.int32(0x7FC00000)
+                scale = word[0] * np.float32(2) / top
             scale = zero if scale < smallest else _short(scale * (one + away))
             word[0] = scale
             upper = np.int64(word_bits[0]) >> 16
@@ -205,8 +186,8 @@ def _encode(rows: Float32Array, bits: int, out: ByteArray, tiled: bool) -> None:
             out[row, 2 * group + 1] = upper >> 8
             inverse = zero if scale == zero else one / scale
             shift = half if tiled else middle + half
-            for i in range(128):
-                level = (block[i] - base) * inverse + shift
+            for i in range(size):
+                level = (rows[row, start + i] - base) * inverse + shift
                 level = level if level > zero else zero  # not a number becomes 0
                 level = level if level < top else top
                 codes[i] = np.uint8(np.int32(level))
@@ -214,8 +195,7 @@ def _encode(rows: Float32Array, bits: int, out: ByteArray, tiled: bool) -> None:
             for i in range(size, padded):
                 codes[i] = 0
             if bits == 8:
-                for i in range(padded):
-                    out[row, at + i] = codes[i]
+                out[row, at : at + padded] = codes[:padded]
             elif bits == 4:
                 for i in range(padded // 2):
                     out[row, at + i] = codes[2 * i] | codes[2 * i + 1] << 4
@@ -253,8 +233,7 @@ def _decode(data: ByteArray, bits: int, out: Float32Array, tiled: bool) -> None:
             scale = word[0]
             padded = (size + 7) // 8 * 8
             if bits == 8:
-                for i in range(padded):
-                    codes[i] = data[row, at + i]
+                codes[:padded] = data[row, at : at + padded]
             elif bits == 4:
                 for i in range(padded // 2):
                     codes[2 * i] = data[row, at + i] & 15
@@ -276,3 +255,34 @@ def _decode(data: ByteArray, bits: int, out: Float32Array, tiled: bool) -> None:
             else:
                 for i in range(size):
                     out[row, start + i] = (np.float32(codes[i]) - middle) * scale
+
+
+@njit(cache=True, nogil=True)
+def _encode_changes(
+    rows: Float32Array, kept: Float32Array, numbers: NDArray[np.int64], bits: int, out: ByteArray
+) -> None:
+    # Row by row: what one row needs stays in the cache.
+    change = np.empty((1, rows.shape[1]), np.float32)
+    for row in range(rows.shape[0]):
+        number = numbers[row]
+        for i in range(rows.shape[1]):
+            change[0, i] = rows[row, i] - kept[number, i]
+        message = out[row : row + 1]
+        _encode(change, bits, message, False)
+        _decode(message, bits, change, False)
+        for i in range(rows.shape[1]):
+            kept[number, i] += change[0, i]
+
+
+@njit(cache=True, nogil=True)
+def _decode_changes(
+    data: ByteArray, kept: Float32Array, numbers: NDArray[np.int64], bits: int, out: Float32Array
+) -> None:
+    """kept[numbers] moved by the changes in `data`, and written to `out` too."""
+    for row in range(data.shape[0]):
+        number = numbers[row]
+        _decode(data[row : row + 1], bits, out[row : row + 1], False)
+        for i in range(out.shape[1]):
+            value = kept[number, i] + out[row, i]
+            kept[number, i] = value
+            out[row, i] = value
