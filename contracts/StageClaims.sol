@@ -31,10 +31,10 @@ struct StageCase {
 ///
 ///     balance = bonds of open cases + credits.
 ///
-/// A statement's program is the member's own word: nobody refutes it here. One that is not well-formed makes the last move of a
-/// case (`Court.prove`) revert in the member's own time, so that the clock decides against it. A program root without a header
-/// that can be read, or data that nobody sent, take a statement out of the court's reach: members accept only statements about
-/// the stage program and the data they can compute themselves.
+/// A statement's program is the member's own word: nobody refutes it here. An operator that cannot be executed makes the last
+/// move of a case (`Court.prove`) revert in the member's own time, so that the clock decides against it. A header or a record
+/// whose sizes cannot be read, or data that nobody sent, would keep a statement from being refuted: members accept only
+/// statements about the stage program and the data they can compute themselves.
 contract StageClaims is IStageClaims {
     using Agreements for Statement;
 
