@@ -39,7 +39,6 @@ from assay.tasks.proof import ProofManifest, fetch_checkpoint, fetch_proof_manif
 from assay.tasks.publish import fetch_bundle
 from assay.training.canonical import CanonicalRun
 from assay.training.checkpoint import CheckpointFolder
-from assay.training.errors import TaskError
 from assay.training.profile import profile
 from assay.training.replay import Replayer
 from assay.training.train import CanonicalRunner, Proof, Runner, train
@@ -203,17 +202,11 @@ class Workbench:
         bundle = self.bundle(task)
         if task.posting.exact:
             return CanonicalRunner(bundle.task)
-        import torch
-
+        from assay.engine.native.placement import native_device
         from assay.engine.native.run import NativeRun
 
-        device = self.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        elif device == "cuda" and not torch.cuda.is_available():
-            raise TaskError("compute.device is cuda, and PyTorch finds no CUDA device: set it to auto, or see `doctor`")
         run = bundle.task
-        return NativeRun(bundle.graph, run.data, run.seed, device, run.precision)
+        return NativeRun(bundle.graph, run.data, run.seed, native_device(self.device), run.precision)
 
     def own_distance(self, task: TaskRecord, proof: Proof, segments: int) -> float:
         """The worst distance of the last segments of an own proof, as verifiers will find it; a NaN is infinite.

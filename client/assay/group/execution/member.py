@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import Store
 
 from assay.commitments import tensor
+from assay.engine.native.placement import native_device
 from assay.group.cluster_file import read_cluster_file
 from assay.group.errors import MemberFailedError, PlacementError
 from assay.group.execution.audit import is_audited
@@ -41,7 +41,6 @@ from assay.group.generation import (
 from assay.group.plan import read_plan
 from assay.group.transcript import Transcript
 from assay.training.checkpoint import CheckpointFolder
-from assay.training.errors import TaskError
 from assay.training.task import TrainingTask
 
 KEEPERS = 2
@@ -58,7 +57,9 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
     members, generation, settings = member_order(plan), int(orders["generation"]), orders.get("settings", {})
     store = join_generation(orders, members)
     task, graph = read_task(orders["arguments"]["task"])
-    engine = engine_of(task, graph, plan, _device(settings), int(orders.get("threads", 1)))
+    engine = engine_of(
+        task, graph, plan, native_device(str(settings.get("device", "auto"))), int(orders.get("threads", 1))
+    )
     memory = _memory(orders, members)
     divided = engine.divide(member_shares(plan), memory)
     _agree_on_partition(store, generation, members, divided)
@@ -118,16 +119,6 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
         "predicted_bytes_per_step": bytes_in_step(schedules, task.steps - 1),
         "step_seconds": trainer.step_seconds,
     }
-
-
-def _device(settings: dict[str, Any]) -> str:
-    """Where this member trains natively."""
-    device = str(settings.get("device", "auto"))
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise TaskError("the device is cuda, and PyTorch finds no CUDA device: set it to auto, or see `assay doctor`")
-    return device
 
 
 def _memory(orders: dict[str, Any], members: tuple[str, ...]) -> tuple[float, ...]:
