@@ -154,7 +154,7 @@ def show(agreement: Path, settings: Settings, as_json: bool) -> None:
 @json_option
 def collect(agreement: Path, settings: Settings, as_json: bool) -> None:
     """Take the next step that pays the group of AGREEMENT out, and the settings' account's part: close, share, collect,
-    withdraw. `assay solver run --group` does the same by itself."""
+    withdraw; and bonds of cases about stages. `assay solver run --group` does the same by itself."""
     from assay.market.groups import GroupState
     from assay.roles.session import open_sender
 
@@ -173,6 +173,9 @@ def collect(agreement: Path, settings: Settings, as_json: bool) -> None:
         if view is not None and place is not None and view.members[place].credit:
             credit = view.members[place].credit
             _send(sender, f"group-withdraw:{group.address}:{credit}:{view.balance}", group.withdraw())
+        bonds = market.stage_claims.credit_of(sender.address)
+        if bonds:
+            _send(sender, f"stage-withdraw:{now}:{bonds}", market.stage_claims.withdraw())
     _tell(file, group.view(), as_json)
 
 

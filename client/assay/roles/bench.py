@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +22,6 @@ from assay.commitments import tree
 from assay.commitments.execution import ProfileLeaf, ReplayLeaf
 from assay.dispute.execution import LocalExecution
 from assay.engine.cpu.device import CpuDevice
-from assay.group.execution.stage_records import StageDossier
 from assay.market.records import TaskRecord
 from assay.market.types import Checkpoint, StageWork
 from assay.program.encoding import decode_header
@@ -42,6 +41,10 @@ from assay.training.checkpoint import CheckpointFolder
 from assay.training.profile import profile
 from assay.training.replay import Replayer
 from assay.training.train import CanonicalRunner, Proof, Runner, train
+
+if TYPE_CHECKING:
+    # Who trains in no group needs no PyTorch for it.
+    from assay.group.execution.stage_records import StageDossier
 
 logger = logging.getLogger(__name__)
 
