@@ -191,6 +191,8 @@ class AuditRing:
         place = self._evidence_path(segment)
         place.mkdir(exist_ok=True)
         write_tensors(place / "start.safetensors", [given.start[number] for number in sorted(given.start)])
+        # Another file: a finding may hold the one before under its own name.
+        (place / "messages.bin").unlink(missing_ok=True)
         given.log.tofile(place / "messages.bin")
         if given.sent_log is not None:
             given.sent_log.tofile(place / "sent.bin")

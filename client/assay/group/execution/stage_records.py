@@ -88,13 +88,18 @@ def write_dossier(
     folder: Path, member: str, stage: int, memory: Sequence[float], signed: SignedStage, plan: Path, start: Path,
     messages: Path,
 ) -> None:  # fmt: skip
-    """Keep what judges a stage, in a folder of its own in `folder`. The files given may be replaced afterwards, but not
-    changed; whoever finds `record.json` finds the rest."""
+    """Keep what judges a stage, in a folder of its own in `folder`. `start` and `messages` may be replaced afterwards,
+    but not changed; whoever finds `record.json` finds the rest."""
     folder /= dossier_name(signed.work)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for source, name in ((plan, PLAN), (start, START), (messages, MESSAGES)):
-        os.link(source, folder / name)
+    shutil.copyfile(plan, folder / PLAN)
+    for source, name in ((start, START), (messages, MESSAGES)):
+        try:
+            os.link(source, folder / name)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(source, folder / name)
+    for name in (PLAN, START, MESSAGES):
         with (folder / name).open("rb+") as file:
             os.fsync(file.fileno())
     work = {name: value.hex() if isinstance(value, bytes) else value for name, value in asdict(signed.work).items()}
@@ -139,6 +144,7 @@ def dossiers_in(folder: Path) -> Iterator[StageDossier]:
 
 def drop_expired(folder: Path, now: float) -> None:
     """Remove records of statements that nobody can take to court any more at the chain's time `now`."""
-    for dossier in list(dossiers_in(folder)):
-        if dossier.work.until < now:
-            shutil.rmtree(dossier.folder, ignore_errors=True)
+    for place in folder.glob("*-*-*"):
+        until = place.name.rpartition("-")[2]
+        if until.isdigit() and int(until) < now:
+            shutil.rmtree(place, ignore_errors=True)
