@@ -314,8 +314,12 @@ def test_a_member_accused_of_garbage_that_it_did_not_send_defends_itself_and_has
     # It came down to an operation that the chain executed, and found as the accused had computed it.
     moves = [log.event.name for log in world.reader.case_events(case.id) if isinstance(log.event, CourtEvent)]
     assert "Proven" in moves or "NextStateProven" in moves
-    bond = stages.case_bond()
-    assert stages.credit_of(world.address(PLACES[accused])) in (bond, 0)
+    logs = world.market.chain.web3.eth.get_logs({"address": stages.address, "fromBlock": 0})
+    events = [stages.interface.event([bytes(t) for t in log["topics"]], bytes(log["data"])) for log in logs]
+    credited = [each.arguments for each in events if each is not None and each.name == "CoinCredited"]
+    assert [(each["account"], each["amount"]) for each in credited] == [
+        (world.address(PLACES[accused]), stages.case_bond())
+    ]
     world.play(lambda: view_of(world, contract.address).state is GroupState.SHARED, limit=200)
     assert not any(member.is_convicted for member in view_of(world, contract.address).members)
     world.play(lambda: world.market.chain.web3.eth.get_balance(stages.address) == 0, limit=100)

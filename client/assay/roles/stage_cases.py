@@ -33,6 +33,7 @@ class StageParty:
     def __init__(self, least_withdrawal: int = 0) -> None:
         self.least_withdrawal = least_withdrawal
         self._defenceless: set[int] = set()
+        self._paid_out = 0  # cases that were decided when nothing was left to withdraw
 
     def plan(self, context: Context) -> list[Action]:
         """What the member does now."""
@@ -43,22 +44,37 @@ class StageParty:
         task = None if group is None else context.view.tasks.get(group.task)
         if group is None or task is None or not task.posting.exact or group.place_of(context.me) is None:
             return
-        self._warn(context, task)
-        yield from stage_moves(context, task)
+        yield from self._moves(context, task)
         yield from stage_disputes(context, group, task)
-        yield from stage_withdrawal(context, self.least_withdrawal)
+        yield from self._withdrawal(context)
 
-    def _warn(self, context: Context, task: TaskRecord) -> None:
-        """Tell once of a case that nothing is kept for: its clock decides it."""
+    def _moves(self, context: Context, task: TaskRecord) -> Iterator[Action]:
+        """The moves that are due in the own cases, and timeouts of silent opponents. Tells once of a case that nothing
+        is kept for: its clock decides it."""
         for case in context.view.stages.open_cases_of(context.me):
             work = context.view.stages.claims[case.claim_id].work
-            if case.id not in self._defenceless and context.bench.stage_dossier(task, work) is None:
+            dossier = context.bench.stage_dossier(task, work)
+            if dossier is not None:
+                execution = partial(context.bench.stage_execution, task, dossier)
+                yield from moves_in(context, case.id, context.market.stage_court, execution, task.id, work.segment)
+            elif case.id not in self._defenceless:
                 self._defenceless.add(case.id)
                 logger.warning(
                     "there is no record of a stage statement that is in court, and the case is lost when its clock is "
                     "out: put the folder audit/records back",
                     extra={"case": f"{case.id:#x}", "segment": work.segment, "until": work.until},
                 )
+
+    def _withdrawal(self, context: Context) -> Iterator[Action]:
+        """Take what cases about stages have left: bonds that came back, and those that others lost."""
+        decided = sum(case.challenger_won is not None for case in context.view.stages.cases_of(context.me))
+        if decided == self._paid_out:
+            return
+        credit = context.market.stage_claims.credit_of(context.me)
+        if credit >= max(1, self.least_withdrawal):
+            yield Send(f"stage-withdraw:{decided}:{credit}", context.market.stage_claims.withdraw())
+        else:
+            self._paid_out = decided
 
 
 DISPUTABLE = (GroupState.WORKING, GroupState.CLOSED)
@@ -89,9 +105,8 @@ def stage_disputes(context: Context, group: GroupView, task: TaskRecord) -> Iter
         if evidence is None:
             yield Work(key, partial(evidence_of, context, task, dossier))
             continue
-        call = context.market.stage_court.open(
-            number, 0, Part.END, ZERO_HASH, evidence.as_tuple(), contract.case_bond()
-        )  # fmt: skip
+        bond = context.market.parameters.case_bond
+        call = context.market.stage_court.open(number, 0, Part.END, ZERO_HASH, evidence.as_tuple(), bond)
         yield Send(f"stage-case:{number:x}", call, task.id, dossier.work.segment)
 
 
@@ -99,24 +114,3 @@ def evidence_of(context: Context, task: TaskRecord, dossier: StageDossier) -> Op
     """What opens a case on a stage statement: its program's header."""
     program = context.bench.stage_execution(task, dossier).program
     return OpenEvidence(b"", (), b"", (), ZERO_HASH, (), encode_header(program))
-
-
-def stage_moves(context: Context, task: TaskRecord) -> Iterator[Action]:
-    """The moves that are due in the own cases about stages, and timeouts of silent opponents."""
-    for case in context.view.stages.open_cases_of(context.me):
-        work = context.view.stages.claims[case.claim_id].work
-        dossier = context.bench.stage_dossier(task, work)
-        if dossier is None:
-            continue
-        execution = partial(context.bench.stage_execution, task, dossier)
-        yield from moves_in(context, case.id, context.market.stage_court, execution, task.id, work.segment)
-
-
-def stage_withdrawal(context: Context, least: int) -> Iterator[Action]:
-    """Take what cases about stages have left: bonds that came back, and those that others lost."""
-    closed = [case for case in context.view.stages.cases_of(context.me) if case.challenger_won is not None]
-    if not closed:
-        return
-    credit = context.market.stage_claims.credit_of(context.me)
-    if credit >= max(1, least):
-        yield Send(f"stage-withdraw:{len(closed)}:{credit}", context.market.stage_claims.withdraw())
