@@ -290,7 +290,9 @@ class Workbench:
 
     def stage_execution(self, task: TaskRecord, dossier: StageDossier) -> LocalExecution:
         """The execution of a stage's segment."""
-        key = (task.id, dossier.work.segment, int.from_bytes(dossier.work.end_root, "big"), False)
+        # All that the execution follows from.
+        subject = dossier.work.statement(task.id).subject
+        key = (task.id, dossier.work.segment, int.from_bytes(subject, "big"), False)
         if key not in self._executions:
             self._make_room()
             run = self.bundle(task).task

@@ -88,7 +88,9 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
     trainer = _SegmentTrainer(orders, task, members, schedule, run, store, ring, statements)
     for segment in range(done, task.segments):
         trainer.train(segment)
-        ends = {number: tensor.root(array) for number, array in run.held_state.items()}
+        # Copies of what others answer for are part of what is signed about a stage, and of nothing else.
+        ended = run.state if statements is None else run.held_state
+        ends = {number: tensor.root(array) for number, array in ended.items()}
         if ring is not None and statements is not None:
             statements.state(segment, keeping.tensor_roots, ends, ring.keep)
         root = keeping.agree(segment + 1, {number: ends[number] for number in run.owned})
