@@ -115,15 +115,15 @@ class _Change:
 
     def __init__(self, b: Builder, end: View, start: View) -> None:
         self.b, self.end = b, end
-        self.update = _norm(b, b.apply(Body.SUB, end, start))
+        self.update = norm(b, b.apply(Body.SUB, end, start))
 
     def from_end(self, other: View) -> View:
         """|other - end|."""
-        return _norm(self.b, self.b.apply(Body.SUB, self.end, other))
+        return norm(self.b, self.b.apply(Body.SUB, self.end, other))
 
     def rounding(self) -> View:
         """What rounding may come to in any segment, however little it moved: ROUNDINGS * 2^-24 * |end|."""
-        return self.b.apply(Body.MUL, _norm(self.b, self.end), ROUNDINGS * UNIT_ROUNDOFF)
+        return self.b.apply(Body.MUL, norm(self.b, self.end), ROUNDINGS * UNIT_ROUNDOFF)
 
     def relative(self, other: View) -> View:
         """|other - end| / |end - start|: 0 where all bits are equal, infinite where nothing moved but bits differ."""
@@ -144,7 +144,7 @@ class _Change:
         return b.apply(Body.SELECT, bits_equal(b, self.end, other), 0.0, ratio, kind=FLOAT)
 
 
-def _norm(b: Builder, vector: View) -> View:
+def norm(b: Builder, vector: View) -> View:
     """Euclidean norm, with squares taken in units of the largest element so that they do not underflow."""
     places = list(range(vector.rank))
     largest = b.reduce(Body.FOLD_MAX, [b.apply(Body.ABS, vector)], places)
@@ -170,7 +170,7 @@ def _threshold(index: int, states: int) -> View:
     return View(FLOAT, (), Operand(Source.THRESHOLD, 0, states, (), index))
 
 
-def _largest(b: Builder, values: Sequence[View]) -> View:
+def largest(b: Builder, values: Sequence[View]) -> View:
     """The largest of some scalars; NaN if any is NaN."""
     result = values[0]
     for value in values[1:]:
@@ -196,7 +196,7 @@ def distance_section(state: Sequence[TensorDescriptor]) -> Section:
         change = _Change(b, end, _tensor(descriptor, Source.START, index))
         values.append(change.distance(compared, _threshold(index, len(state))))
     b.origin = "distance"
-    result = _largest(b, values)
+    result = largest(b, values)
     section, _ = finish(b, Role.DISTANCE, (), [result.operand.index])
     return section
 
@@ -233,7 +233,7 @@ def deviation_section(state: Sequence[TensorDescriptor], margin: float = MARGIN)
     b.origin = "separation"
     if not separations:
         raise ProgramError("the state has no float tensors: a tolerant task has nothing to compare; use exact mode")
-    separation = _largest(b, separations)
+    separation = largest(b, separations)
     b.origin = "thresholds"
     vector = _vector(b, thresholds)
     # The last two operators are the results, in this order.

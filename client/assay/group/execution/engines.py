@@ -12,12 +12,14 @@ from assay.engine.cpu.device import CpuDevice
 from assay.engine.device import Device
 from assay.group.execution.declared.compression import hints_of, packed
 from assay.group.execution.declared.program import read_compression
+from assay.group.execution.native.checking import checking_program
 from assay.group.execution.native.outline import Outline, outline
 from assay.group.execution.native.stage import NativeStage
 from assay.group.execution.partition import Partition, partition
 from assay.group.execution.pieces import WHOLE_BATCH, find_pieces
 from assay.group.execution.schedule import StageSchedule, make_schedules
 from assay.group.execution.stage import Stage, StageRun
+from assay.group.execution.stage_program import StageProgram, stage_program
 from assay.group.plan import GroupPlan
 from assay.program.graph import Graph
 from assay.program.operator import Program
@@ -39,6 +41,10 @@ class StageEngine(ABC):
     @abstractmethod
     def schedules(self, divided: Partition) -> tuple[StageSchedule, ...]:
         """The order of every stage."""
+
+    @abstractmethod
+    def stage_program(self, divided: Partition, stage: int) -> StageProgram:
+        """What a member's statement about its stage is judged by."""
 
     @abstractmethod
     def stage(self, divided: Partition, schedule: StageSchedule) -> Stage:
@@ -65,6 +71,10 @@ class ExactEngine(StageEngine):
         """The order of every stage."""
         return make_schedules(self.program, divided, self.pieces if len(divided.parts) > 1 else WHOLE_BATCH)
 
+    def stage_program(self, divided: Partition, stage: int) -> StageProgram:
+        """The stage itself as a program."""
+        return stage_program(self.program, divided, stage, self.task.interval)
+
     def stage(self, divided: Partition, schedule: StageSchedule) -> Stage:
         """A stage in the exact arithmetic."""
         return StageRun(self.program, divided, schedule, self.task.data, self.task.seed, self.device)
@@ -90,6 +100,11 @@ class NativeEngine(StageEngine):
     def schedules(self, divided: Partition) -> tuple[StageSchedule, ...]:
         """The order of every stage."""
         return make_schedules(self.program, divided, self.plan.pieces if len(divided.parts) > 1 else WHOLE_BATCH)
+
+    def stage_program(self, divided: Partition, stage: int) -> StageProgram:
+        """What tells garbage from rounding."""
+        task = self.task
+        return checking_program(self.plan, divided, stage, task.interval, task.steps, task.precision)
 
     def stage(self, divided: Partition, schedule: StageSchedule) -> Stage:
         """A stage with PyTorch's kernels."""

@@ -15,7 +15,6 @@ from assay.group.execution.link_tables import LinkRecorder
 from assay.group.execution.message_log import MessageLog
 from assay.group.execution.packing import Words
 from assay.group.execution.schedule import Message, StageSchedule
-from assay.group.transcript import Transcript
 
 _FIRST_TAG = 1
 """Tag 0 is torch's own."""
@@ -41,16 +40,16 @@ class GroupChannel:
     """The channel of one stage of a group; rank and stage number are the same. See `stage.Channel`.
 
     All receives of a step are posted before it begins: over gloo a send starts only when the peer has announced its
-    receive. `transcript`, if given, sees every message under the direction `link(sender, receiver)`, `recorder` the
-    values in it; `log` keeps what was received, `sent_log` what was sent.
+    receive. `recorder`, if given, sees the values of every message; `log` keeps what was received, `sent_log` what was
+    sent.
     """
 
     def __init__(
-        self, schedule: StageSchedule, members: Sequence[str], transcript: Transcript | None = None,
-        log: MessageLog | None = None, distort: Callable[[Words], None] | None = None,
-        sent_log: MessageLog | None = None, recorder: LinkRecorder | None = None,
+        self, schedule: StageSchedule, members: Sequence[str], log: MessageLog | None = None,
+        distort: Callable[[Words], None] | None = None, sent_log: MessageLog | None = None,
+        recorder: LinkRecorder | None = None,
     ) -> None:  # fmt: skip
-        self.members, self.transcript, self._log, self._distort = members, transcript, log, distort
+        self.members, self._log, self._distort = members, log, distort
         self._sent_log, self._recorder, self._step = sent_log, recorder, 0
         self.sent_bytes, self.waited_seconds = 0, 0.0
         self._arrivals = {message: _Arrival(message) for message in schedule.receives}
@@ -65,8 +64,6 @@ class GroupChannel:
             sent.wait()
         self._sends.clear()
         self._step = step
-        if self.transcript is not None:
-            self.transcript.step = step
         for arrival in self._arrivals.values():
             arrival.done.clear()
             arrival.begin(step)
@@ -80,7 +77,7 @@ class GroupChannel:
         if self._distort is not None:
             self._distort(payload)
         data = torch.from_numpy(payload.view("u1"))
-        self._observe(message, "sent", data, payload)
+        self._observe(message, payload)
         if self._sent_log is not None:
             self._sent_log.append(payload)
         work = dist.isend(data, dst=message.receiver, tag=_FIRST_TAG + message.order)
@@ -101,7 +98,7 @@ class GroupChannel:
             raise MemberFailedError(
                 f"lost contact with {self.members[message.sender]!r} while waiting for its values: {arrival.problem}"
             ) from arrival.problem
-        self._observe(message, "received", arrival.buffer, arrival.words)
+        self._observe(message, arrival.words)
         if self._log is not None:
             self._log.append(arrival.words)
         return arrival.words
@@ -114,12 +111,9 @@ class GroupChannel:
         self._queue.put(None)
         self._thread.join()
 
-    def _observe(self, message: Message, way: str, data: torch.Tensor, words: Words) -> None:
+    def _observe(self, message: Message, words: Words) -> None:
         if self._recorder is not None:
             self._recorder.observe(message, words, self._step)
-        if self.transcript is not None:
-            direction = link(self.members[message.sender], self.members[message.receiver])
-            self.transcript.observe(direction, message.order, way, data)
 
     def _wait_for_arrivals(self) -> None:
         while True:
@@ -132,16 +126,3 @@ class GroupChannel:
             except Exception as error:  # whatever gloo raises is the receiver's to report
                 arrival.problem = error
             arrival.done.set()
-
-
-def link(sender: str, receiver: str) -> str:
-    """The direction under which a transcript keeps what one member sends another."""
-    return f"{sender}>{receiver}"
-
-
-def links(schedule: StageSchedule, members: Sequence[str]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """(direction, other member) of all that a stage sends to, and of all it receives from."""
-    own = members[schedule.stage]
-    to = sorted({members[message.receiver] for message in schedule.sends})
-    of = sorted({members[message.sender] for message in schedule.receives})
-    return [(link(own, name), name) for name in to], [(link(name, own), name) for name in of]

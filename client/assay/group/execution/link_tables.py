@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,11 @@ from assay.commitments.sha256 import Hashes, merkle_levels, tensor_leaves
 from assay.group.execution.message_log import LoggedMessages
 from assay.group.execution.packing import Words
 from assay.group.execution.partition import Value
-from assay.group.execution.schedule import WHOLE, Message
-from assay.group.execution.stage_program import Link
+from assay.group.execution.schedule import WHOLE, Message, StageSchedule
+from assay.group.execution.stage_program import Link, SegmentTensors, StageProgram
 from assay.program.operator import Array, TensorDescriptor
 from assay.training.canonical import aligned
+from assay.training.task import TrainingTask
 
 _Key = tuple[Value, int, int]
 
@@ -98,6 +99,17 @@ def logged_tables(
             if link.packing.is_sent(step):
                 tables[link][step - first].view(np.uint32)[:] = rows.rows[link].view(np.uint32)
     return [tables[link] for link in links]
+
+
+def logged_segment(
+    made: StageProgram, task: TrainingTask, schedule: StageSchedule, steps: tuple[int, int],
+    start: Mapping[int, Array], received: Words, sent: Words | None = None, end: Mapping[int, Array] | None = None,
+) -> SegmentTensors:  # fmt: skip
+    """A stage's segment, out of the logs of what it received and, where that is judged, says it sent."""
+    said = () if sent is None else logged_tables(made.sent, sent, schedule.sends, steps, task.interval)
+    return SegmentTensors(
+        start, logged_tables(made.received, received, schedule.receives, steps, task.interval), said, end
+    )
 
 
 def _zeros(descriptor: TensorDescriptor) -> Array:

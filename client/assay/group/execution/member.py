@@ -19,7 +19,7 @@ from assay.group.cluster_file import read_cluster_file
 from assay.group.errors import MemberFailedError, PlacementError
 from assay.group.execution.audit import is_audited
 from assay.group.execution.engines import engine_of
-from assay.group.execution.exchange import GroupChannel, links
+from assay.group.execution.exchange import GroupChannel
 from assay.group.execution.keeping import Keeping
 from assay.group.execution.message_log import MessageLog
 from assay.group.execution.packing import Words
@@ -31,7 +31,6 @@ from assay.group.execution.stage import Stage
 from assay.group.execution.stage_statements import SignedStage, Signer, StageStatements
 from assay.group.execution.task_files import read_task
 from assay.group.generation import (
-    exchange_statements,
     inject,
     join_generation,
     ordered_fault,
@@ -39,7 +38,6 @@ from assay.group.generation import (
     run_trainer,
 )
 from assay.group.plan import read_plan
-from assay.group.transcript import Transcript
 from assay.training.checkpoint import CheckpointFolder
 from assay.training.task import TrainingTask
 
@@ -81,10 +79,9 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
     if orders.get("keys") and rate > 0 and len(members) > 1:
         ring = AuditRing(store, orders, task, divided, schedules, members, place / "audit", engine, memory)
     statements: StageStatements | None = None
-    if ring is not None and engine.is_exact:
-        statements = StageStatements(
-            store, Signer.of(orders["keys"]), task, engine.program, divided, members, schedule.stage, generation
-        )
+    if ring is not None:
+        signer = Signer.of(orders["keys"])
+        statements = StageStatements(store, signer, task, engine, divided, members, schedule.stage, generation)
     trainer = _SegmentTrainer(orders, task, members, schedule, run, store, ring, statements)
     for segment in range(done, task.segments):
         trainer.train(segment)
@@ -92,6 +89,7 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
         ended = run.state if statements is None else run.held_state
         ends = {number: tensor.root(array) for number, array in ended.items()}
         if ring is not None and statements is not None:
+            ring.end_segment(run.state)
             statements.state(segment, keeping.tensor_roots, ends, ring.keep)
         root = keeping.agree(segment + 1, {number: ends[number] for number in run.owned})
         signed: tuple[SignedStage, ...] = ()
@@ -155,28 +153,24 @@ def _wait_until_ready(store: Store, generation: int, name: str, members: tuple[s
 
 
 class _SegmentTrainer:
-    """Runs a stage's segments and states what was sent."""
+    """Runs a stage's segments."""
 
     def __init__(
         self, orders: dict[str, Any], task: TrainingTask, members: tuple[str, ...], schedule: StageSchedule,
         run: Stage, store: Store, ring: AuditRing | None, statements: StageStatements | None,
     ) -> None:  # fmt: skip
         self.orders, self.task, self.run, self.store, self.ring = orders, task, run, store, ring
-        self.sent, self.received = links(schedule, members)
-        # What is signed about a stage as a program says what was sent, too.
         self.recorder = None if statements is None else statements.recorder
-        self.transcript = Transcript() if orders.get("keys") and statements is None else None
         self.log = None if ring is None else MessageLog(ring.log_path)
         sent = None if ring is None or ring.sent_log_path is None else MessageLog(ring.sent_log_path)
         self.logs = [log for log in (self.log, sent) if log is not None]
-        self.channel = GroupChannel(schedule, members, self.transcript, self.log, self._distort, sent, self.recorder)
+        self.channel = GroupChannel(schedule, members, self.log, self._distort, sent, self.recorder)
         self.busy_seconds, self.segment_seconds = 0.0, 0.0
         self.step_seconds = math.inf  # a step's mean over the fastest segment
         self._garbage = False
 
     def train(self, segment: int) -> None:
-        """Run the segment's steps; where stages are not signed for as programs, exchange signed statements about all
-        messages at its end."""
+        """Run the segment's steps."""
         first = self.task.first_step(segment)
         end = first + self.task.segment_steps(segment)
         if self.ring is not None:
@@ -201,9 +195,6 @@ class _SegmentTrainer:
         self.busy_seconds = self.segment_seconds - (self.channel.waited_seconds - waited)
         for log in self.logs:
             log.flush()
-        if self.transcript is not None:
-            exchange_statements(self.store, self.orders, self.transcript, (first, end), self.sent, self.received)
-            self.transcript.begin_segment()
 
     def _distort(self, payload: Words) -> None:
         """Send garbage where a test ordered it."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,13 @@ from torch._C._distributed_c10d import Store
 from assay.group.errors import FalseStageError, GroupMessageError, MemberFailedError
 from assay.group.execution.audit import StageJudge, StageRecord, judge_of
 from assay.group.execution.engines import StageEngine
-from assay.group.execution.exchange import links
 from assay.group.execution.keeping import bytes_of, wait_all
 from assay.group.execution.message_log import log_words, read_log
 from assay.group.execution.packing import Words
 from assay.group.execution.partition import Partition
 from assay.group.execution.schedule import StageSchedule
-from assay.group.execution.stage_records import FINDINGS, RECORDS, drop_expired, write_dossier
+from assay.group.execution.stage_records import FINDINGS, RECORDS, RecordFiles, drop_expired, write_dossier
 from assay.group.execution.stage_statements import SignedStage, Signer
-from assay.group.transcript import Statement
 from assay.program.operator import Array, TensorDescriptor
 from assay.training.canonical import aligned
 from assay.training.checkpoint import read_tensors, write_tensors
@@ -40,7 +38,11 @@ _LOG_TAG = 3_999_998
 _SENT_LOG_TAG = 3_999_999
 
 PATIENCE = 5.0
-"""A verdict may take so many times as long as the segment took, beyond the group's usual time limit."""
+"""A judge may be silent for so many times as long as the segment took, beyond the group's usual time limit."""
+
+BEAT_SECONDS = 1.0
+"""How often a judge that is not done says so. What an audit doubts is executed in the exact arithmetic, which on other
+hardware than the training's may take many times as long as the segment."""
 
 
 @dataclass
@@ -83,17 +85,28 @@ class AuditRing:
         """Where this member logs what it sends, which a judge that computes other bits needs."""
         return None if self.engine.is_exact else self.folder / "sent.bin"
 
+    @property
+    def end_path(self) -> Path | None:
+        """Where the tensors lie that this member ended a segment with; such a judge needs them, too."""
+        return None if self.engine.is_exact else self.folder / "end.safetensors"
+
     def begin_segment(self, held: Mapping[int, Array]) -> None:
         """Put the state that a segment starts from on disk."""
         write_tensors(self.start_path, [held[number] for number in sorted(held)])
 
+    def end_segment(self, owned: Mapping[int, Array]) -> None:
+        """Put on disk what the member says that it ended with, where that takes more than its hashes."""
+        if self.end_path is not None:
+            write_tensors(self.end_path, [owned[number] for number in sorted(owned)])
+
     def keep(self, signed: SignedStage) -> None:
-        """Keep what defends the own statement, for as long as it can be taken to court."""
+        """Keep what defends the own statement, for as long as it can be taken to court, or is there."""
         drop_expired(self.folder / RECORDS, Signer.of(self.orders["keys"]).now)
-        write_dossier(
-            self.folder / RECORDS, self.members[self.rank], self.rank, self.memory, signed, Path(self.orders["plan"]),
-            self.start_path, self.log_path,
-        )  # fmt: skip
+        files = RecordFiles(
+            Path(self.orders["plan"]), self.start_path, self.log_path, self.sent_log_path, self.end_path
+        )
+        name = self.members[self.rank]
+        write_dossier(self.folder / RECORDS, name, self.rank, self.memory, signed, files)
 
     def audit(
         self, segment: int, seconds: float, start_roots: Sequence[bytes], ends: Sequence[Mapping[int, bytes]],
@@ -101,37 +114,29 @@ class AuditRing:
     ) -> None:  # fmt: skip
         """Exchange records, judge, and wait for all verdicts. `seconds`: how long the segment took.
 
-        `ends`: the roots that each member stated for its tensors; `state`: this one's; `signed`: what members of an
-        exact group signed about their stages. Raises GroupMessageError naming every member that an audit found to
-        cheat; they are noted as guilty, and the next generation is planned without them.
+        `ends`: the roots that each member stated for its tensors; `state`: this one's; `signed`: what members signed
+        about their stages. Raises GroupMessageError naming every member that an audit found to cheat; they are noted
+        as guilty, and the next generation is planned without them.
         """
         given = self._exchange(segment, state)
         name = self.members[self.before]
-        keys = self.orders["keys"]
         if self._judge is None:
             schedule = self.schedules[self.before]
             self._judge = judge_of(self.task, self.divided, schedule, self.members, self.engine)
+        prefix = f"audit/{self.orders['generation']}/{segment}"
+        tables = {link: root for each in signed for link, root in each.sent.items()}
+        record = StageRecord(given.start, given.log, ends[self.before], tables, given.sent_log, given.end)
         verdict = ""
         try:
-            record = StageRecord(
-                given.start, given.log, ends[self.before], sent_log=given.sent_log, end_state=given.end
-            )
-            if self.engine.is_exact:
-                tables = {link: root for each in signed for link, root in each.sent.items()}
-                record = replace(record, tables=tables)
-            else:
-                received, sent = self._statements(segment)
-                record = replace(record, received=received, sent=sent)
-            self._judge.judge(segment, record, int(keys["task"]), keys["addresses"], start_roots)
+            self._judge.judge(segment, record, start_roots, _Beat(self.store, f"{prefix}/{name}/judged"))
         except GroupMessageError as error:
             verdict = str(error)
             self._keep_evidence(segment, name, verdict, given)
             if isinstance(error, FalseStageError):
                 self._keep_finding(segment, name, signed[self.before])
-        prefix = f"audit/{self.orders['generation']}/{segment}"
         self.store.set(f"{prefix}/{name}", verdict or "honest")
-        limit = time.monotonic() + float(self.orders["timeout_seconds"]) + PATIENCE * seconds
-        verdicts = {member: self._verdict(f"{prefix}/{member}", member, limit) for member in self.members}
+        patience = float(self.orders["timeout_seconds"]) + PATIENCE * seconds
+        verdicts = {member: self._verdict(f"{prefix}/{member}", member, patience) for member in self.members}
         found = {member: text for member, text in verdicts.items() if text != "honest"}
         if found:
             self.store.set(f"guilty/{self.orders['generation']}", json.dumps(sorted(found)))
@@ -165,55 +170,52 @@ class AuditRing:
         part = self.divided.parts[stage]
         return {number: self.task.program.state[number] for number in sorted({*part.state, *part.copies})}
 
-    def _statements(self, segment: int) -> tuple[list[Statement], list[Statement]]:
-        """What the judged member's neighbours signed for it, and what it signed itself."""
-        end = self.task.first_step(segment) + self.task.segment_steps(segment)
-        prefix, name = f"statement/{self.orders['generation']}/{end}", self.members[self.before]
-        to, of = links(self.schedules[self.before], self.members)
-
-        def read(sender: str, receiver: str, direction: str) -> Statement:
-            return Statement.from_json(self.store.get(f"{prefix}/{sender}/{receiver}/{direction}").decode(), sender)
-
-        return (
-            [read(other, name, direction) for direction, other in of],
-            [read(name, other, direction) for direction, other in to],
-        )
-
-    def _verdict(self, key: str, member: str, limit: float) -> str:
+    def _verdict(self, key: str, member: str, patience: float) -> str:
+        """Wait for a verdict as long as its judge is heard of."""
+        beat = f"{key}/judged"
+        limit, seen = time.monotonic() + patience, b""
         while not self.store.check([key]):
+            if self.store.check([beat]) and (now := self.store.get(beat)) != seen:
+                limit, seen = time.monotonic() + patience, now
             if time.monotonic() > limit:
                 raise MemberFailedError(f"nobody gave a verdict on {member!r} in time; its judge is lost")
             time.sleep(0.05)
         return str(self.store.get(key).decode())
 
     def _keep_evidence(self, segment: int, name: str, verdict: str, given: _Given) -> None:
-        """What anybody needs to judge again: start state, messages, and all signed statements."""
+        """What anybody needs to judge again."""
         place = self._evidence_path(segment)
         place.mkdir(exist_ok=True)
         write_tensors(place / "start.safetensors", [given.start[number] for number in sorted(given.start)])
-        # Another file: a finding may hold the one before under its own name.
-        (place / "messages.bin").unlink(missing_ok=True)
-        given.log.tofile(place / "messages.bin")
-        if given.sent_log is not None:
-            given.sent_log.tofile(place / "sent.bin")
+        for log, file in ((given.log, "messages.bin"), (given.sent_log, "sent.bin")):
+            # Another file: a finding may hold the one before under its own name.
+            (place / file).unlink(missing_ok=True)
+            if log is not None:
+                log.tofile(place / file)
         if given.end is not None:
             write_tensors(place / "end.safetensors", [given.end[number] for number in sorted(given.end)])
-        document: dict[str, Any] = {
-            "member": name, "segment": segment, "verdict": verdict, "tensors": sorted(given.start),
-        }  # fmt: skip
-        if not self.engine.is_exact:
-            received, sent = self._statements(segment)
-            document["received"] = [statement.to_json() for statement in received]
-            document["sent"] = [statement.to_json() for statement in sent]
+        document = {"member": name, "segment": segment, "verdict": verdict, "tensors": sorted(given.start)}
         (place / "verdict.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
     def _keep_finding(self, segment: int, name: str, signed: SignedStage) -> None:
         """What takes a false statement to court."""
-        evidence = self._evidence_path(segment)
-        write_dossier(
-            self.folder / FINDINGS, name, self.before, self.memory, signed, Path(self.orders["plan"]),
-            evidence / "start.safetensors", evidence / "messages.bin",
-        )  # fmt: skip
+        place = self._evidence_path(segment)
+        sent, end = (place / "sent.bin", place / "end.safetensors") if self.end_path is not None else (None, None)
+        files = RecordFiles(Path(self.orders["plan"]), place / "start.safetensors", place / "messages.bin", sent, end)
+        write_dossier(self.folder / FINDINGS, name, self.before, self.memory, signed, files)
 
     def _evidence_path(self, segment: int) -> Path:
         return self.folder / f"evidence-{segment:06d}"
+
+
+class _Beat:
+    """Says that a judge is not done, once in a while."""
+
+    def __init__(self, store: Store, key: str) -> None:
+        self._store, self._key = store, key
+        self._next, self._count = 0.0, 0
+
+    def __call__(self) -> None:
+        if time.monotonic() >= self._next:
+            self._next, self._count = time.monotonic() + BEAT_SECONDS, self._count + 1
+            self._store.set(self._key, str(self._count))

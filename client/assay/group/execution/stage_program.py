@@ -8,15 +8,18 @@ the member did, and it follows from what the member started from and was sent: w
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from assay.commitments import tree
 from assay.commitments.tensor import CHUNK_ELEMENTS
 from assay.group.execution.packing import Packing
 from assay.group.execution.partition import Crossing, Partition, Value
 from assay.group.execution.schedule import descriptor_of
 from assay.program.encoding import program_root
 from assay.program.operator import (
+    Array,
     Body,
     ElementType,
     Guard,
@@ -30,6 +33,7 @@ from assay.program.operator import (
     TensorDescriptor,
     immediate,
 )
+from assay.training.canonical import aligned
 
 _MOST_INT = 2**31 - 1
 
@@ -73,6 +77,30 @@ def links_of(program: Program, divided: Partition) -> tuple[Link, ...]:
     return tuple(sorted(found, key=lambda each: (each.value, each.sender, each.receiver)))
 
 
+@dataclass(frozen=True)
+class SegmentRoots:
+    """Roots of what a stage's segment is about. `data`: of the task's data; `start`: of all state tensors before it;
+    `ends`: of tensors after it, by number, those that the stage holds at least; `tables`: of the link tables; `empty`:
+    of those that are sent, before anything was."""
+
+    data: Sequence[bytes]
+    start: Sequence[bytes]
+    ends: Mapping[int, bytes]
+    tables: Mapping[Link, bytes]
+    empty: Mapping[Link, bytes]
+
+
+@dataclass(frozen=True)
+class SegmentTensors:
+    """The tensors behind `SegmentRoots`: the held ones before the segment, the tables received and sent, and the held
+    ones after it. What was sent and how it ended is given only where it is what a member says, not what is found."""
+
+    start: Mapping[int, Array]
+    received: Sequence[Array]
+    sent: Sequence[Array] = ()
+    end: Mapping[int, Array] | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class StageProgram:
     """`program` is what `stage` does in a step. Its state: the tensors `held`, by their numbers in the task's program,
@@ -88,6 +116,21 @@ class StageProgram:
     def root(self) -> bytes:
         """The program's root."""
         return program_root(self.program)
+
+    def roots(self, known: SegmentRoots) -> tuple[bytes, bytes, bytes]:
+        """What a statement about a segment says: the roots of its data, its state before, and its state after it."""
+        return (
+            tree.root([*known.data, *(known.tables[link] for link in self.received)]),
+            tree.root([*(known.start[number] for number in self.held), *(known.empty[link] for link in self.sent)]),
+            tree.root([*(known.ends[number] for number in self.held), *(known.tables[link] for link in self.sent)]),
+        )
+
+    def tensors(self, data: Sequence[Array], segment: SegmentTensors) -> tuple[list[Array], list[Array]]:
+        """The state and the data that a segment is executed with; `data` are the task's."""
+        empty = [aligned(table) for table in self.program.state[len(self.held) :]]
+        for table in empty:
+            table.fill(0)
+        return [*(segment.start[number] for number in self.held), *empty], [*data, *segment.received]
 
 
 def stage_program(program: Program, divided: Partition, stage: int, interval: int) -> StageProgram:

@@ -2,7 +2,8 @@
 who found a false one keeps what the other handed over, to show it.
 
 A record is a folder: `record.json` (whose stage, what it signed), `plan.toml`, `start.safetensors` (the state tensors
-held) and `messages.bin` (what was received). Everything else follows from the task.
+held) and `messages.bin` (what was received); of a tolerant task also `sent.bin` (what was sent) and `end.safetensors`
+(the tensors that the member answered for, afterwards). Everything else follows from the task.
 """
 
 from __future__ import annotations
@@ -15,21 +16,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from assay.group.errors import GroupMessageError
-from assay.group.execution.engines import ExactEngine
-from assay.group.execution.link_tables import empty_tables, logged_tables
+from assay.group.execution.engines import engine_of
+from assay.group.execution.link_tables import logged_segment
 from assay.group.execution.message_log import read_log
 from assay.group.execution.partition import member_shares
-from assay.group.execution.stage_program import stage_program
 from assay.group.execution.stage_statements import SignedStage
 from assay.group.plan import read_plan
 from assay.market.types import StageWork
+from assay.program.graph import Graph
 from assay.program.operator import Array, Program
 from assay.training.checkpoint import read_tensors, sync_folder, write_synced
 from assay.training.task import TrainingTask
 
 RECORD, PLAN, START, MESSAGES = "record.json", "plan.toml", "start.safetensors", "messages.bin"
+SENT, END = "sent.bin", "end.safetensors"
 RECORDS, FINDINGS = "records", "findings"
 """Folders of an audit: what defends the own statements, and what shows that others' are false."""
+
+PINNED = "in-court"
+NOTICE_SECONDS = 3600
+"""What was taken to court in the last second is heard of within that time."""
 
 _ROOTS = ("program_root", "data_root", "start_root", "end_root")
 
@@ -58,25 +64,52 @@ class StageDossier:
     work: StageWork
     signature: bytes
 
-    def load(self, task: TrainingTask) -> StageSegment:
-        """Make the stage's segment out of it. Raises CheckpointError where a file is damaged, GroupMessageError where
-        the stage's program is not the one that was signed."""
+    def load(self, task: TrainingTask, graph: Graph | None = None) -> StageSegment:
+        """Make the stage's segment out of it; `graph` is a tolerant task's. Raises CheckpointError where a file is
+        damaged, GroupMessageError where the stage's program is not the one that was signed."""
         plan = read_plan(self.folder / PLAN)
-        engine = ExactEngine(task, plan.microbatches)
+        engine = engine_of(task, graph, plan, "cpu", 1)
         divided = engine.divide(member_shares(plan), self.memory)
-        made = stage_program(engine.program, divided, self.stage, task.interval)
+        made = engine.stage_program(divided, self.stage)
         if made.root != self.work.program_root:
             raise GroupMessageError(
                 f"{self.folder} is about a stage program with root {self.work.program_root.hex()[:16]}; from its plan "
                 f"follows {made.root.hex()[:16]}: use the version of assay that trained"
             )
         first, steps = task.first_step(self.work.segment), task.segment_steps(self.work.segment)
-        held = read_tensors(self.folder / START, [task.program.state[n] for n in made.held], "the segment's start")
-        receives = engine.schedules(divided)[self.stage].receives
-        log = read_log(self.folder / MESSAGES)
-        tables = logged_tables(made.received, log, receives, (first, first + steps), task.interval)
-        start = [*held, *empty_tables(made.sent, task.interval)]
-        return StageSegment(made.program, start, [*task.data, *tables], first, steps)
+        held = self._tensors(START, made.held, task, "the segment's start")
+        sent = end = None
+        if not engine.is_exact:
+            sent = read_log(self.folder / SENT)
+            end = self._tensors(END, sorted(divided.parts[self.stage].state), task, "the segment's end")
+        schedule, log = engine.schedules(divided)[self.stage], read_log(self.folder / MESSAGES)
+        segment = logged_segment(made, task, schedule, (first, first + steps), held, log, sent, end)
+        return StageSegment(made.program, *made.tensors(task.data, segment), first, steps)
+
+    def pin(self) -> None:
+        """Keep the record whatever its time: its statement is in court."""
+        (self.folder / PINNED).touch()
+
+    def _tensors(self, name: str, numbers: Sequence[int], task: TrainingTask, what: str) -> dict[int, Array]:
+        found = read_tensors(self.folder / name, [task.program.state[number] for number in numbers], what)
+        return dict(zip(numbers, found, strict=True))
+
+
+@dataclass(frozen=True)
+class RecordFiles:
+    """Where the parts of a record lie that are files; `sent` and `end` of a tolerant task only. They may be replaced
+    afterwards, but not changed."""
+
+    plan: Path
+    start: Path
+    messages: Path
+    sent: Path | None = None
+    end: Path | None = None
+
+    def named(self) -> dict[str, Path]:
+        """Those that are there, by their names in a record."""
+        found = {PLAN: self.plan, START: self.start, MESSAGES: self.messages, SENT: self.sent, END: self.end}
+        return {name: path for name, path in found.items() if path is not None}
 
 
 def dossier_name(work: StageWork) -> str:
@@ -85,21 +118,17 @@ def dossier_name(work: StageWork) -> str:
 
 
 def write_dossier(
-    folder: Path, member: str, stage: int, memory: Sequence[float], signed: SignedStage, plan: Path, start: Path,
-    messages: Path,
-) -> None:  # fmt: skip
-    """Keep what judges a stage, in a folder of its own in `folder`. `start` and `messages` may be replaced afterwards,
-    but not changed; whoever finds `record.json` finds the rest."""
+    folder: Path, member: str, stage: int, memory: Sequence[float], signed: SignedStage, files: RecordFiles
+) -> None:
+    """Keep what judges a stage, in a folder of its own in `folder`. Whoever finds `record.json` finds the rest."""
     folder /= dossier_name(signed.work)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    shutil.copyfile(plan, folder / PLAN)
-    for source, name in ((start, START), (messages, MESSAGES)):
-        try:
-            os.link(source, folder / name)
-        except OSError:  # a file system without hard links
+    for name, source in files.named().items():
+        if name == PLAN:  # whoever wrote it may change it
             shutil.copyfile(source, folder / name)
-    for name in (PLAN, START, MESSAGES):
+        else:
+            _link_or_copy(source, folder / name)
         with (folder / name).open("rb+") as file:
             os.fsync(file.fileno())
     work = {name: value.hex() if isinstance(value, bytes) else value for name, value in asdict(signed.work).items()}
@@ -108,6 +137,13 @@ def write_dossier(
     }  # fmt: skip
     write_synced(folder / RECORD, json.dumps(document, indent=1) + "\n")
     sync_folder(folder.parent)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
 
 
 def read_dossier(folder: Path) -> StageDossier:
@@ -143,8 +179,9 @@ def dossiers_in(folder: Path) -> Iterator[StageDossier]:
 
 
 def drop_expired(folder: Path, now: float) -> None:
-    """Remove records of statements that nobody can take to court any more at the chain's time `now`."""
+    """Remove records of statements that nobody can take to court any more at the chain's time `now`, and that are not
+    there (`StageDossier.pin`)."""
     for place in folder.glob("*-*-*"):
         until = place.name.rpartition("-")[2]
-        if until.isdigit() and int(until) < now:
+        if until.isdigit() and int(until) + NOTICE_SECONDS < now and not (place / PINNED).exists():
             shutil.rmtree(place, ignore_errors=True)

@@ -1,10 +1,12 @@
-"""What members of an exact group sign about their stages in a segment, before they learn whether it is audited.
+"""What members of a group sign about their stages in a segment, before they learn whether it is audited.
 
 Each member states what it sent (the roots of its link tables) and signs, as the group's contract takes it (EIP-712):
-"this program, over this data, from this state, ended in that one", of its stage as a program (`stage_program`). All of
-it follows from what everybody knows: the plan, the agreed states before and after the segment, and what the senders
-stated. So everybody checks everybody's signature by hashing a few hashes, and accepts no segment without all of them;
-whether a statement is *true* an audit finds out, and a court decides (contracts/StageClaims.sol).
+"this program, over this data, from this state, ended in that one", of its stage as a program (`stage_program`); of a
+tolerant task, "over this data, which say what I sent and how I ended", of the program that checks its stage
+(`native.checking`). All of it follows from what everybody knows: the plan, the agreed states before and after the
+segment, and what the senders stated. So everybody checks everybody's signature by hashing a few hashes, and accepts no
+segment without all of them; whether a statement is *true* an audit finds out, and a court decides
+(contracts/StageClaims.sol).
 """
 
 from __future__ import annotations
@@ -20,12 +22,12 @@ from torch._C._distributed_c10d import Store
 
 from assay.commitments import tensor, tree
 from assay.group.errors import GroupMessageError
+from assay.group.execution.engines import StageEngine
 from assay.group.execution.link_tables import LinkRecorder, empty_roots
 from assay.group.execution.partition import Partition
-from assay.group.execution.stage_program import Link, StageProgram, stage_program
+from assay.group.execution.stage_program import Link, SegmentRoots, StageProgram
 from assay.market.group_agreement import sign_statement, statement_signer
 from assay.market.types import StageWork
-from assay.program.operator import Program
 from assay.training.task import TrainingTask
 
 NOBODY = "0x" + 40 * "0"
@@ -78,12 +80,12 @@ class StageStatements:
     """
 
     def __init__(
-        self, store: Store, signer: Signer, task: TrainingTask, program: Program, divided: Partition,
+        self, store: Store, signer: Signer, task: TrainingTask, engine: StageEngine, divided: Partition,
         members: Sequence[str], stage: int, generation: int,
     ) -> None:  # fmt: skip
         self.store, self.signer, self.task, self.members = store, signer, task, members
         self.stage, self.generation = stage, generation
-        self.programs = [stage_program(program, divided, number, task.interval) for number in range(len(members))]
+        self.programs = [engine.stage_program(divided, number) for number in range(len(members))]
         own = self.programs[stage]
         self.recorder = LinkRecorder((*own.received, *own.sent), task.interval)
         self._data_roots = [tensor.root(part) for part in task.data]
@@ -153,16 +155,8 @@ class StageStatements:
         tables: Mapping[Link, bytes],
     ) -> StageWork:  # fmt: skip
         """What a member signs about its stage, out of what everybody knows of it."""
-        return StageWork(
-            self.signer.group,
-            self.generation,
-            segment,
-            until,
-            made.root,
-            tree.root([*self._data_roots, *(tables[link] for link in made.received)]),
-            tree.root([*(start_roots[number] for number in made.held), *(self._empty[link] for link in made.sent)]),
-            tree.root([*(ends[number] for number in made.held), *(tables[link] for link in made.sent)]),
-        )
+        known = SegmentRoots(self._data_roots, start_roots, ends, tables, self._empty)
+        return StageWork(self.signer.group, self.generation, segment, until, made.root, *made.roots(known))
 
     def _given(self, segment: int, stage: int) -> tuple[int, bytes, dict[Link, bytes]]:
         name = self.members[stage]

@@ -3,6 +3,22 @@
 The version below is on chain beside the graph's hash: the same graph and version give the same program root.
 """
 
-from assay.program.lowering.lower import LOWERING_VERSION, LoweredNodes, lower, lower_nodes, lower_step
+from assay.program.lowering.lower import (
+    LOWERING_VERSION,
+    LoweredNodes,
+    lower,
+    lower_nodes,
+    lower_part,
+    lower_step,
+    used_constants,
+)
 
-__all__ = ["LOWERING_VERSION", "LoweredNodes", "lower", "lower_nodes", "lower_step"]
+__all__ = [
+    "LOWERING_VERSION",
+    "LoweredNodes",
+    "lower",
+    "lower_nodes",
+    "lower_part",
+    "lower_step",
+    "used_constants",
+]

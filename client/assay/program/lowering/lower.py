@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from assay.program.errors import GraphError, UnsupportedError
@@ -76,19 +77,43 @@ def lower_nodes(graph: Graph) -> LoweredNodes:
     """Lower a graph and keep track of its nodes. Raises as `lower_step` does."""
     walker = _Walker(graph)
     walker.walk()
-    return LoweredNodes(tuple(walker.builder.operators), tuple(walker.values))
+    return LoweredNodes(tuple(walker.builder.operators), tuple(walker.values.values()))
+
+
+def lower_part(
+    graph: Graph, nodes: Collection[int], builder: Builder, given: Mapping[Input, View]
+) -> Mapping[Value, View]:
+    """Lower some nodes of a graph into a section that is being built; returns their outputs.
+
+    `given` says how everything else is read that they read: values that other nodes compute, and state and data where
+    their numbers in the section are not the graph's. Raises as `lower_step` does.
+    """
+    walker = _Walker(graph, builder, given)
+    walker.lower(sorted(nodes))
+    return {
+        Value(number, output): view
+        for number, outputs in walker.values.items()
+        for output, view in enumerate(outputs)
+        if view is not None
+    }
 
 
 class _Walker:
-    def __init__(self, graph: Graph) -> None:
-        self.graph, self.builder = graph, Builder()
-        self.values: list[tuple[View | None, ...]] = []
+    def __init__(self, graph: Graph, builder: Builder | None = None, given: Mapping[Input, View] | None = None) -> None:
+        self.graph, self.builder = graph, builder or Builder()
+        self.given = given or {}
+        self.values: dict[int, tuple[View | None, ...]] = {}
+
+    def lower(self, numbers: Iterable[int]) -> None:
+        """Lower nodes, in order."""
+        for number in numbers:
+            node = self.graph.nodes[number]
+            self.builder.origin = f"{number} {node.call}"
+            self.values[number] = self._lower_node(number, node)
 
     def walk(self) -> _Lowered:
         """Lower all nodes, then the next state and the loss."""
-        for number, node in enumerate(self.graph.nodes):
-            self.builder.origin = f"{number} {node.call}"
-            self.values.append(self._lower_node(number, node))
+        self.lower(range(len(self.graph.nodes)))
         self.builder.origin = "next state"
         table = [self._next_state(number, value) for number, value in enumerate(self.graph.next_state)]
         self.builder.origin = "loss"
@@ -141,15 +166,17 @@ class _Walker:
                 )
 
     def _argument(self, argument: Argument) -> object:
-        if isinstance(argument, Value):
+        if isinstance(argument, Value) and argument not in self.given:
             return self.values[argument.node][argument.output]  # None: an output the call leaves empty
-        if isinstance(argument, StateInput | DataInput | ConstantInput):
+        if isinstance(argument, Value | StateInput | DataInput | ConstantInput):
             return self._input(argument)
         if isinstance(argument, tuple):
             return tuple(self._argument(part) for part in argument)
         return argument
 
     def _input(self, value: Input) -> View:
+        if value in self.given:
+            return self.given[value]
         if isinstance(value, Value):
             view = self.values[value.node][value.output]
             if view is None:
@@ -198,4 +225,4 @@ def lower(graph: Graph) -> Program:
     return lower_step(graph)
 
 
-__all__ = ["LOWERING_VERSION", "LoweredNodes", "lower", "lower_nodes", "lower_step", "used_constants"]
+__all__ = ["LOWERING_VERSION", "LoweredNodes", "lower", "lower_nodes", "lower_part", "lower_step", "used_constants"]

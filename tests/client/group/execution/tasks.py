@@ -129,8 +129,12 @@ Queues = dict[Message, "queue.Queue[Words]"]
 def run_stages(
     task: TrainingTask, engine: StageEngine, divided: Partition, steps: int, every: int,
     channel_of: Callable[[StageSchedule, Queues], QueueChannel] = lambda _schedule, queues: QueueChannel(queues),
+    held: dict[int, dict[int, Array]] | None = None, before: int = 0,
 ) -> tuple[list[list[Array]], int, float]:  # fmt: skip
-    """All stages side by side in threads: the whole state after every `every` steps, bytes sent, and the last loss."""
+    """All stages side by side in threads: the whole state after every `every` steps, bytes sent, and the last loss.
+
+    `held` is filled with what each stage holds before step `before`.
+    """
     schedules = engine.schedules(divided)
     queues: Queues = {m: queue.Queue() for s in schedules for m in s.sends}
     states: list[dict[int, Array]] = [{} for _ in range(steps // every)]
@@ -146,6 +150,8 @@ def run_stages(
             channel = channel_of(schedule, queues)
             channels.append(channel)
             for number in range(steps):
+                if held is not None and number == before:
+                    held[schedule.stage] = {key: array.copy() for key, array in run.held_state.items()}
                 run.step(number, channel)
                 channel.end(number)
                 if (number + 1) % every == 0:

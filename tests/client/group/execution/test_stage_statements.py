@@ -42,7 +42,7 @@ class Pair:
             if name == "ben":
                 signer = replace(signer, **changes)
             self.both.append(
-                StageStatements(self.store, signer, self.task, engine.program, divided, MEMBERS, stage, 0)
+                StageStatements(self.store, signer, self.task, engine, divided, MEMBERS, stage, 0)
             )  # fmt: skip
         for each in self.both:
             for step in range(4, 8):
