@@ -280,12 +280,12 @@ contract Group is IGroup {
     }
 
     /// @inheritdoc IGroup
-    function stageFell(address member, uint256 claimId) external {
-        // INVARIANT: a statement about a stage convicts by a decided case only.
+    function convictStage(address member, uint256 claimId) external {
+        // INVARIANT: what a member says about its stage convicts by a decided case, or by an accusation that stands, only.
         if (msg.sender != address(STAGE_CLAIMS)) revert NotStageClaims(msg.sender);
         if (state != GroupState.Working) _in(GroupState.Closed);
         _members[_placeOf(member)].isConvicted = true;
-        emit StageFell(member, claimId);
+        emit StageConvicted(member, claimId);
     }
 
     function _requireSigned(Statement memory statement, bytes calldata signature, address member) private view {
@@ -313,8 +313,8 @@ contract Group is IGroup {
     function share() external {
         _in(GroupState.Closed);
         if (block.timestamp <= evidenceUntil()) revert TooEarly(evidenceUntil(), block.timestamp);
-        // INVARIANT: a member whose stage is in court is not paid before the case is decided. No case begins any more, and the
-        // court's clocks end those that did.
+        // INVARIANT: a member whose stage is in court is not paid before that is decided. No case on a statement and no accusation
+        // begins any more; the court's clocks end the cases, and anyone concludes an accusation once its window is over.
         uint256 cases = STAGE_CLAIMS.pendingOf(address(this));
         if (cases != 0) revert CasesOpen(cases);
         state = GroupState.Shared;

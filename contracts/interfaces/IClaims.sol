@@ -24,7 +24,7 @@ enum ClaimKind {
 /// @param steps Steps of the task.
 /// @param taskSeed Seed of the data order and of everything random in the program.
 /// @param drawSeed Seed of the trace positions.
-/// @param exact Whether the task is in exact mode.
+/// @param exact Whether the claim is to be true bit for bit: the task is in exact mode, or the claim is about a stage.
 struct Claim {
     ClaimKind kind;
     address claimant;

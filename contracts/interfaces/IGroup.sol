@@ -22,8 +22,8 @@ enum GroupState {
 /// @notice One member, and what the group owes it.
 /// @param hasPaid Whether its contribution is in.
 /// @param isLiable Whether the task failed by a segment that the member answers for and signed: it is charged first.
-/// @param isConvicted Whether it signed two values for one subject, or a statement about its stage that fell in court: it loses
-/// contribution and share.
+/// @param isConvicted Whether it signed two values for one subject, or was wrong about its stage (a statement that fell in court, an
+/// accusation that stands): it loses contribution and share.
 /// @param credit What it can withdraw now.
 /// @param due What it gets once the stake is back.
 struct Position {
@@ -70,7 +70,7 @@ interface IGroup {
     event Relieved(uint256 indexed caseId, address indexed owner, address indexed leader);
     event Liable(address indexed member, uint32 segment);
     event Convicted(address indexed member, bytes32 subject, bytes32 first, bytes32 second);
-    event StageFell(address indexed member, uint256 indexed claimId);
+    event StageConvicted(address indexed member, uint256 indexed claimId);
     event GroupClosed(uint256 indexed taskId, uint256 loss, uint256 returning, uint256 evidenceUntil);
     event CoinCredited(address indexed member, uint256 amount, uint256 due);
     event IncomeShared(uint256 amount);
@@ -164,9 +164,10 @@ interface IGroup {
         bytes calldata secondSignature
     ) external;
 
-    /// @notice Called by `StageClaims` when a case has refuted what a member signed about its stage: the member is convicted.
-    /// @param claimId Number of the statement there.
-    function stageFell(address member, uint256 claimId) external;
+    /// @notice Called by `StageClaims` when a case has refuted what a member signed about its stage, or an accusation of it stands: the
+    /// member is convicted.
+    /// @param claimId Number of the statement, or of the accusation, there.
+    function convictStage(address member, uint256 claimId) external;
 
     /* SHARING OUT */
 
@@ -174,8 +175,8 @@ interface IGroup {
     /// evidence.
     function close() external;
 
-    /// @notice Anyone, when the time for evidence is over and every case on a member's stage is decided: credits what there is to
-    /// the members.
+    /// @notice Anyone, when the time for evidence is over and every case and every accusation about a member's stage is decided:
+    /// credits what there is to the members.
     function share() external;
 
     /// @notice Anyone, after that: credits what has come since, above all the stake, when the market's unbonding is over.

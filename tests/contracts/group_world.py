@@ -38,8 +38,8 @@ class GroupsWorld(World):
         if name == "Groups":
             return tuple(addresses.values())[: len(MODULES)], addresses["StageClaims"]
         if name == "StageClaims":
-            bond = self.parameters["caseBond"]
-            return addresses["Groups"], addresses["Market"], addresses["StageCourt"], bond
+            numbers = (self.parameters[each] for each in ("caseBond", "accusationBond", "disputeSeconds"))
+            return addresses["Groups"], addresses["Market"], addresses["StageCourt"], *numbers
         if name == "StageCourt":
             return super().arguments_of(self.court_code, {**addresses, "Claims": addresses["StageClaims"]})
         return super().arguments_of(name, addresses)

@@ -231,7 +231,7 @@ def test_a_false_statement_costs_its_member_contribution_and_share(world: Groups
     claim = stages.publish()
     case = stages.open(FINDER, claim)
     events = stages.close(case, won=True)
-    assert [event.name for event in events if event.contract == "Group"] == ["StageFell"]
+    assert [event.name for event in events if event.contract == "Group"] == ["StageConvicted"]
     assert stages.see("hasFallen", claim)
     assert stages.convicted == [False, True, False]
     assert stages.withdraw(FINDER) == stages.bond
@@ -303,7 +303,7 @@ def test_outsiders_and_the_member_itself_open_no_case(world: GroupsWorld) -> Non
     claim = stages.publish()
     with pytest.raises(RevertedError, match="NotAMember"):
         stages.open(OUTSIDER, claim)
-    with pytest.raises(RevertedError, match="OwnStatement"):
+    with pytest.raises(RevertedError, match="OwnClaim"):
         stages.open(ACCUSED, claim)
     assert stages.see("pendingOf", stages.group.address) == 0
 
@@ -407,7 +407,7 @@ def test_only_stage_claims_tell_a_group_that_a_statement_fell(world: GroupsWorld
     stages = stages_of(world)
     for caller in (LEADER, OUTSIDER):
         with pytest.raises(RevertedError, match="NotStageClaims"):
-            world.do(caller.address, "Group", "stageFell", ACCUSED.address, 1)
+            world.do(caller.address, "Group", "convictStage", ACCUSED.address, 1)
     assert stages.convicted == [False] * 3
 
 

@@ -49,7 +49,8 @@ def constructor_arguments(
             court.overshoot_price,
         )  # fmt: skip
     if name == "StageClaims":
-        return addresses["Groups"], addresses["Market"], addresses["StageCourt"], parameters.case_bond
+        bonds = parameters.case_bond, parameters.accusation_bond
+        return addresses["Groups"], addresses["Market"], addresses["StageCourt"], *bonds, parameters.dispute_seconds
     modules = tuple(addresses[module] for module in MODULES)
     return (modules, addresses["StageClaims"]) if name == "Groups" else (parameters.values(), modules)
 

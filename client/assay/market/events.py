@@ -417,6 +417,25 @@ class StagePublished:
 
 
 @dataclass(frozen=True)
+class StageAccused:
+    claim_id: int
+    group: str
+    member: str
+    accuser: str
+    work: StageWork
+    end_root: bytes
+    until: int
+
+
+@dataclass(frozen=True)
+class StageAccusationConcluded:
+    claim_id: int
+    group: str
+    member: str
+    accuser: str
+
+
+@dataclass(frozen=True)
 class StageCaseOpened:
     case_id: int
     claim_id: int
@@ -450,7 +469,8 @@ Event: TypeAlias = (
     | RoundVoided | Joined | AnswerCommitted | AnswerRevealed | AnswersResolved | AnswerCollected
     | ClaimEntered | ClaimOpened | AnswerPublished | ReplayPublished | ProfilePublished | Accused | AccusationClosed
     | CaseOpened | CaseClosed | ClaimFell | ChunkDemanded | ChunkServed | ChunkNotServed | ShareReleased
-    | JackpotReserved | JackpotFixed | StagePublished | StageCaseOpened | StageCaseClosed | CourtEvent
+    | JackpotReserved | JackpotFixed | StagePublished | StageAccused | StageAccusationConcluded | StageCaseOpened
+    | StageCaseClosed | CourtEvent
 )  # fmt: skip
 
 EVENTS: dict[tuple[str, str], type[Any]] = {
@@ -498,6 +518,8 @@ EVENTS: dict[tuple[str, str], type[Any]] = {
     ("Jackpot", "Reserved"): JackpotReserved,
     ("Jackpot", "Fixed"): JackpotFixed,
     ("StageClaims", "StagePublished"): StagePublished,
+    ("StageClaims", "StageAccused"): StageAccused,
+    ("StageClaims", "AccusationConcluded"): StageAccusationConcluded,
     ("StageClaims", "CaseOpened"): StageCaseOpened,
     ("StageClaims", "CaseClosed"): StageCaseClosed,
 }

@@ -1,5 +1,5 @@
-"""What is known of the statements that groups' members signed about their stages, and of the cases on them: a part of
-`MarketView`, with a court of its own."""
+"""What is known of the statements that groups' members signed about their stages, of what they accuse each other of,
+and of the cases on both: a part of `MarketView`, with a court of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from assay.market.types import StageWork
 
 @dataclass(frozen=True)
 class StageClaimRecord:
-    """A statement on chain: what `member` said of its stage."""
+    """A statement on chain: what `member` said of its stage in an exact task."""
 
     id: int
     member: str
@@ -20,8 +20,28 @@ class StageClaimRecord:
 
 
 @dataclass(frozen=True)
+class StageAccusationRecord:
+    """An accusation: `accuser` says that what `member` stated in a tolerant task is garbage, since its checking program
+    ends in the state `end_root`. Cases can be opened on it until the second `until`, the accuser answers in them."""
+
+    id: int
+    member: str
+    accuser: str
+    work: StageWork
+    end_root: bytes
+    until: int
+    has_fallen: bool = False
+    is_concluded: bool = False
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether it was neither refuted nor has convicted the member: the group waits for it."""
+        return not self.has_fallen and not self.is_concluded
+
+
+@dataclass(frozen=True)
 class StageCaseRecord:
-    """A case on a statement. `challenger_won` is None while it is open."""
+    """A case on a statement or an accusation. `challenger_won` is None while it is open."""
 
     id: int
     claim_id: int
@@ -30,34 +50,78 @@ class StageCaseRecord:
 
 
 class StageView:
-    """Statements and cases by their numbers."""
+    """Statements (`claims`), accusations and cases by their numbers."""
 
     def __init__(self) -> None:
         self.claims: dict[int, StageClaimRecord] = {}
+        self.accusations: dict[int, StageAccusationRecord] = {}
         self.cases: dict[int, StageCaseRecord] = {}
+
+    def work_of(self, claim_id: int) -> StageWork:
+        """What was stated that a statement or an accusation is about. Raises `KeyError` where there is neither."""
+        return self._record(claim_id).work
+
+    def claimant_of(self, claim_id: int) -> str:
+        """Who answers for a statement (its member) or an accusation (its accuser) in court. Raises `KeyError` where
+        there is neither."""
+        record = self._record(claim_id)
+        return record.accuser if isinstance(record, StageAccusationRecord) else record.member
+
+    def _record(self, claim_id: int) -> StageClaimRecord | StageAccusationRecord:
+        accusation = self.accusations.get(claim_id)
+        return self.claims[claim_id] if accusation is None else accusation
+
+    def accusations_of(self, account: str) -> list[StageAccusationRecord]:
+        """Accusations that an account made, and those of its own work, oldest first."""
+        return [each for each in self.accusations.values() if account in (each.accuser, each.member)]
+
+    def can_be_concluded(self, claim_id: int, time: int) -> bool:
+        """Whether anyone can have an accusation convict the member: its window was over at a time, and it neither fell
+        nor waits for a case."""
+        accusation = self.accusations[claim_id]
+        is_heard = all(case.challenger_won is not None for case in self.cases_on(claim_id))
+        return accusation.is_pending and time > accusation.until and is_heard
+
+    def cases_on(self, claim_id: int) -> list[StageCaseRecord]:
+        """Cases on a statement or an accusation, oldest first."""
+        return [case for case in self.cases.values() if case.claim_id == claim_id]
 
     def cases_of(self, account: str) -> list[StageCaseRecord]:
         """Cases in which an account is a party, oldest first."""
-        return [case for case in self.cases.values() if account in (case.challenger, self.claims[case.claim_id].member)]
+        return [case for case in self.cases.values() if account in (case.challenger, self.claimant_of(case.claim_id))]
 
     def open_cases_of(self, account: str) -> list[StageCaseRecord]:
         """Those of them that are not decided yet."""
         return [case for case in self.cases_of(account) if case.challenger_won is None]
 
     def is_disputed(self, group: str) -> bool:
-        """Whether a case on a statement of a group's member is open: the group shares nothing out before it ends."""
+        """Whether a case about a group's member is open, or an accusation pending: the group shares nothing out before
+        they end."""
+        if any(each.is_pending and each.work.group == group for each in self.accusations.values()):
+            return True
         return any(
-            case.challenger_won is None and self.claims[case.claim_id].work.group == group
-            for case in self.cases.values()
+            case.challenger_won is None and self.work_of(case.claim_id).group == group for case in self.cases.values()
         )
 
     def published(self, event: e.StagePublished, _logged: e.Logged) -> None:
         """A statement was opened to the court."""
         self.claims[event.claim_id] = StageClaimRecord(event.claim_id, event.member, event.work)
 
+    def accused(self, event: e.StageAccused, _logged: e.Logged) -> None:
+        """A member accused another."""
+        self.accusations[event.claim_id] = StageAccusationRecord(
+            event.claim_id, event.member, event.accuser, event.work, event.end_root, event.until
+        )
+
+    def concluded(self, event: e.StageAccusationConcluded, _logged: e.Logged) -> None:
+        """An accusation stood, and convicted the member."""
+        accusation = self.accusations.get(event.claim_id)
+        if accusation is not None:
+            self.accusations[accusation.id] = replace(accusation, is_concluded=True)
+
     def case_opened(self, event: e.StageCaseOpened, _logged: e.Logged) -> None:
         """A case was opened."""
-        if event.claim_id in self.claims:
+        if event.claim_id in self.claims or event.claim_id in self.accusations:
             self.cases[event.case_id] = StageCaseRecord(event.case_id, event.claim_id, event.challenger)
 
     def case_closed(self, event: e.StageCaseClosed, _logged: e.Logged) -> None:
@@ -66,5 +130,9 @@ class StageView:
         if case is None:
             return
         self.cases[case.id] = replace(case, challenger_won=event.challenger_won)
-        if event.challenger_won:
+        if not event.challenger_won:
+            return
+        if case.claim_id in self.accusations:
+            self.accusations[case.claim_id] = replace(self.accusations[case.claim_id], has_fallen=True)
+        else:
             self.claims[case.claim_id] = replace(self.claims[case.claim_id], has_fallen=True)

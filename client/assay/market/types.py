@@ -333,7 +333,8 @@ class Demand:
 
 @dataclass(frozen=True)
 class StageWork:
-    """A stage statement, in the fields of contracts/interfaces/IStageClaims.sol."""
+    """A stage statement, in the fields of contracts/interfaces/IStageClaims.sol. In a tolerant task `program_root` is
+    that of a checking program, and `end_root` zero."""
 
     group: str
     run: int

@@ -501,6 +501,8 @@ class MarketView:
 
 _HANDLERS: dict[type[Any], Callable[[MarketView, Any, e.Logged], int | None]] = {
     e.StagePublished: lambda view, event, logged: view.stages.published(event, logged),
+    e.StageAccused: lambda view, event, logged: view.stages.accused(event, logged),
+    e.StageAccusationConcluded: lambda view, event, logged: view.stages.concluded(event, logged),
     e.StageCaseOpened: lambda view, event, logged: view.stages.case_opened(event, logged),
     e.StageCaseClosed: lambda view, event, logged: view.stages.case_closed(event, logged),
     e.TaskSubmitted: MarketView._submitted,

@@ -52,7 +52,7 @@ class StageParty:
         """The moves that are due in the own cases, and timeouts of silent opponents. Tells once of a case that nothing
         is kept for: its clock decides it."""
         for case in context.view.stages.open_cases_of(context.me):
-            work = context.view.stages.claims[case.claim_id].work
+            work = context.view.stages.work_of(case.claim_id)
             dossier = context.bench.stage_dossier(task, work)
             if dossier is not None:
                 execution = partial(context.bench.stage_execution, task, dossier)
