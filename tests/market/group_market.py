@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner
 from eth_account import Account
-from tiny_market import TASK, World, make_task
+from tiny_market import TASK, VERIFIER, WITNESS, World, make_task
 
 from assay.accounts import import_keystore
+from assay.cli.group import group as group_command
 from assay.group.cluster_file import read_cluster_file
 from assay.group.plan import make_plan, write_plan
 from assay.market.deployment import write_deployment
 from assay.market.group_agreement import AgreementFile, write_agreement
-from assay.market.groups import GroupContract, groups_of
+from assay.market.groups import GroupContract, GroupView, groups_of
 from assay.roles.context import Player
 from assay.roles.group_bench import GroupBench, group_bench
 from assay.roles.group_file import GroupFile, read_group_file
@@ -25,6 +28,8 @@ from assay.roles.group_work import Duty
 from assay.roles.node import Node
 from assay.roles.solver import SolverOptions
 from assay.roles.stage_cases import StageParty
+from assay.roles.verifier import Verifier, VerifierOptions
+from assay.roles.whistleblower import Whistleblower, WhistleblowerOptions
 from assay.tasks.build import build_bundle
 from assay.tasks.bundle import Bundle
 from assay.tasks.task_file import TaskFile, read_task_file
@@ -36,6 +41,11 @@ SHARES = ("0.500001", "0.333333", "0.166666")
 CONTRIBUTIONS = ("3", "2", "1")
 PASSWORD = "of the tests"
 COIN = 10**18
+MILLION = 10**6
+PAID = [round(float(share) * MILLION) for share in SHARES]
+PUT_IN = [int(contribution) * COIN for contribution in CONTRIBUTIONS]
+QUICK = {"grace_seconds": 4.0, "timeout_seconds": 30.0}
+"""A seat's patience with members that are lost."""
 STEPS, INTERVAL = 60, 12
 
 MODEL = """import torch
@@ -137,6 +147,46 @@ def signed_group(world: World, port: int) -> FormedGroup:
         file = file.signed_by(Account.from_key(world.local.chain.private_keys[place]))
     write_agreement(file, terms.agreement)
     return FormedGroup(world, terms, file)
+
+
+def invoke(world: World, name: str, *arguments: str) -> dict[str, object]:
+    """`assay group ...` as one member; what it prints as JSON."""
+    result = CliRunner().invoke(
+        group_command, [*arguments, "--json", *flags(world, name)], env={"ASSAY_PASSWORD": PASSWORD}
+    )
+    assert result.exit_code == 0, f"{arguments}: {result.output} {result.exception!r}"
+    return dict(json.loads(result.output.splitlines()[-1]))
+
+
+def view_of(world: World, address: str) -> GroupView:
+    found = GroupContract(world.market, address).view()
+    assert found is not None
+    return found
+
+
+def received(group: FormedGroup) -> dict[str, int]:
+    """What the group has paid out, by member, from its events."""
+    web3, contract = group.world.market.chain.web3, group.contract
+    paid: dict[str, int] = {}
+    for log in web3.eth.get_logs({"address": contract.address, "fromBlock": 0}):
+        event = contract.interface.event([bytes(topic) for topic in log["topics"]], bytes(log["data"]))
+        if event is not None and event.name == "Withdrawn":
+            member = event.arguments["member"]
+            paid[member] = paid.get(member, 0) + event.arguments["amount"]
+    return paid
+
+
+def credits(group: FormedGroup) -> list[int]:
+    return [member.credit for member in view_of(group.world, group.contract.address).members]
+
+
+def quick_market(group: FormedGroup, seats: int = 1) -> list[Node]:
+    """A verifier and a whistleblower beside a group."""
+    world = group.world
+    return [
+        world.node(VERIFIER, [Verifier(VerifierOptions(seats=seats))]),
+        world.node(WITNESS, [Whistleblower(WhistleblowerOptions(audits=0))]),
+    ]
 
 
 def run_member() -> None:

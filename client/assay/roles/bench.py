@@ -44,7 +44,7 @@ from assay.training.train import CanonicalRunner, Proof, Runner, train
 
 if TYPE_CHECKING:
     # Who trains in no group needs no PyTorch for it.
-    from assay.group.execution.stage_records import StageDossier
+    from assay.group.execution.stage_records import StageDossier, StageEnd, StageSegment
 
 logger = logging.getLogger(__name__)
 
@@ -295,13 +295,20 @@ class Workbench:
         key = (task.id, dossier.work.segment, int.from_bytes(subject, "big"), False)
         if key not in self._executions:
             self._make_room()
-            run = self.bundle(task).task
-            segment = dossier.load(run)
-            context = StepContext(run.seed, segment.first)
+            segment = self._stage_segment(task, dossier)
+            context = StepContext(self.bundle(task).task.seed, segment.first)
             self._executions[key] = LocalExecution(
                 segment.program, context, segment.steps, segment.start, segment.data
             )  # fmt: skip
         return self._executions[key]
+
+    def stage_end(self, task: TaskRecord, dossier: StageDossier) -> StageEnd:
+        """Where a stage's segment ends."""
+        return self._stage_segment(task, dossier).end(self.bundle(task).task.seed)
+
+    def _stage_segment(self, task: TaskRecord, dossier: StageDossier) -> StageSegment:
+        bundle = self.bundle(task)
+        return dossier.load(bundle.task, None if task.posting.exact else bundle.graph)
 
     # ---- Executions, for the court ----------------------------------------------------------------------------------
 

@@ -45,6 +45,7 @@ class GroupBench(Workbench):
     def __init__(self, folder: Path, stores: Sequence[Store], state: StateFolder, plan: GroupPlan, seat: Seat) -> None:
         super().__init__(folder, stores, state)
         self.plan, self.seat = plan, seat
+        self._damaged: set[str] = set()
 
     def signed_work(self, task: TaskRecord) -> SignedWork | None:
         """What the owners of a task's segments have signed; None before training is done, or where nobody signs."""
@@ -54,7 +55,13 @@ class GroupBench(Workbench):
         return self.seat.addresses.get(name, "")
 
     def stage_findings(self, task: TaskRecord) -> list[StageDossier]:
-        return list(dossiers_in(self.audit_folder(task) / FINDINGS))
+        return list(dossiers_in(self.audit_folder(task) / FINDINGS, self._skip))
+
+    def _skip(self, error: GroupMessageError) -> None:
+        """Tell of a damaged finding, once."""
+        if str(error) not in self._damaged:
+            self._damaged.add(str(error))
+            logger.warning("a finding is left out", extra={"error": str(error)})
 
     def stage_dossier(self, task: TaskRecord, work: StageWork) -> StageDossier | None:
         return find_dossier((self.audit_folder(task) / RECORDS, self.audit_folder(task) / FINDINGS), work)

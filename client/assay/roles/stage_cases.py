@@ -1,7 +1,9 @@
 """Stages of a group's members in court: bringing statements there that an audit found false, and defending one's own.
 
 A member acts here in its own name, with its own bond; the group and the market have no part in it but that a member
-whose statement falls loses its contribution and its share (contracts/Group.sol).
+whose statement falls, or who is rightly accused, loses its contribution and its share (contracts/Group.sol). What is
+said of a stage in an exact task is disputed as it stands; in a tolerant one (`stage_accusations`) whoever found garbage
+says where the program ends that checks it, and is disputed itself.
 """
 
 from __future__ import annotations
@@ -10,16 +12,20 @@ import logging
 from collections.abc import Iterator
 from functools import partial
 
-from assay.commitments.tree import ZERO_HASH
-from assay.dispute.case import Part
-from assay.dispute.evidence import OpenEvidence
-from assay.group.execution.stage_records import StageDossier
-from assay.market.groups import GroupState, GroupView
+from assay.market.groups import GroupView
 from assay.market.records import TaskRecord
 from assay.market.stage_claims import stage_claim_id
-from assay.program.encoding import encode_header
+from assay.market.types import StageWork
 from assay.roles.context import Action, Context, Send, Work
 from assay.roles.disputes import moves_in
+from assay.roles.stage_accusations import (
+    accusations,
+    answer,
+    conclusions,
+    evidence_of,
+    hears_evidence,
+    open_case,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +48,15 @@ class StageParty:
     def _plan(self, context: Context) -> Iterator[Action]:
         group = context.group
         task = None if group is None else context.view.tasks.get(group.task)
-        if group is None or task is None or not task.posting.exact or group.place_of(context.me) is None:
+        if group is None or task is None or group.place_of(context.me) is None:
             return
         yield from self._moves(context, task)
-        yield from stage_disputes(context, group, task)
+        if task.posting.exact:
+            yield from stage_disputes(context, group, task)
+        else:
+            yield from accusations(context, group, task)
+            yield from self._answers(context, task)
+            yield from conclusions(context, group)
         yield from self._withdrawal(context)
 
     def _moves(self, context: Context, task: TaskRecord) -> Iterator[Action]:
@@ -54,20 +65,41 @@ class StageParty:
         for case in context.view.stages.open_cases_of(context.me):
             work = context.view.stages.work_of(case.claim_id)
             dossier = context.bench.stage_dossier(task, work)
-            if dossier is not None:
-                execution = partial(context.bench.stage_execution, task, dossier)
-                yield from moves_in(context, case.id, context.market.stage_court, execution, task.id, work.segment)
-            elif case.id not in self._defenceless:
-                self._defenceless.add(case.id)
-                logger.warning(
-                    "there is no record of a stage statement that is in court, and the case is lost when its clock is "
-                    "out: put the folder audit/records back",
-                    extra={"case": f"{case.id:#x}", "segment": work.segment, "until": work.until},
-                )
+            if dossier is None:
+                self._is_defenceless(case.id, work)
+                continue
+            dossier.pin()
+            execution = partial(context.bench.stage_execution, task, dossier)
+            yield from moves_in(context, case.id, context.market.stage_court, execution, task.id, work.segment)
+
+    def _answers(self, context: Context, task: TaskRecord) -> Iterator[Action]:
+        """Dispute what accuses the own work, where the own execution ends otherwise."""
+        for accusation in context.view.stages.accusations_of(context.me):
+            if accusation.member != context.me or not accusation.is_pending:
+                continue
+            dossier = context.bench.stage_dossier(task, accusation.work)
+            if dossier is None:
+                self._is_defenceless(accusation.id, accusation.work)
+                continue
+            dossier.pin()
+            yield from answer(context, task, accusation, dossier)
+
+    def _is_defenceless(self, number: int, work: StageWork) -> None:
+        """Tell once that nothing is kept which a case or an accusation needs."""
+        if number in self._defenceless:
+            return
+        self._defenceless.add(number)
+        logger.warning(
+            "there is no record of a stage statement that is in court, where it is lost when the time is out: put the "
+            "folder audit/records back",
+            extra={"claim": f"{number:#x}", "segment": work.segment, "until": work.until},
+        )
 
     def _withdrawal(self, context: Context) -> Iterator[Action]:
         """Take what cases about stages have left: bonds that came back, and those that others lost."""
-        decided = sum(case.challenger_won is not None for case in context.view.stages.cases_of(context.me))
+        stages = context.view.stages
+        decided = sum(case.challenger_won is not None for case in stages.cases_of(context.me))
+        decided += sum(not accusation.is_pending for accusation in stages.accusations_of(context.me))
         if decided == self._paid_out:
             return
         credit = context.market.stage_claims.credit_of(context.me)
@@ -77,13 +109,9 @@ class StageParty:
             self._paid_out = decided
 
 
-DISPUTABLE = (GroupState.WORKING, GroupState.CLOSED)
-"""States of a group in which its members' statements can be brought to court."""
-
-
 def stage_disputes(context: Context, group: GroupView, task: TaskRecord) -> Iterator[Action]:
     """Publish the statements that the own audits found false, and open cases on them."""
-    if group.state not in DISPUTABLE or (group.state is GroupState.CLOSED and context.view.time > group.evidence_until):
+    if not hears_evidence(context, group):
         return
     contract, stages = context.market.stage_claims, context.view.stages
     chain_id = context.market.deployment.chain_id
@@ -104,13 +132,5 @@ def stage_disputes(context: Context, group: GroupView, task: TaskRecord) -> Iter
         evidence = context.results.result(key)
         if evidence is None:
             yield Work(key, partial(evidence_of, context, task, dossier))
-            continue
-        bond = context.market.parameters.case_bond
-        call = context.market.stage_court.open(number, 0, Part.END, ZERO_HASH, evidence.as_tuple(), bond)
-        yield Send(f"stage-case:{number:x}", call, task.id, dossier.work.segment)
-
-
-def evidence_of(context: Context, task: TaskRecord, dossier: StageDossier) -> OpenEvidence:
-    """What opens a case on a stage statement: its program's header."""
-    program = context.bench.stage_execution(task, dossier).program
-    return OpenEvidence(b"", (), b"", (), ZERO_HASH, (), encode_header(program))
+        else:
+            yield open_case(context, number, evidence, task, dossier.work.segment)

@@ -11,10 +11,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
+from assay.commitments import tensor, tree
+from assay.engine.cpu.device import CpuDevice
 from assay.group.errors import GroupMessageError
 from assay.group.execution.engines import engine_of
 from assay.group.execution.link_tables import logged_segment
@@ -25,6 +29,7 @@ from assay.group.plan import read_plan
 from assay.market.types import StageWork
 from assay.program.graph import Graph
 from assay.program.operator import Array, Program
+from assay.training.canonical import CanonicalRun
 from assay.training.checkpoint import read_tensors, sync_folder, write_synced
 from assay.training.task import TrainingTask
 
@@ -41,6 +46,28 @@ _ROOTS = ("program_root", "data_root", "start_root", "end_root")
 
 
 @dataclass(frozen=True)
+class StageEnd:
+    """Where a stage's segment ends: the state's root; and the bits of its first number, opened under it, which of a
+    program that checks a stage are the fault's."""
+
+    root: bytes
+    fault_bits: int
+    proof: tuple[bytes, ...]
+
+    @staticmethod
+    def of(state: Sequence[Array]) -> StageEnd:
+        """Of the state itself."""
+        levels = tree.levels([tensor.root(array) for array in state])
+        bits = int(state[0].reshape(-1)[:1].view(np.uint32)[0])
+        return StageEnd(levels[-1][0], bits, tuple(tree.proof_of(levels, 0)))
+
+    @property
+    def fault(self) -> float:
+        """The number; garbage if it is not at most 1."""
+        return float(np.array([self.fault_bits], np.uint32).view(np.float32)[0])
+
+
+@dataclass(frozen=True)
 class StageSegment:
     """A stage's segment, ready to be executed: its program from `start` over `data`, in `steps` steps from the global
     step `first` on."""
@@ -50,6 +77,14 @@ class StageSegment:
     data: Sequence[Array]
     first: int
     steps: int
+
+    def end(self, seed: int) -> StageEnd:
+        """Execute it in the exact arithmetic; `seed` is the task's."""
+        run = CanonicalRun(self.program, self.data, seed, CpuDevice())
+        run.load(self.start)
+        for number in range(self.first, self.first + self.steps):
+            run.step(number)
+        return StageEnd.of(run.state)
 
 
 @dataclass(frozen=True)
@@ -162,20 +197,27 @@ def read_dossier(folder: Path) -> StageDossier:
 
 
 def find_dossier(folders: Iterable[Path], work: StageWork) -> StageDossier | None:
-    """The record of a statement in one of several folders, or None."""
+    """The record of a statement in one of several folders, or None where there is none that can be read."""
     for folder in folders:
         place = folder / dossier_name(work)
-        if (place / RECORD).exists():
+        if not (place / RECORD).exists():
+            continue
+        try:
             found = read_dossier(place)
-            if found.work == work:
-                return found
+        except GroupMessageError:
+            continue  # another folder may have it, too
+        if found.work == work:
+            return found
     return None
 
 
-def dossiers_in(folder: Path) -> Iterator[StageDossier]:
-    """All records in a folder that are complete, in the order of their names."""
+def dossiers_in(folder: Path, skipped: Callable[[GroupMessageError], None]) -> Iterator[StageDossier]:
+    """All records in a folder that are complete, in the order of their names. `skipped` is told of damaged ones."""
     for record in sorted(folder.glob(f"*/{RECORD}")):
-        yield read_dossier(record.parent)
+        try:
+            yield read_dossier(record.parent)
+        except GroupMessageError as error:
+            skipped(error)
 
 
 def drop_expired(folder: Path, now: float) -> None:

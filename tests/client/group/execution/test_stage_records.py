@@ -133,10 +133,23 @@ def test_a_damaged_record_is_named(folder: Path) -> None:
         read_dossier(place)
 
 
+def raised(error: GroupMessageError) -> None:
+    raise error
+
+
+def test_a_damaged_record_holds_up_no_other(folder: Path) -> None:
+    good, bad = kept(folder, until=6000), kept(folder, until=5000)
+    (folder / "records" / dossier_name(bad) / RECORD).write_text("{}")
+    told: list[GroupMessageError] = []
+    assert [found.work for found in dossiers_in(folder / "records", told.append)] == [good]
+    assert len(told) == 1
+    assert find_dossier([folder / "records"], bad) is None
+
+
 def test_a_record_without_its_last_file_is_none(folder: Path) -> None:
     work = kept(folder)
     (folder / "records" / dossier_name(work) / RECORD).unlink()
-    assert list(dossiers_in(folder / "records")) == []
+    assert list(dossiers_in(folder / "records", raised)) == []
     assert find_dossier([folder / "records"], work) is None
 
 
