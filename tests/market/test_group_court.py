@@ -82,6 +82,7 @@ def until_verified(world: World, group: FormedGroup, seats: int) -> int:
     world.play(lambda: world.market.stakes.seats(world.address(VERIFIER)) == seats)
     world.play(lambda: view_of(world, group.contract.address).state is GroupState.READY, limit=120)
     task = world.submit()
+    world.play(lambda: world.market.tasks.state(task) is TaskState.TAKEN, limit=200)
     # Time stands still while the members, processes of their own, train.
     world.play(lambda: world.market.tasks.state(task) is TaskState.VERIFYING, idle=lambda: False, limit=400)
     return task
