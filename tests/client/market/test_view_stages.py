@@ -13,12 +13,21 @@ import pytest
 from click.testing import CliRunner
 from eth_account import Account
 
+from assay.accounts import import_keystore
 from assay.cli.court import court as court_command
+from assay.cli.group_market import collect
 from assay.commitments import tree
 from assay.dispute.case import Part
 from assay.dispute.evidence import OpenEvidence
 from assay.market.deployment import write_deployment
-from assay.market.group_agreement import AgreedMember, Agreement, sign_agreement, sign_statement
+from assay.market.group_agreement import (
+    AgreedMember,
+    Agreement,
+    AgreementFile,
+    sign_agreement,
+    sign_statement,
+    write_agreement,
+)
 from assay.market.groups import GroupContract, groups_of
 from assay.market.reader import MarketReader
 from assay.market.stage_claims import stage_accusation_id
@@ -32,6 +41,7 @@ MEMBERS = (LEADER, ACCUSED, FINDER)
 FAULT = 0x40000000  # of 2.0
 END = [sha256(bytes(1) + FAULT.to_bytes(4, "little") + bytes(1020)).digest(), bytes([9]) * 32, bytes([8]) * 32]
 HEADER = header(True)
+PASSWORD = "only for tests"
 
 
 @dataclass
@@ -42,6 +52,7 @@ class Members:
     reader: MarketReader
     group: GroupContract
     task: int
+    agreement: Agreement
 
     def work(self, run: int = 0) -> StageWork:
         roots = (sha256(b"\x02" + HEADER).digest(), bytes([4]) * 32, bytes([5]) * 32, bytes(32))
@@ -114,18 +125,24 @@ def members(judged: World, make_posting: PostingMaker) -> Members:
         world.do(number, group.contribute(place, 3 * COIN))
     world.do(LEADER, group.call("take", task, 0))
     reader.poll()
-    return Members(world, reader, group, task)
+    return Members(world, reader, group, task, agreement)
 
 
-def shown(members: Members, tmp_path: Path, *words: str) -> Any:
-    """`assay court ...`, as JSON, and as text where it is asked for."""
+def desk(members: Members, tmp_path: Path) -> dict[str, str]:
+    """The settings of whoever reads, in the environment."""
     write_deployment(members.world.market.deployment, tmp_path / "deployment.json")
-    environment = {
+    return {
         "ASSAY_CHAIN_URL": members.world.running.chain.url,
         "ASSAY_CHAIN_DEPLOYMENT": str(tmp_path / "deployment.json"),
+        "ASSAY_CHAIN_POLL_SECONDS": "0.1",
         "ASSAY_STATE_FOLDER": str(tmp_path / "state of the reader"),
         "XDG_CONFIG_HOME": str(tmp_path / "none"),
     }
+
+
+def shown(members: Members, tmp_path: Path, *words: str) -> Any:
+    """`assay court ...`, as JSON and as text."""
+    environment = desk(members, tmp_path)
     text = CliRunner().invoke(court_command, list(words), env=environment, catch_exceptions=False).output
     result = CliRunner().invoke(court_command, [*words, "--json"], env=environment, catch_exceptions=False)
     return json.loads(result.output.splitlines()[-1]), text
@@ -210,3 +227,29 @@ def test_accusations_of_one_work_are_known_apart(members: Members) -> None:
     assert [members.accusation(each.id).is_pending for each in (first, second)] == [False, True]
     assert stages.is_disputed(members.group.address)
     assert stages.accusations_of(members.address(LEADER)) == [second]
+
+
+def test_anyone_ends_a_group_whose_members_accused_each_other_by_hand(members: Members, tmp_path: Path) -> None:
+    """`assay group collect` concludes what the group waits for, and shares out."""
+    made = members.accuse(members.work())
+    members.world.do(LEADER, members.group.call("stepDown"))
+    members.world.do(SUBMITTER, members.group.close())
+    view = members.group.view()
+    assert view is not None
+    members.pass_until(max(view.evidence_until, made.until))
+    factory, chain_id = groups_of(members.world.market), members.world.market.deployment.chain_id
+    names = ("leader", "accused", "finder")
+    write_agreement(AgreementFile(chain_id, factory.address, names, members.agreement, {}), tmp_path / "agreement.json")
+    key = members.world.running.chain.private_keys[0]
+    import_keystore(tmp_path / "somebody.key", key, PASSWORD, iterations=2)
+    environment = desk(members, tmp_path) | {
+        "ASSAY_ACCOUNT_KEYSTORE": str(tmp_path / "somebody.key"),
+        "ASSAY_PASSWORD": PASSWORD,
+    }
+    words = [str(tmp_path / "agreement.json"), "--json"]
+    result = CliRunner().invoke(collect, words, env=environment, catch_exceptions=False)
+    found = json.loads(result.output.splitlines()[-1])
+    assert found["state"] == "shared"
+    assert [member["is_convicted"] for member in found["members"]] == [False, True, False]
+    members.reader.poll()
+    assert members.accusation(made.id).is_concluded
