@@ -1,37 +1,31 @@
 """What members of a group say about their stages: how it gets to court, and what it costs whom.
 
 Here the court says on command who has won; tests/client/dispute/test_stage_cases.py plays whole cases before the real
-one.
+one. What members of tolerant tasks accuse each other of is in test_stage_accusations.py.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 
 from assay.market.group_agreement import sign_statement, stage_subject
 from assay.market.stage_claims import stage_claim_id
 from assay.market.types import StageWork
-from group_world import (
-    CONTRIBUTIONS,
-    DAY,
-    HOUR,
-    PEOPLE,
-    SHARES,
-    GroupActor,
-    GroupsWorld,
-    Person,
-    after_loss,
-    divided,
+from group_world import CONTRIBUTIONS, DAY, HOUR, PEOPLE, SHARES, GroupActor, GroupsWorld
+from market_chain import Chain, RevertedError
+from market_world import ETHER, MODULES, named
+from stage_world import (
+    ACCUSED,
+    FINDER,
+    LEADER,
+    OUTSIDER,
+    SEGMENT,
+    expected_parts,
+    paid_out,
+    settled_stages,
+    stages_of,
 )
-from market_chain import Chain, RevertedError, address_of
-from market_world import ETHER, MODULES, World, named
 
-LEADER, ACCUSED, FINDER = PEOPLE
-OUTSIDER = Person("outsider")
-SEGMENT = 3
 KINDS = ("Replay", "Profile", "Training", "Stage")
 
 
@@ -41,102 +35,6 @@ def world(chain: Chain) -> GroupsWorld:
     for number in range(3):
         world.verifier(f"verifier {number}")
     return world
-
-
-@dataclass
-class Stages:
-    """A group at work, and its members before the stages' court. The books are looked at after every step."""
-
-    group: GroupActor
-    bond: int = 0
-    open_cases: dict[int, int] = field(default_factory=dict)  # case -> claim
-    accounts: set[str] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        self.world = self.group.world
-        self.bond = self.world.see("StageClaims", "CASE_BOND")
-        self.accounts |= {person.address for person in self.group.members}
-
-    def see(self, function: str, *arguments: Any) -> Any:
-        return self.world.see("StageClaims", function, *arguments)
-
-    def publish(self, person: Person = ACCUSED, segment: int = SEGMENT, **changes: Any) -> int:
-        return self.group.publish_stage(person, self.group.stage_work(segment, **changes))
-
-    def open(self, person: Person, claim: int, answer: bytes = bytes(32), value: int | None = None) -> int:
-        bond = self.bond if value is None else value
-        case = int(self.world.do(person.address, "StageCourt", "open", claim, answer, value=bond).value)
-        self.open_cases[case] = claim
-        self.assert_balanced()
-        return case
-
-    def close(self, case: int, won: bool, overshoot: int = 0) -> list[Any]:
-        outcome = self.world.do(OUTSIDER.address, "StageCourt", "close", case, self.open_cases[case], won, overshoot)
-        self.open_cases.pop(case)
-        self.assert_balanced()
-        return outcome.events
-
-    def withdraw(self, person: Person) -> int:
-        before = self.world.chain.balance(person.address)
-        assert self.world.do(person.address, "StageClaims", "withdraw").value > 0
-        self.assert_balanced()
-        return self.world.chain.balance(person.address) - before
-
-    def credit(self, person: Person) -> int:
-        return int(self.see("creditOf", person.address))
-
-    @property
-    def credits(self) -> list[int]:
-        return [self.credit(person) for person in self.group.members]
-
-    @property
-    def convicted(self) -> list[bool]:
-        return [each.is_convicted for each in self.group.positions]
-
-    def assert_balanced(self) -> None:
-        here = self.world.chain.balance(self.world.chain.addresses["StageClaims"])  # type: ignore[attr-defined]
-        credits = sum(self.see("creditOf", account) for account in self.accounts)
-        assert here == self.bond * len(self.open_cases) + credits
-        if self.group.state == "Shared":
-            self.group.assert_balanced()
-
-
-def stages_of(world: World, exact: bool = True, **changes: Any) -> Stages:
-    """Three members at work on a task."""
-    group = GroupActor(world, PEOPLE, CONTRIBUTIONS, SHARES, (), changes).ready()
-    if exact:
-        group.working()
-    else:
-        task = world.submit(address_of("submitter"), world.posting(False))
-        world.profiled(task)
-        group.lead("take", task, 0)
-    return Stages(group)
-
-
-def settled_stages(world: World, **changes: Any) -> Stages:
-    """The same, whose task is done and paid for, and whose group is closed."""
-    group = GroupActor(world, PEOPLE, CONTRIBUTIONS, SHARES, (), changes).ready()
-    group.settled()
-    group.anyone("close")
-    return Stages(group)
-
-
-def paid_out(stages: Stages) -> list[int]:
-    """What everybody has of the group in the end."""
-    stages.world.chain.move(seconds=DAY + HOUR)
-    stages.group.anyone("share")
-    stages.assert_balanced()
-    stages.group.unbonded()
-    stages.assert_balanced()
-    return stages.group.withdraw_all()
-
-
-def expected_parts(stages: Stages, at_fault: list[bool]) -> list[int]:
-    """The same, as the rules have it: nothing was lost, and members at fault are convicted."""
-    weights = [0 if fault else share for fault, share in zip(at_fault, SHARES, strict=True)]
-    price = stages.world.see("Market", "termsOf", stages.group.see("task"))[10]
-    kept = after_loss(CONTRIBUTIONS, at_fault, weights, sum(CONTRIBUTIONS))
-    return [a + b for a, b in zip(kept, divided(price, weights), strict=True)]
 
 
 # ---- Publishing -----------------------------------------------------------------------------------------------------

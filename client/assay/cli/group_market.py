@@ -153,8 +153,9 @@ def show(agreement: Path, settings: Settings, as_json: bool) -> None:
 @settings_options
 @json_option
 def collect(agreement: Path, settings: Settings, as_json: bool) -> None:
-    """Take the next step that pays the group of AGREEMENT out, and the settings' account's part: close, share, collect,
-    withdraw; and bonds of cases about stages. `assay solver run --group` does the same by itself."""
+    """Take the next step that pays the group of AGREEMENT out, and the settings' account's part: close, conclude
+    accusations among members, share, collect, withdraw; and bonds of cases and accusations. `assay solver run --group`
+    does the same by itself."""
     from assay.market.groups import GroupState
     from assay.roles.session import open_sender
 
@@ -165,6 +166,7 @@ def collect(agreement: Path, settings: Settings, as_json: bool) -> None:
         if view is not None and view.state is GroupState.WORKING:
             _send(sender, f"group-close:{group.address}:", group.close())
         elif view is not None and view.state is GroupState.CLOSED:
+            _conclude(settings, market, sender, group)
             _send(sender, f"group-share:{group.address}:", group.share())
         elif view is not None and (view.income or (view.leaving and now > view.leaving_until)):
             _send(sender, f"group-collect:{group.address}:{view.leaving}:{view.income}", group.collect())
@@ -177,6 +179,20 @@ def collect(agreement: Path, settings: Settings, as_json: bool) -> None:
         if bonds:
             _send(sender, f"stage-withdraw:{now}:{bonds}", market.stage_claims.withdraw())
     _tell(file, group.view(), as_json)
+
+
+def _conclude(settings: Settings, market: Market, sender: Sender, group: GroupContract) -> None:
+    """What members accuse each other of, and nobody refuted in time: the group waits for it."""
+    from assay.roles.session import open_reader
+
+    if not market.stage_claims.pending_of(group.address):
+        return
+    reader = open_reader(settings, market)
+    reader.poll()
+    stages = reader.view.stages
+    for accusation in stages.accusations.values():
+        if accusation.work.group == group.address and stages.can_be_concluded(accusation.id, reader.view.time):
+            _send(sender, f"stage-conclude:{accusation.id:x}", market.stage_claims.conclude(accusation.id))
 
 
 @click.command()

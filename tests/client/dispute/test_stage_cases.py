@@ -1,28 +1,45 @@
 """What a member says about its stage before the real court: whole cases among a group's members.
 
 The stage program is the small one, in a segment that is not the task's first: what it computes depends on the numbers
-of the task's steps.
+of the task's steps. In a tolerant task it is a small checking program, over what an honest member states or garbage.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import small_checking_program as checking
 import world
 from eth_utils.address import to_checksum_address
 from test_refutations import about
 from whole_market import ALLOWANCE, EXACT_PROGRAM, EXTENSION, OVERSHOOT_PRICE, CourtChain, WholeMarket, execution
 from world import Lies, LyingExecution, OutputLie, StateLie
 
-from assay.bench.arena import silent
+from assay.bench.arena import Player, silent
 from assay.dispute.case import CaseView, Part, Phase
 from assay.dispute.evidence import OpenEvidence
-from assay.dispute.hash_tree import LeafTree, TensorTree, root
+from assay.dispute.execution import word_of
+from assay.dispute.hash_tree import LeafTree, TensorTree, root, siblings
 from assay.dispute.moves import Move
 from assay.program.encoding import encode_header, program_root
-from assay.program.operator import Role
-from group_world import COMPANIONS, CONTRIBUTIONS, DAY, HOUR, PEOPLE, SHARES, GroupActor, GroupsWorld, after_loss
+from assay.program.operator import Array, Role
+from assay.program.reference import StepContext
+from group_world import (
+    COMPANIONS,
+    CONTRIBUTIONS,
+    DAY,
+    HOUR,
+    PEOPLE,
+    SHARES,
+    SUBMITTER,
+    GroupActor,
+    GroupsWorld,
+    Person,
+    after_loss,
+)
 from market_chain import RevertedError, address_of
 
 LEADER, ACCUSED, FINDER = PEOPLE
@@ -70,15 +87,23 @@ def stated(group: GroupActor, run: LyingExecution, segment: int, **changes: Any)
     return group.publish_stage(ACCUSED, group.stage_work(segment, **(roots | changes)))
 
 
-def opened(market: StagesMarket, claim: int, leaf: int = 0, part: Part = Part.END, header: bytes = HEADER) -> int:
-    """A case of the finder's: nothing has to be opened for it but the program's header."""
+def opened(
+    market: StagesMarket,
+    claim: int,
+    leaf: int = 0,
+    part: Part = Part.END,
+    header: bytes = HEADER,
+    challenger: Person = FINDER,
+) -> int:
+    """A case: nothing has to be opened for it but the program's header."""
     evidence = OpenEvidence(b"", [], b"", [], bytes(32), [], header)
-    return market.take_to_court(FINDER.address, claim, leaf, part, evidence)
+    return market.take_to_court(challenger.address, claim, leaf, part, evidence)
 
 
-def assert_balanced(market: StagesMarket, cases: int) -> None:
+def assert_balanced(market: StagesMarket, cases: int, accusations: int = 0) -> None:
     here = market.chain.balance(market.chain.addresses["StageClaims"])  # type: ignore[attr-defined]
-    assert here == cases * market.parameters["caseBond"] + sum(credits_of(market))
+    bonds = cases * market.parameters["caseBond"] + accusations * market.parameters["accusationBond"]
+    assert here == bonds + sum(credits_of(market))
 
 
 def credits_of(market: StagesMarket) -> list[int]:
@@ -231,3 +256,181 @@ def test_a_groups_task_ends_as_ever_and_a_convicted_member_has_nothing_of_it(mar
     assert got[1] == 0
     assert sum(got) == sum(left) + price
     assert_balanced(market, 0)
+
+
+# ---- Accusations in a tolerant task ---------------------------------------------------------------------------------
+
+CHECKING = checking.program()
+HONEST_FAULT = checking.TOLERANCE  # added to the last number, which is zero: a fault of exactly one
+
+
+@pytest.fixture
+def tolerant(market: StagesMarket) -> GroupActor:
+    """A group at work on the small task in tolerant mode."""
+    group = GroupActor(market, PEOPLE, CONTRIBUTIONS, SHARES).ready()
+    task = market.submit(SUBMITTER, market.posting(False))
+    market.profiled(task)
+    group.lead("take", task, 0)
+    return group
+
+
+def checked(data: Sequence[Array], lies: Lies | None = None) -> LyingExecution:
+    """A run of the checking program over what a member stated."""
+    context = StepContext(world.TASK_SEED, SEGMENT * world.INTERVAL)
+    steps = world.segment_steps(SEGMENT)
+    return LyingExecution(CHECKING, context, steps, checking.start(), data, lies=lies or Lies())
+
+
+def fault_of(run: LyingExecution) -> int:
+    """The bits of the fault it ends with."""
+    return word_of(run.arrays(Role.STEP, run.steps - 1)[0], 0)
+
+
+@dataclass
+class Accused:
+    """An accusation of the accused member by the finder, by what a run of the finder's ended with."""
+
+    market: StagesMarket
+    group: GroupActor
+    run: LyingExecution
+
+    def __post_init__(self) -> None:
+        work = self.group.stage_work(
+            SEGMENT,
+            programRoot=program_root(CHECKING),
+            dataRoot=root(LeafTree([root(TensorTree(array)) for array in self.run.data])),
+            startRoot=root(LeafTree([root(TensorTree(array)) for array in checking.start()])),
+            endRoot=bytes(32),
+        )
+        end = self.run.state(Role.STEP, self.run.steps - 1)
+        arguments = (work, self.group.signed_stage(ACCUSED, work), root(end), fault_of(self.run), siblings(end, 0))
+        bond = self.market.parameters["accusationBond"]
+        self.claim = self.market.do(FINDER.address, "StageClaims", "accuse", *arguments, value=bond).value
+        assert_balanced(self.market, 0, 1)
+
+    def case(self, challenger: Person = ACCUSED) -> int:
+        return opened(self.market, self.claim, header=encode_header(CHECKING), challenger=challenger)
+
+    def tried(self, case: int, challenger: Player, claimant: Player | None = None) -> bool:
+        """Plays the case. Whether the accusation was refuted."""
+        won = self.market.play_out(case, claimant or world.claimant_of(self.run), challenger)
+        assert self.market.see("StageClaims", "hasFallen", self.claim) == won
+        assert_balanced(self.market, 0, not won)
+        return won
+
+    def conclude(self) -> None:
+        self.market.chain.move(seconds=self.market.parameters["disputeSeconds"] + 1)
+        self.market.do(address_of("outsider"), "StageClaims", "conclude", self.claim)
+        assert_balanced(self.market, 0)
+
+
+def executed(market: StagesMarket, case: int) -> bool:
+    """Whether it came down to an operation that the chain executed: no clock decided it."""
+    return any(event.name in ("Proven", "NextStateProven") for event in market.events[case])
+
+
+GARBAGE = [(0, 7, 1.0), (3, 270, -0.01), (4, 0, float("nan")), (2, 299, float("inf"))]
+
+
+@pytest.mark.parametrize("garbage", GARBAGE, ids=["first step", "a little", "no number", "infinite"])
+def test_a_member_accused_of_garbage_it_stated_disputes_that_in_vain(
+    market: StagesMarket, tolerant: GroupActor, garbage: tuple[int, int, float]
+) -> None:
+    data = checking.data(garbage)
+    accusation = Accused(market, tolerant, checked(data))
+    denial = checked(data, Lies(OutputLie(Role.STEP, garbage[0], checking.FAULT, 0)))
+    case = accusation.case()
+    assert not accusation.tried(case, world.challenger_of(denial))
+    assert executed(market, case)
+    assert convicted(tolerant) == [False] * 3
+    accusation.conclude()
+    assert convicted(tolerant) == [False, True, False]
+    bonds = market.parameters["caseBond"] + market.parameters["accusationBond"]
+    assert credits_of(market) == [0, 0, bonds]
+
+
+FALSE = [
+    Lies(OutputLie(Role.STEP, 2, checking.HELD, 271)),
+    Lies(OutputLie(Role.STEP, 0, checking.RECEIVED, 12)),
+    Lies(OutputLie(Role.STEP, 4, checking.RECEIVED + 1, 3)),
+]
+
+
+@pytest.mark.parametrize("lies", FALSE, ids=["held", "received", "added"])
+def test_a_false_accusation_falls_by_an_executed_operation(
+    market: StagesMarket, tolerant: GroupActor, lies: Lies
+) -> None:
+    data = checking.data()
+    accusation = Accused(market, tolerant, checked(data, lies))
+    case = accusation.case()
+    assert_balanced(market, 1, 1)
+    assert accusation.tried(case, world.challenger_of(checked(data)))
+    assert executed(market, case)
+    assert convicted(tolerant) == [False] * 3
+    assert credits_of(market) == [0, market.parameters["caseBond"] + market.parameters["accusationBond"], 0]
+    with pytest.raises(RevertedError, match="AlreadyFallen"):
+        accusation.conclude()
+
+
+def test_a_fault_of_exactly_one_is_honest_and_one_place_more_is_refuted(
+    market: StagesMarket, tolerant: GroupActor
+) -> None:
+    data = checking.data((1, checking.SIZE - 1, HONEST_FAULT))
+    with pytest.raises(RevertedError, match="NoFault"):
+        Accused(market, tolerant, checked(data))
+    accusation = Accused(market, tolerant, checked(data, Lies(state=StateLie(Role.STEP, 4, 0, 0))))
+    assert fault_of(accusation.run) == fault_of(checked(data)) + 1
+    case = accusation.case()
+    assert accusation.tried(case, world.challenger_of(checked(data)))
+    assert executed(market, case)
+
+
+def test_any_member_refutes_a_false_accusation(market: StagesMarket, tolerant: GroupActor) -> None:
+    data = checking.data()
+    accusation = Accused(market, tolerant, checked(data, FALSE[0]))
+    assert accusation.tried(accusation.case(LEADER), world.challenger_of(checked(data)))
+    assert credits_of(market) == [market.parameters["caseBond"] + market.parameters["accusationBond"], 0, 0]
+
+
+def test_who_is_silent_in_the_case_of_an_accusation_loses_it(market: StagesMarket, tolerant: GroupActor) -> None:
+    accusation = Accused(market, tolerant, checked(checking.data(GARBAGE[0])))
+    first, second = accusation.case(), accusation.case(LEADER)
+    assert not market.play_out(first, world.claimant_of(accusation.run), silent)
+    with pytest.raises(RevertedError, match="CasesOpen"):
+        accusation.conclude()
+    # An accuser that does not answer loses what it was right about.
+    assert accusation.tried(second, silent, silent)
+    assert convicted(tolerant) == [False] * 3
+
+
+def test_only_the_accuser_answers_for_an_accusation(market: StagesMarket, tolerant: GroupActor) -> None:
+    accusation = Accused(market, tolerant, checked(checking.data(GARBAGE[0])))
+    view = market.view(accusation.case())
+    move = world.claimant_of(accusation.run)(view)
+    assert move is not None
+    for other in (LEADER.address, ACCUSED.address, tolerant.address, address_of("outsider")):
+        with pytest.raises(RevertedError):
+            market.play(other, view, move)
+    market.play(to_checksum_address(FINDER.address), view, move)
+
+
+def test_a_group_ends_after_its_accusations_and_a_convicted_member_has_nothing_of_it(
+    market: StagesMarket, tolerant: GroupActor
+) -> None:
+    data = checking.data(GARBAGE[1])
+    accusation = Accused(market, tolerant, checked(data))
+    tolerant.lead("stepDown")
+    tolerant.anyone("close")
+    case = accusation.case()
+    assert not accusation.tried(case, silent)
+    market.chain.move(seconds=DAY + HOUR)
+    with pytest.raises(RevertedError, match="CasesOpen"):
+        tolerant.anyone("share")
+    accusation.conclude()
+    tolerant.anyone("share")
+    tolerant.assert_balanced()
+    tolerant.unbonded()
+    got = tolerant.withdraw_all()
+    assert got[1] == 0
+    assert got[0] > CONTRIBUTIONS[0]
+    assert got[2] > CONTRIBUTIONS[2]

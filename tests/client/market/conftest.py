@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,16 @@ import pytest
 from eth_account import Account
 
 from assay.chain.sender import Call, Outcome, Sender, Sent
+from assay.commitments.execution import ProfileLeaf as Profiled
+from assay.commitments.execution import claim_root
 from assay.market.connection import Market
+from assay.market.deploy import ORDER, constructor_arguments, creation_code, predicted_addresses
+from assay.market.deployment import Deployment
 from assay.market.local import LocalMarket, start_local_market
-from assay.market.types import Posting
+from assay.market.parameters import LOCAL, LOCAL_COURT
+from assay.market.reader import MarketReader
+from assay.market.types import NO_DERIVATION, PROFILE, Posting, ProfileLeaf
+from assay.market.verification import hidden_of, salt_of
 from assay.state import StateFolder
 
 COIN = 10**18
@@ -77,6 +84,31 @@ def world(running: LocalMarket, tmp_path: Path) -> Iterator[World]:
     assert made.request("evm_revert", snapshot)
 
 
+@pytest.fixture
+def judged(running: LocalMarket, tmp_path: Path) -> Iterator[World]:
+    """A market whose court over the market's claims is the harness; no round is ever forced."""
+    world = World(running, tmp_path / "state", {})
+    snapshot = world.request("evm_snapshot")
+    sender = world.sender(6)
+    parameters = replace(LOCAL, forced_rate=0)
+    addresses = predicted_addresses(sender.address, 0)
+    for name in ORDER:
+        code = creation_code(name, constructor_arguments(name, addresses, parameters, LOCAL_COURT))
+        if name == "Court":
+            code = creation_code("HarnessCourt", (addresses["Claims"],))
+        sender.submit(name, Call(None, code))
+    for name in ORDER:
+        assert sender.wait(name).contract == addresses[name]
+    deployment = Deployment(sender.chain_id, 0, sender.address, addresses, parameters, LOCAL_COURT)
+    world.running = replace(running, market=Market(running.market.chain, deployment))
+    world.senders.clear()
+    yield world
+    sender.state.close()
+    for each in world.senders.values():
+        each.state.close()
+    assert world.request("evm_revert", snapshot)
+
+
 def header(exact: bool, work: int = 10**9) -> bytes:
     """A program's header (contracts/FORMAT.md, 2.4) with two state tensors and the sections its mode needs."""
     text = (1).to_bytes(2, "big") * 2 + (2).to_bytes(4, "big") + (1).to_bytes(4, "big") + bytes(32)
@@ -103,3 +135,35 @@ def make_posting() -> PostingMaker:
         return Posting(**(fields | changes))
 
     return make
+
+
+def disclosed_profile(world: World, reader: MarketReader, task: int, verifier: int) -> int:
+    """The profile of a tolerant task up to its disclosure, by an account that no round forces; the round's number."""
+    market = world.market
+    world.pass_time(1, 4)
+    world.do(verifier, market.verification.draw(task, PROFILE))
+    reader.poll()
+    found = reader.view.current_round(task, PROFILE)
+    assert found is not None
+    assert found.segments == (0, 1)
+    claim = [
+        Profiled(s, bytes([40 + s]) * 32, bytes([50]) * 32, bytes([60]) * 32, 0x40000000, bytes([70]) * 32)
+        for s in found.segments
+    ]
+    secret = bytes([5]) * 32
+    hidden = hidden_of(secret, 0, found.verifier, found.id, claim_root(claim), bytes([1]) * 32)
+    world.do(verifier, market.verification.commit(found.id, hidden))
+    world.pass_time(1, market.parameters.join_blocks + 1)
+    leaves = [
+        ProfileLeaf(each.clean_root, each.noisy_root, each.threshold_root, each.separation_bits, each.trace_root)
+        for each in claim
+    ]
+    salt = salt_of(secret, found.id, 0)
+    world.do(verifier, market.verification.show_profile(found.id, hidden, 0, salt, leaves))
+    reader.poll()
+    shown = reader.view.rounds[found.id].shown
+    assert shown is not None
+    assert shown.thresholds == bytes([60]) * 32
+    world.do(verifier, market.verification.disclose(found.id, secret, 0, shown, NO_DERIVATION))
+    reader.poll()
+    return found.id

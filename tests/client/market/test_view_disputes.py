@@ -3,74 +3,36 @@ cases end as the test says."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from assay.chain.sender import Call
 from assay.commitments import tree
-from assay.commitments.execution import ProfileLeaf as Profiled
 from assay.commitments.execution import ReplayLeaf as ClaimLeaf
 from assay.commitments.execution import claim_root, derived_false_claim
 from assay.contracts import load_contract
 from assay.market.abi import Interface
 from assay.market.claims import accusation_of, claim_id_of, training_line_of
-from assay.market.connection import Market
-from assay.market.deploy import ORDER, constructor_arguments, creation_code, predicted_addresses
-from assay.market.deployment import Deployment
 from assay.market.explain import explain
-from assay.market.local import LocalMarket
-from assay.market.parameters import LOCAL, LOCAL_COURT
 from assay.market.payments import payments
 from assay.market.reader import MarketReader
 from assay.market.records import RoundRecord
 from assay.market.types import (
     NO_DERIVATION,
-    PROFILE,
     Checkpoint,
     Entry,
     Place,
-    ProfileLeaf,
     ReplayLeaf,
     RoundState,
     TaskState,
 )
 from assay.market.verification import hidden_of, is_forced, salt_of
 
-from .conftest import COIN, PostingMaker, World, header
+from .conftest import COIN, PostingMaker, World, disclosed_profile, header
 
 SUBMITTER, SOLVER, VERIFIER, CHALLENGER = 1, 2, 3, 4
 ROOTS = [bytes([3]) * 32, *(bytes([100 + n]) * 32 for n in range(8))]
 DATA_ENTRY = Entry(0, 0, 0, 300, ())
-
-
-@pytest.fixture
-def judged(running: LocalMarket, tmp_path: Path) -> Iterator[World]:
-    """A market whose court is the harness; no round is ever forced."""
-    world = World(running, tmp_path / "state", {})
-    snapshot = world.request("evm_snapshot")
-    sender = world.sender(6)
-    parameters = replace(LOCAL, forced_rate=0)
-    addresses = predicted_addresses(sender.address, 0)
-    for name in ORDER:
-        code = creation_code(name, constructor_arguments(name, addresses, parameters, LOCAL_COURT))
-        if name == "Court":
-            code = creation_code("HarnessCourt", (addresses["Claims"],))
-        sender.submit(name, Call(None, code))
-    for name in ORDER:
-        assert sender.wait(name).contract == addresses[name]
-    deployment = Deployment(sender.chain_id, 0, sender.address, addresses, parameters, LOCAL_COURT)
-    world.running = replace(running, market=Market(running.market.chain, deployment))
-    world.senders.clear()
-    yield world
-    sender.state.close()
-    for each in world.senders.values():
-        each.state.close()
-    assert world.request("evm_revert", snapshot)
 
 
 def court(world: World, function: str, *arguments: Any, value: int = 0) -> Call:
@@ -320,33 +282,9 @@ def test_a_profile_stands_and_an_undrawn_segment_is_accused(judged: World, make_
     (task,) = reader.view.tasks
     assert reader.view.task(task).state is TaskState.PROFILING
     assert "A profiler measures" in sentences(world, reader, task)
-    world.pass_time(1, 4)
-    world.do(CHALLENGER, market.verification.draw(task, PROFILE))
-    reader.poll()
-    found = reader.view.current_round(task, PROFILE)
-    assert found is not None
-    assert found.segments == (0, 1)
-    claim = [
-        Profiled(s, bytes([40 + s]) * 32, bytes([50]) * 32, bytes([60]) * 32, 0x40000000, bytes([70]) * 32)
-        for s in found.segments
-    ]
-    secret = bytes([5]) * 32
-    hidden = hidden_of(secret, 0, found.verifier, found.id, claim_root(claim), bytes([1]) * 32)
-    world.do(VERIFIER, market.verification.commit(found.id, hidden))
-    world.pass_time(1, market.parameters.join_blocks + 1)
-    leaves = [
-        ProfileLeaf(each.clean_root, each.noisy_root, each.threshold_root, each.separation_bits, each.trace_root)
-        for each in claim
-    ]
-    salt = salt_of(secret, found.id, 0)
-    world.do(VERIFIER, market.verification.show_profile(found.id, hidden, 0, salt, leaves))
-    reader.poll()
-    shown = reader.view.rounds[found.id].shown
-    assert shown is not None
-    assert shown.thresholds == bytes([60]) * 32
-    world.do(VERIFIER, market.verification.disclose(found.id, secret, 0, shown, NO_DERIVATION))
-    agree(world, reader, found.id)
-    world.pass_time(reader.view.lines[found.id].until - reader.view.time + 1)
+    profile = disclosed_profile(world, reader, task, VERIFIER)
+    agree(world, reader, profile)
+    world.pass_time(reader.view.lines[profile].until - reader.view.time + 1)
     world.do(CHALLENGER, market.settlement.settle_profile(task))
     reader.poll()
     opened = reader.view.task(task)
