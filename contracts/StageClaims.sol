@@ -219,7 +219,7 @@ contract StageClaims is IStageClaims {
 
     /// @inheritdoc IClaims
     /// @dev A claimant's clock extensions are not charged: a member has nothing here that could be, and an accuser's bond goes to the
-    /// challenger with the accusation, whole.
+    /// accused with the accusation, whole.
     function caseClosed(uint256 caseId, uint256 claimId, bool challengerWon, int256 overshoot) external onlyCourt {
         StageCase storage entry = _cases[caseId];
         // INVARIANT: a case is closed once, and only for the claim it was opened on.
@@ -236,17 +236,18 @@ contract StageClaims is IStageClaims {
         // INVARIANT: a case gives out exactly its bond.
         _credit(_claimantOf(claimId), caseId, lost);
         _credit(entry.challenger, caseId, CASE_BOND - lost);
-        if (challengerWon && !_records[claimId].hasFallen) _fall(claimId, caseId, entry.challenger);
+        if (challengerWon && !_records[claimId].hasFallen) _fall(claimId, caseId);
     }
 
-    /// @dev A statement that falls convicts its member; an accusation that falls costs the accuser its bond.
-    function _fall(uint256 claimId, uint256 caseId, address challenger) private {
+    /// @dev A statement that falls convicts its member; an accusation that falls costs the accuser its bond. That goes to whom it
+    /// accused, whoever refuted it: from an accomplice the accuser would have it back.
+    function _fall(uint256 claimId, uint256 caseId) private {
         Record storage record = _records[claimId];
         record.hasFallen = true;
         address group = record.work.group;
         if (_isAccusation(claimId)) {
             pendingOf[group]--;
-            _credit(challenger, caseId, ACCUSATION_BOND);
+            _credit(record.member, caseId, ACCUSATION_BOND);
         } else {
             // The group waits for its cases before it shares out, so it still takes evidence.
             IGroup(group).convictStage(record.member, claimId);

@@ -283,15 +283,16 @@ def test_a_refuted_accusation_costs_its_bond_and_convicts_nobody(settled: Stages
     assert paid_out(settled) == expected_parts(settled, [False] * 3)
 
 
-def test_the_first_who_refutes_an_accusation_has_its_bond(stages: Stages) -> None:
+def test_the_bond_of_a_refuted_accusation_is_the_accuseds_whoever_refutes_it(stages: Stages) -> None:
+    """An accuser has nothing back from an accomplice that refutes it first."""
     claim = stages.accuse()
     cases = [stages.open(person, claim) for person in (ACCUSED, LEADER, ACCUSED)]
     stages.close(cases[1], won=True)
-    assert stages.credits == [stages.bond + stages.accusation_bond, 0, 0]
+    assert stages.credits == [stages.bond, stages.accusation_bond, 0]
     # Later winners have their own bond back, later losers lose it to the accuser.
     stages.close(cases[0], won=True)
     stages.close(cases[2], won=False)
-    assert stages.credits == [stages.bond + stages.accusation_bond, stages.bond, stages.bond]
+    assert stages.credits == [stages.bond, stages.bond + stages.accusation_bond, stages.bond]
     assert stages.see("pendingOf", stages.group.address) == 0
 
 
@@ -399,7 +400,7 @@ def test_two_accusations_of_one_work_stand_and_fall_apart(stages: Stages) -> Non
     stages.after_window(true)
     stages.conclude(true)
     assert stages.convicted == [False, True, False]
-    assert stages.credits == [0, 0, 2 * stages.bond + 2 * stages.accusation_bond]
+    assert stages.credits == [0, stages.accusation_bond, 2 * stages.bond + stages.accusation_bond]
 
 
 def test_a_member_convicted_twice_loses_no_more(settled: Stages) -> None:
@@ -499,7 +500,7 @@ def test_every_accusation_ends_and_every_coin_is_somebodys_whatever_happens(worl
         owed[challenger_of[case]] += stages.bond - lost
         if won and claim not in fallen:
             fallen.add(claim)
-            owed[challenger_of[case]] += stages.accusation_bond
+            owed[member_of[claim]] += stages.accusation_bond
 
     def conclude(claims: list[int] | None = None) -> None:
         for claim in claims or ([rng.choice([*accuser_of])] if accuser_of else []):

@@ -389,7 +389,7 @@ def test_any_member_refutes_a_false_accusation(market: StagesMarket, tolerant: G
     data = checking.data()
     accusation = Accused(market, tolerant, checked(data, FALSE[0]))
     assert accusation.tried(accusation.case(LEADER), world.challenger_of(checked(data)))
-    assert credits_of(market) == [market.parameters["caseBond"] + market.parameters["accusationBond"], 0, 0]
+    assert credits_of(market) == [market.parameters["caseBond"], market.parameters["accusationBond"], 0]
 
 
 def test_who_is_silent_in_the_case_of_an_accusation_loses_it(market: StagesMarket, tolerant: GroupActor) -> None:
