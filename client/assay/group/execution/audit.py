@@ -1,8 +1,9 @@
 """Judge one stage alone: replayed from its start state with the messages its neighbours signed, it must say what its
 member signed, and end where its member said.
 
-In an audited segment every member judges the one before it (a ring), before anybody keeps the segment's checkpoint.
-Which segments are audited follows from their end state, so nobody knows while training. What is judged is what was
+In an audited segment every member judges another one (a ring), before anybody keeps the segment's checkpoint. Which
+segments are audited, and who judges whom, follows from their end state, so nobody knows while training, and nobody
+chooses its judge. What is judged is what was
 signed: the inputs must match what the neighbours stated, the outputs what the member did.
 
 In exact arithmetic that is a comparison of hashes. Where members train with PyTorch's kernels, an honest replay on
@@ -35,12 +36,21 @@ from assay.program.operator import Array
 from assay.training.canonical import CanonicalRun
 from assay.training.task import TrainingTask
 
-AUDIT_DOMAIN = b"assay-group-audit-1"
+AUDIT_DOMAIN = b"assay-group-audit-2"
 
 
 def is_audited(root: bytes, rate: float) -> bool:
     """Whether the segment that ends in the state `root` is audited; the fraction `rate` of all segments is."""
-    return int.from_bytes(sha256(AUDIT_DOMAIN + root).digest(), "big") < rate * 2.0**256
+    return _drawn(root, b"whether") < rate * 2.0**256
+
+
+def judge_distance(root: bytes, members: int) -> int:
+    """How many places behind its judge in the ring of `members` the judged one is, where a segment ends in `root`."""
+    return 1 + _drawn(root, b"who") % (members - 1)
+
+
+def _drawn(root: bytes, what: bytes) -> int:
+    return int.from_bytes(sha256(AUDIT_DOMAIN + what + root).digest(), "big")
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,8 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
         if statements is not None:
             signed = statements.check(segment, keeping.tensor_roots, keeping.agreed_roots)
         if ring is not None and is_audited(root, rate):
-            ring.audit(segment, trainer.segment_seconds, keeping.tensor_roots, keeping.stated, run.state, signed)
+            starts, ends_stated = keeping.tensor_roots, keeping.stated
+            ring.audit(segment, trainer.segment_seconds, root, starts, ends_stated, run.state, signed)
         keeping.collect(segment + 1, run.state, root)
         roots.append(root)
         report_slow_members(

@@ -1,5 +1,6 @@
-"""The ring of an audited segment: every member hands its record to the next, judges the one before, and all learn the
-verdicts before anybody keeps the checkpoint."""
+"""The ring of an audited segment: every member hands its record to the one that judges it, judges another, and all
+learn the verdicts before anybody keeps the checkpoint. How far apart they are in the ring is drawn anew every time: an
+accomplice saves a cheat only where it happens to be its judge."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import Store
 
 from assay.group.errors import FalseStageError, GroupMessageError, MemberFailedError
-from assay.group.execution.audit import StageJudge, StageRecord, judge_of
+from assay.group.execution.audit import StageJudge, StageRecord, judge_distance, judge_of
 from assay.group.execution.engines import StageEngine
 from assay.group.execution.keeping import bytes_of, wait_all
 from assay.group.execution.message_log import log_words, read_log
@@ -66,7 +67,6 @@ class AuditRing:
         self.store, self.orders, self.task, self.divided = store, orders, task, divided
         self.schedules, self.members, self.folder, self.engine = schedules, members, folder, engine
         self.rank, self.memory = dist.get_rank(), tuple(memory)
-        self.next, self.before = (self.rank + 1) % len(members), (self.rank - 1) % len(members)
         self._judge: StageJudge | None = None
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -109,31 +109,32 @@ class AuditRing:
         write_dossier(self.folder / RECORDS, name, self.rank, self.memory, signed, files)
 
     def audit(
-        self, segment: int, seconds: float, start_roots: Sequence[bytes], ends: Sequence[Mapping[int, bytes]],
-        state: Mapping[int, Array], signed: Sequence[SignedStage] = (),
+        self, segment: int, seconds: float, root: bytes, start_roots: Sequence[bytes],
+        ends: Sequence[Mapping[int, bytes]], state: Mapping[int, Array], signed: Sequence[SignedStage],
     ) -> None:  # fmt: skip
-        """Exchange records, judge, and wait for all verdicts. `seconds`: how long the segment took.
+        """Exchange records, judge, and wait for all verdicts. `seconds`: how long the segment took; `root`: of the
+        state it ends in.
 
         `ends`: the roots that each member stated for its tensors; `state`: this one's; `signed`: what members signed
         about their stages. Raises GroupMessageError naming every member that an audit found to cheat; they are noted
         as guilty, and the next generation is planned without them.
         """
-        given = self._exchange(segment, state)
-        name = self.members[self.before]
-        if self._judge is None:
-            schedule = self.schedules[self.before]
-            self._judge = judge_of(self.task, self.divided, schedule, self.members, self.engine)
+        distance = judge_distance(root, len(self.members))
+        judged = (self.rank - distance) % len(self.members)
+        given = self._exchange(segment, state, judged, (self.rank + distance) % len(self.members))
+        name = self.members[judged]
         prefix = f"audit/{self.orders['generation']}/{segment}"
         tables = {link: root for each in signed for link, root in each.sent.items()}
-        record = StageRecord(given.start, given.log, ends[self.before], tables, given.sent_log, given.end)
+        record = StageRecord(given.start, given.log, ends[judged], tables, given.sent_log, given.end)
         verdict = ""
         try:
-            self._judge.judge(segment, record, start_roots, _Beat(self.store, f"{prefix}/{name}/judged"))
+            beat = _Beat(self.store, f"{prefix}/{name}/judged")
+            self._judge_of(judged).judge(segment, record, start_roots, beat)
         except GroupMessageError as error:
             verdict = str(error)
             self._keep_evidence(segment, name, verdict, given)
             if isinstance(error, FalseStageError):
-                self._keep_finding(segment, name, signed[self.before])
+                self._keep_finding(segment, judged, signed[judged])
         self.store.set(f"{prefix}/{name}", verdict or "honest")
         patience = float(self.orders["timeout_seconds"]) + PATIENCE * seconds
         verdicts = {member: self._verdict(f"{prefix}/{member}", member, patience) for member in self.members}
@@ -142,11 +143,19 @@ class AuditRing:
             self.store.set(f"guilty/{self.orders['generation']}", json.dumps(sorted(found)))
             raise GroupMessageError("; ".join(found.values()))
 
-    def _exchange(self, segment: int, state: Mapping[int, Array]) -> _Given:
-        """Send the own record to the next member; returns that of the one before."""
+    def _judge_of(self, judged: int) -> StageJudge:
+        """The judge of a member. One is kept: each holds a stage's memory."""
+        if self._judge is None or self._judge.schedule.stage != judged:
+            self._judge = None
+            schedule = self.schedules[judged]
+            self._judge = judge_of(self.task, self.divided, schedule, self.members, self.engine)
+        return self._judge
+
+    def _exchange(self, segment: int, state: Mapping[int, Array], judged: int, judge: int) -> _Given:
+        """Send the own record to the own judge; returns that of the member that is judged here."""
         steps = (self.task.first_step(segment), self.task.segment_steps(segment))
-        schedule = self.schedules[self.before]
-        own, theirs = self._descriptors(self.rank), self._descriptors(self.before)
+        schedule = self.schedules[judged]
+        own, theirs = self._descriptors(self.rank), self._descriptors(judged)
         mine = read_tensors(self.start_path, list(own.values()), "the segment's start")
         sending: dict[int, AnyArray] = {_START_TAG + number: array for number, array in zip(own, mine, strict=True)}
         sending[_LOG_TAG] = read_log(self.log_path)
@@ -158,11 +167,11 @@ class AuditRing:
             sending[_SENT_LOG_TAG] = read_log(self.sent_log_path)
             sending.update({_END_TAG + number: array for number, array in state.items()})
             given.sent_log = np.empty(log_words(schedule.sends, *steps), np.uint32)
-            given.end = {number: aligned(theirs[number]) for number in self.divided.parts[self.before].state}
+            given.end = {number: aligned(theirs[number]) for number in self.divided.parts[judged].state}
             arriving[_SENT_LOG_TAG] = given.sent_log
             arriving.update({_END_TAG + number: array for number, array in given.end.items()})
-        works = [dist.irecv(bytes_of(a), src=self.before, tag=tag) for tag, a in sorted(arriving.items()) if a.size]
-        works += [dist.isend(bytes_of(a), dst=self.next, tag=tag) for tag, a in sorted(sending.items()) if a.size]
+        works = [dist.irecv(bytes_of(a), src=judged, tag=tag) for tag, a in sorted(arriving.items()) if a.size]
+        works += [dist.isend(bytes_of(a), dst=judge, tag=tag) for tag, a in sorted(sending.items()) if a.size]
         wait_all(works)
         return given
 
@@ -197,12 +206,12 @@ class AuditRing:
         document = {"member": name, "segment": segment, "verdict": verdict, "tensors": sorted(given.start)}
         (place / "verdict.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
-    def _keep_finding(self, segment: int, name: str, signed: SignedStage) -> None:
+    def _keep_finding(self, segment: int, judged: int, signed: SignedStage) -> None:
         """What takes a false statement to court."""
         place = self._evidence_path(segment)
         sent, end = (place / "sent.bin", place / "end.safetensors") if self.end_path is not None else (None, None)
         files = RecordFiles(Path(self.orders["plan"]), place / "start.safetensors", place / "messages.bin", sent, end)
-        write_dossier(self.folder / FINDINGS, name, self.before, self.memory, signed, files)
+        write_dossier(self.folder / FINDINGS, self.members[judged], judged, self.memory, signed, files)
 
     def _evidence_path(self, segment: int) -> Path:
         return self.folder / f"evidence-{segment:06d}"

@@ -12,7 +12,7 @@ import pytest
 
 from assay.commitments import tensor
 from assay.group.errors import FalseStageError, GroupMessageError
-from assay.group.execution.audit import NativeJudge, StageRecord, is_audited, judge_of
+from assay.group.execution.audit import NativeJudge, StageRecord, is_audited, judge_distance, judge_of
 from assay.group.execution.engines import ExactEngine, NativeEngine, StageEngine
 from assay.group.execution.link_tables import LinkRecorder
 from assay.group.execution.packing import Words
@@ -228,3 +228,10 @@ def test_the_audited_fraction_is_the_rate() -> None:
     assert not any(is_audited(root, 0.0) for root in roots)
     assert all(is_audited(root, 1.0) for root in roots)
     assert 30 <= sum(is_audited(root, 0.2) for root in roots) <= 70
+
+
+def test_everybody_else_judges_a_member_about_as_often() -> None:
+    roots = [sha256(bytes([number])).digest() for number in range(250)]
+    drawn = [judge_distance(root, 4) for root in roots]
+    assert all(60 <= drawn.count(distance) <= 105 for distance in (1, 2, 3))
+    assert {judge_distance(root, 2) for root in roots} == {1}

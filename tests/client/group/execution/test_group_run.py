@@ -212,7 +212,7 @@ def test_a_member_that_sends_garbage_is_named_and_the_proof_is_still_one_machine
     for name in names:
         audit = tmp_path / name / "members" / name / "audit"
         # What everybody signed holds when it is executed from what it kept; what the cheat signed does not.
-        kept = list(dossiers_in(audit / "records"))
+        kept = list(dossiers_in(audit / "records", pytest.fail))
         assert [dossier.member for dossier in kept] == [name] * len(kept)
         for dossier in kept:
             is_false = name == cheat and dossier.work.segment == 1
@@ -227,7 +227,7 @@ def test_a_member_that_sends_garbage_is_named_and_the_proof_is_still_one_machine
 
 def found_by(folder: Path, name: str) -> list[StageDossier]:
     """The false statements that a member found."""
-    return list(dossiers_in(folder / name / "members" / name / "audit" / "findings"))
+    return list(dossiers_in(folder / name / "members" / name / "audit" / "findings", pytest.fail))
 
 
 def end_of(dossier: StageDossier, task: TrainingTask) -> bytes:
