@@ -17,6 +17,7 @@ from eth_account import Account
 from torch._C._distributed_c10d import TCPStore
 
 from assay.commitments.execution import data_root, state_root
+from assay.commitments.tree import ZERO_HASH
 from assay.engine.cpu.device import CpuDevice
 from assay.group.cluster_file import read_cluster_file
 from assay.group.execution.stage_records import StageDossier, dossiers_in
@@ -186,6 +187,15 @@ def test_a_native_replica_that_sends_garbage_is_named(tmp_path: Path) -> None:
         assert outcomes[name]["generations"] == 2
         assert f"{cheat!r} in segment 1 sent" in outcomes[name]["failures"][0]
         assert outcomes[name]["first_step"] == 10
+    for name in names:
+        # What everybody signed holds when it is checked from what it kept; what the cheat signed does not.
+        for dossier in dossiers_in(tmp_path / name / "members" / name / "audit" / "records", pytest.fail):
+            end, is_false = dossier.load(task, graph).end(task.seed), name == cheat and dossier.work.segment == 1
+            assert (end.fault <= 1) != is_false
+            assert dossier.work.end_root == ZERO_HASH
+    (finding,) = (found for name in names for found in found_by(tmp_path, name))
+    assert (finding.member, finding.work.segment) == (cheat, 1)
+    assert not finding.load(task, graph).end(task.seed).fault <= 1
 
 
 @pytest.mark.slow
