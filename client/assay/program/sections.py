@@ -88,6 +88,11 @@ class Precision(Enum):
         """Relative noise of what sums read: values in bf16 where that is declared, else binary32."""
         return {"fp32": SINGLE_NOISE, "tf32": SINGLE_NOISE, "bf16": 2.0**-8}[self.value]
 
+    def fold_noise(self, body: Body, terms: int) -> float:
+        """Relative noise of what a fold of so many terms reads: kernels add them in other orders, too."""
+        unit = self.product_noise if body == Body.FOLD_FMA else self.sum_noise
+        return max(unit, UNIT_ROUNDOFF * sqrt(terms))
+
 
 def build_program(graph: Graph, precision: Precision | None = None) -> Program:
     """The program of a task: the step alone for exact tasks (precision None), all four sections for tolerant ones."""
@@ -278,15 +283,14 @@ def noisy_section(step: Section, precision: Precision) -> Section:
             for operand in old.operands
         ]
         if old.body in (Body.FOLD_FMA, Body.FOLD_ADD):
-            unit = precision.product_noise if old.body == Body.FOLD_FMA else precision.sum_noise
-            amplitude = max(unit, UNIT_ROUNDOFF * sqrt(old.terms))
+            amplitude = precision.fold_noise(old.body, old.terms)
             for place, operand in enumerate(operands):
-                if operand.source in _NOISED:
-                    noisy = _noised(operand, amplitude, stream, add, origin)
+                if operand.source in NOISED:
+                    noisy = noised(operand, amplitude, stream, add, origin)
                     operands[place] = replace(operand, source=Source.OPERATOR, index=noisy)
                     stream += 1
-        elif number in truncations and operands[0].source in _NOISED:
-            noisy = _noised(operands[0], TRUNCATION_NOISE, stream, add, origin, absolute=True)
+        elif number in truncations and operands[0].source in NOISED:
+            noisy = noised(operands[0], TRUNCATION_NOISE, stream, add, origin, absolute=True)
             operands[0] = replace(operands[0], source=Source.OPERATOR, index=noisy)
             stream += 1
         numbers.append(add(replace(old, operands=tuple(operands)), origin))
@@ -294,7 +298,7 @@ def noisy_section(step: Section, precision: Precision) -> Section:
     return Section(Role.NOISY_STEP, tuple(operators), table, tuple(origins))
 
 
-_NOISED = frozenset({Source.STATE, Source.OPERATOR, Source.DATA, Source.CONSTANT})
+NOISED = frozenset({Source.STATE, Source.OPERATOR, Source.DATA, Source.CONSTANT})
 
 
 def truncates(program: Program) -> bool:
@@ -311,7 +315,7 @@ def _truncations(step: Section) -> set[int]:
     return found - {entry.operator for entry in step.next_state}
 
 
-def _noised(
+def noised(
     operand: Operand,
     amplitude: float,
     stream: int,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from assay.program.errors import GraphError, UnsupportedError
@@ -81,14 +81,19 @@ def lower_nodes(graph: Graph) -> LoweredNodes:
 
 
 def lower_part(
-    graph: Graph, nodes: Collection[int], builder: Builder, given: Mapping[Input, View]
+    graph: Graph,
+    nodes: Collection[int],
+    builder: Builder,
+    given: Mapping[Input, View],
+    replaced: Callable[[Value, View], View] = lambda _value, view: view,
 ) -> Mapping[Value, View]:
     """Lower some nodes of a graph into a section that is being built; returns their outputs.
 
     `given` says how everything else is read that they read: values that other nodes compute, and state and data where
-    their numbers in the section are not the graph's. Raises as `lower_step` does.
+    their numbers in the section are not the graph's. `replaced` may give another view of an output for later nodes to
+    read. Raises as `lower_step` does.
     """
-    walker = _Walker(graph, builder, given)
+    walker = _Walker(graph, builder, given, replaced)
     walker.lower(sorted(nodes))
     return {
         Value(number, output): view
@@ -99,9 +104,15 @@ def lower_part(
 
 
 class _Walker:
-    def __init__(self, graph: Graph, builder: Builder | None = None, given: Mapping[Input, View] | None = None) -> None:
-        self.graph, self.builder = graph, builder or Builder()
-        self.given = given or {}
+    def __init__(
+        self,
+        graph: Graph,
+        builder: Builder | None = None,
+        given: Mapping[Input, View] | None = None,
+        replaced: Callable[[Value, View], View] = lambda _value, view: view,
+    ) -> None:
+        self.graph, self.builder, self.replaced = graph, builder or Builder(), replaced
+        self.given = dict(given or {})
         self.values: dict[int, tuple[View | None, ...]] = {}
 
     def lower(self, numbers: Iterable[int]) -> None:
@@ -110,6 +121,10 @@ class _Walker:
             node = self.graph.nodes[number]
             self.builder.origin = f"{number} {node.call}"
             self.values[number] = self._lower_node(number, node)
+            for output, view in enumerate(self.values[number]):
+                value = Value(number, output)
+                if view is not None and (other := self.replaced(value, view)) is not view:
+                    self.given[value] = other
 
     def walk(self) -> _Lowered:
         """Lower all nodes, then the next state and the loss."""
