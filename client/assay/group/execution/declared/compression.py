@@ -30,15 +30,19 @@ class Compression:
     mirrored: frozenset[int]
 
 
-def complete(program: Program, bits: Mapping[int, int], choices: Mapping[int, Choice]) -> Compression:
-    """Find the memories. The first value of a choice has to be an operator that nothing else reads.
+def complete(
+    program: Program, bits: Mapping[int, int], choices: Mapping[int, Choice], sent: Iterable[int] = ()
+) -> Compression:
+    """Find the memories. The first value of a choice has to be an operator that nothing else reads. `sent` are results
+    that the sender of a message computes as well as who receives it.
 
     A memory is state of which a step reads rows and replaces those rows, by a choice between the rows themselves (in
     the first steps) and what was kept plus a change. Both ends compute that from the codes.
     """
     section = program.section(Role.STEP)
     memories: dict[int, int] = {}
-    mirrored: set[int] = set()
+    # From what few bits say to what they stand for.
+    mirrored = _ancestors(section.operators, sent, bits).difference(bits)
     for state, descriptor in enumerate(program.state):
         following = section.next_state[state].operator
         if not descriptor.name.endswith(MEMORY) or following is None:
@@ -52,8 +56,8 @@ def complete(program: Program, bits: Mapping[int, int], choices: Mapping[int, Ch
             continue
         memories[state] = codes[0]
         # Everything on the way from what crosses to the next memory; what lies before that is the sender's.
-        sent = sorted({number for number in crossing if number in bits} | {made[0].first})
-        mirrored |= crossing - _ancestors(section.operators, sent)
+        crosses = sorted({number for number in crossing if number in bits} | {made[0].first})
+        mirrored |= crossing - _ancestors(section.operators, crosses)
     return Compression(bits, choices, memories, frozenset(mirrored))
 
 
