@@ -7,7 +7,7 @@ Everything here is about the operators of a program, or of the outline of a grap
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from assay.group.compression.crossing import MEMORY
 from assay.group.execution.declared.needs import Choice, Needs
@@ -21,13 +21,19 @@ from assay.program.operator import Operator, Program, Role, Source
 @dataclass(frozen=True)
 class Compression:
     """`bits` of results that need fewer than all, and `choices` by the step, by operator. `memories`: for each state
-    tensor that both ends of a boundary keep, the codes that change it. `mirrored`: what both ends compute from what
-    crosses."""
+    tensor that both ends of a boundary keep, the codes that change it. `copies`: the same for parameters (and their
+    moments) that every replica of a stage keeps. `mirrored`: what both ends compute from what crosses."""
 
     bits: Mapping[int, int]
     choices: Mapping[int, Choice]
     memories: Mapping[int, int]
     mirrored: frozenset[int]
+    copies: Mapping[int, int] = field(default_factory=dict)
+
+    def codes_of(self, operators: Sequence[Operator], number: int) -> int:
+        """The codes that a result stands for."""
+        crossing = _ancestors(operators, [number], self.bits)
+        return min(other for other in crossing if self.bits.get(other, FULL) <= MOST_CODE_BITS)
 
 
 def complete(
@@ -78,14 +84,16 @@ def _ancestors(operators: Sequence[Operator], numbers: Iterable[int], stop: Iter
 def hints_of(program: Program, compression: Compression, steps: int) -> Hints:
     """What a partition has to know; `steps` of the task tell how often what only the first steps send is sent."""
     operators = program.section(Role.STEP).operators
-    families = with_copies(program, find_families(program), compression.memories, compression.mirrored)
+    families = with_copies(
+        program, find_families(program), compression.memories, compression.mirrored, compression.copies
+    )
     # What depends on no crossing is simply free.
     mirrored = compression.mirrored - with_copies(program, families, (), ()).free
     wire = {number: -(-operators[number].elements * bits // 8) for number, bits in compression.bits.items()}
     for choice in compression.choices.values():
         size = 4 * operators[choice.first].elements
         wire[choice.first] = max(1, size * min(choice.until, steps) // steps)
-    return Hints(families, wire, mirrored, compression.memories)
+    return Hints(families, wire, mirrored, {**compression.memories, **compression.copies})
 
 
 def packed(program: Program, compression: Compression, divided: Partition) -> Partition:

@@ -15,6 +15,7 @@ from assay.engine.native.compiler import VIEWS
 from assay.group.errors import PlacementError
 from assay.group.execution.declared.compression import Compression, complete, hints_of, packed
 from assay.group.execution.declared.needs import Choice
+from assay.group.execution.families import operands_of
 from assay.group.execution.native.expand import UPDATES, expand
 from assay.group.execution.native.pieces import WHOLE_BATCH, NodePieces, find_node_pieces
 from assay.group.execution.native.replicas import declared_replicas
@@ -177,7 +178,7 @@ def outline(recorded: Graph, microbatches: int, steps: int = 1, replicas: int = 
         if parts % replicas:
             reason = f"{replicas} replicas cannot have as many of the {parts} parts that the task's batch is in"
             return replace(made, members=1, not_shared=reason)
-        return replace(made, members=replicas)
+        return _updated_everywhere(replace(made, members=replicas), recorded.shared_from.gradient_bits)
     graph = expand(recorded)
     lowered = lower_nodes(graph)
     not_shared = ""
@@ -201,6 +202,66 @@ def _shared_outline(graph: Graph, lowered: LoweredNodes, shared: SharedBatch, mi
     layers = _outline(graph, lowered, WHOLE_BATCH, steps)  # only divided, never computed
     made = _outline(shared.graph, lower_nodes(shared.graph), parts, steps, shared.sent)
     return replace(made, shared=shared, layers=layers, members=shared.count)
+
+
+def _updated_everywhere(plan: Outline, bits: int) -> Outline:
+    """The outline in which every replica of a stage updates its own copy of a parameter whose gradient is exchanged, if
+    the messages of all to all are smaller than those to one member and the parameter from there.
+
+    Parameters then never travel. Copies that devices round apart are brought together at every checkpoint (`keeping`).
+    """
+    shared, members, found = plan.shared, plan.members, plan.compression
+    if shared is None or members < 2 or shared.count * bits * (members - 1) >= FULL * members:
+        return plan
+    operators, entries = plan.program.section(Role.STEP).operators, plan.program.section(Role.STEP).next_state
+    codes = {
+        (replica, origin): found.codes_of(operators, plan.units[sent])
+        for sent in shared.sent
+        if (replica := shared.replica[sent.node]) is not None
+        for origin in [shared.origin(sent)]
+    }
+    load = [0] * shared.count
+    copies, mirrored = dict(found.copies), set(found.mirrored)
+    size = {family: sum(plan.program.state[n].count for n in family) for family in plan.hints.families.families}
+    for family in sorted(size, key=lambda family: -size[family]):
+        updates = {entry for number in family if (entry := entries[number].operator) is not None}
+        made = _made_of_messages(plan, updates, mirrored)
+        if len(updates) != len(family) or made is None:
+            continue
+        chosen = min(range(shared.count), key=lambda replica: load[replica])
+        load[chosen] += size[family]
+        mirrored |= made[0]
+        copies.update(dict.fromkeys(family, codes[chosen, made[1]]))
+    return replace(plan, compression=replace(found, copies=copies, mirrored=frozenset(mirrored)))
+
+
+def _made_of_messages(
+    plan: Outline, updates: Collection[int], decoded: Collection[int]
+) -> tuple[set[int], Value] | None:
+    """What leads from what is `decoded` to a parameter's updates element by element, and what was exchanged. None where
+    the update needs anything else that is not computed everywhere, but for single numbers (as clipping does)."""
+    operators, shared = plan.program.section(Role.STEP).operators, plan.shared
+    assert shared is not None
+    elements = max((operators[number].elements for number in updates), default=0)
+    found: set[int] = set()
+    origin: Value | None = None
+    waiting = list(updates)
+    while waiting:
+        number = waiting.pop()
+        if number in found:
+            continue
+        value = plan.values[number]
+        if shared.replica[value.node] is not None:
+            return None
+        found.add(number)
+        for other in operands_of(operators[number], Source.OPERATOR):
+            if other in decoded:
+                origin = shared.origin(plan.values[other])
+            elif other not in plan.hints.families.free and operators[other].elements > 1:
+                if operators[other].elements != elements:
+                    return None
+                waiting.append(other)
+    return None if origin is None else (found, origin)
 
 
 def _outline(
