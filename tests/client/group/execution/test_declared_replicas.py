@@ -3,6 +3,7 @@ group."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -14,25 +15,29 @@ import torch.nn.functional as functional
 from torch import nn
 
 from assay.arithmetic.permutation import permutation
+from assay.commitments.execution import state_root
 from assay.engine.cpu.device import CpuDevice
 from assay.engine.native.run import NativeRun
 from assay.group.compression.error_feedback import ErrorFeedback
 from assay.group.errors import CompressionError, PlacementError
 from assay.group.execution.engines import NativeEngine
-from assay.group.execution.native.gradients import GRADIENT_ERROR, LEAST_ELEMENTS
+from assay.group.execution.local import run_local_group
+from assay.group.execution.native.gradients import LEAST_ELEMENTS
 from assay.group.execution.native.outline import outline
 from assay.group.execution.native.replicas import with_replicas
 from assay.group.execution.partition import Partition
 from assay.group.execution.schedule import bytes_in_step
+from assay.program.errors import GraphError
 from assay.program.graph import Graph, dump_graph, load_graph
 from assay.program.interpreter import Inputs, run_section
 from assay.program.lowering import lower_step
 from assay.program.operator import Array, Role, Source
-from assay.program.optimizer import SGD, AdamW, Optimizer
+from assay.program.optimizer import GRADIENT_ERROR, SGD, AdamW, Optimizer
 from assay.program.reference import StepContext
 from assay.program.sections import Precision, build_program
 from assay.program.trace import TracedTask, trace
 from assay.training.canonical import CanonicalRun
+from assay.training.forgeries import Kind
 from assay.training.profile import profile
 from assay.training.replay import Replayer
 from assay.training.task import Mode, TrainingTask
@@ -290,11 +295,12 @@ def test_training_with_compressed_gradients_ends_where_uncompressed_does() -> No
     assert compressed_loss < 0.2 * initial
 
 
-def test_honest_runs_of_the_task_pass_their_replay_and_a_lost_error_does_not() -> None:
-    task, graph = compressed(2, 4)
-    thresholds = profile(task, draw_seed=5, segments=1).thresholds
-    replayer = Replayer(task)
-    run = NativeRun(graph, task.data, task.seed)
+def test_honest_runs_of_the_task_pass_their_replay_and_a_skipped_step_does_not() -> None:
+    task, graph = compressed(2, 8)
+    found = profile(task, draw_seed=5, segments=1)
+    assert found.acceptable
+    assert found.worst > 100
+    run, replayer = NativeRun(graph, task.data, task.seed), Replayer(task)
     run.load(task.state)
     states = [list(task.state)]
     for number in range(task.steps):
@@ -302,11 +308,19 @@ def test_honest_runs_of_the_task_pass_their_replay_and_a_lost_error_does_not() -
         if (number + 1) % task.interval == 0:
             states.append(run.copy_state())
     for segment in range(task.segments):
-        replay = replayer.replay(segment, states[segment], 3, states[segment + 1], thresholds)
+        replay = replayer.replay(segment, states[segment], 3, states[segment + 1], found.thresholds)
         assert replay.passes(b""), replay.distance
-    false = [tensor.copy() for tensor in states[1]]
-    false[names(task).index(f"{GRADIENT_ERROR}1.2.weight")][:] = 0
-    assert not replayer.replay(0, states[0], 3, false, thresholds).passes(b"")
+    run.load(task.state)
+    for number in range(1, task.interval):
+        run.advance(number)
+    assert not replayer.replay(0, states[0], 3, run.copy_state(), found.thresholds).passes(b"")
+
+
+def test_an_error_is_no_weight_that_has_to_be_trained() -> None:
+    task, _ = compressed(2, 4, SGD(0.05))
+    found = profile(task, draw_seed=5, segments=1)
+    held = next(forgery for forgery in found.forgeries if forgery.kind is Kind.HELD_WEIGHT)
+    assert not held.tensor.startswith(GRADIENT_ERROR)
 
 
 def test_a_plan_whose_replicas_are_no_part_of_the_tasks_divides_the_layers() -> None:
@@ -350,6 +364,34 @@ def test_a_graph_that_was_not_made_from_the_step_it_names_is_refused(change: Cal
         outline(graph, 1, replicas=2)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("replicas", 1, "shared_from replicas: expected an integer from 2 to 64"),
+        ("gradient_bits", 9, "shared_from gradient_bits: expected an integer from 2 to 8"),
+        ("nodes", [], "has 0 shared_from nodes"),
+        ("next_state", [], "shared_from next_state has 0 entries"),
+        ("next_state", [{"state": 6}] * 99, "shared_from next_state has 99 entries"),
+        ("loss", {"value": [99999, 0]}, "shared_from loss value"),
+        ("loss", None, "shared_from loss"),
+        ("more", 1, "shared_from: expected the fields"),
+    ],
+)
+def test_what_a_graph_says_it_was_made_from_is_read_strictly(field: str, value: object, message: str) -> None:
+    document = json.loads(dump_graph(compressed(2, 4)[1]))
+    document["shared_from"][field] = value
+    with pytest.raises(GraphError, match=message):
+        load_graph(json.dumps(document, sort_keys=True, separators=(",", ":")).encode())
+
+
+def test_a_graph_without_replicas_says_nothing_of_them() -> None:
+    document = json.loads(dump_graph(recorded(ADAM)[0].graph))
+    assert "shared_from" not in document
+    document["shared_from"] = None
+    with pytest.raises(GraphError, match="expected the fields"):
+        load_graph(json.dumps(document, sort_keys=True, separators=(",", ":")).encode())
+
+
 def test_the_same_step_is_shared_alike_every_time() -> None:
     traced, _ = recorded(ADAM)
     assert dump_graph(with_replicas(traced, 2, 4).graph) == dump_graph(with_replicas(traced, 2, 4).graph)
@@ -369,3 +411,16 @@ def test_a_step_that_cannot_be_shared_is_refused(layer: nn.Module, width: int, r
     traced = trace(model, "cross_entropy", ADAM, batch, SAMPLES)
     with pytest.raises(CompressionError, match=message):
         with_replicas(traced, replicas, 4)
+
+
+@pytest.mark.slow
+def test_processes_train_a_declared_step_to_the_root_of_one_machine() -> None:
+    task, graph = compressed(2, 4)
+    reports = run_local_group(task, 2, 1, 120.0, graph, replicas=2)
+    assert reports[0]["roots"] == reports[1]["roots"]
+    assert reports[0]["roots"][-1] == state_root(trained(task, graph)[0]).hex()
+    assert reports[0]["not_shared"] == ""
+    plain, data = recorded(ADAM)
+    whole, step = task_of(plain, data)
+    full = run_local_group(whole, 2, 1, 120.0, step, replicas=2)
+    assert full[0]["predicted_bytes_per_step"] / reports[0]["predicted_bytes_per_step"] > 6

@@ -36,11 +36,9 @@ from assay.program.graph import (
     with_inputs,
 )
 from assay.program.operator import ElementType, TensorDescriptor
+from assay.program.optimizer import GRADIENT_ERROR
 from assay.program.quantised import quantised
 from assay.program.record import Recorder
-
-GRADIENT_ERROR = "gradient_error."
-"""Names of error tensors are this, the replica's number, a dot, and the parameter's name."""
 
 LEAST_ELEMENTS = 1024
 
