@@ -18,6 +18,8 @@ from assay.arithmetic.permutation import permutation
 from assay.commitments.execution import state_root
 from assay.engine.cpu.device import CpuDevice
 from assay.engine.native.run import NativeRun
+from assay.group.compression.choice import parse_compression
+from assay.group.compression.crossing import compress_boundaries
 from assay.group.compression.error_feedback import ErrorFeedback
 from assay.group.errors import CompressionError, PlacementError
 from assay.group.execution.engines import NativeEngine
@@ -25,6 +27,7 @@ from assay.group.execution.local import run_local_group
 from assay.group.execution.native.gradients import LEAST_ELEMENTS
 from assay.group.execution.native.outline import outline
 from assay.group.execution.native.replicas import with_replicas
+from assay.group.execution.packing import SHORT
 from assay.group.execution.partition import Partition
 from assay.group.execution.schedule import bytes_in_step
 from assay.program.errors import GraphError
@@ -228,6 +231,27 @@ def test_members_compute_the_declared_step_to_the_bit(name: str, stages: int, me
     for entry, mine, theirs in zip(names(task), state, expected, strict=True):
         np.testing.assert_array_equal(mine, theirs, err_msg=entry)
     assert sent == STEPS * bytes_in_step(engine.schedules(divided), 0)
+
+
+def test_replicas_and_compressed_boundaries_go_together() -> None:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(FEATURES, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH), nn.Tanh())
+    model.append(nn.Linear(WIDTH, CLASSES))
+    _, data = recorded(ADAM)
+    batch = [torch.from_numpy(data[0][:BATCH]), torch.from_numpy(data[1][:BATCH]).long()]
+    compress_boundaries(model, ["1"], parse_compression("direct-4-8"), batch[:1], SAMPLES, STEPS)
+    task, graph = task_of(with_replicas(trace(model, "cross_entropy", ADAM, batch, SAMPLES), 2, 4), data)
+    engine = NativeEngine(task, graph, 1, replicas=2)
+    divided = engine.divide([1.0] * 4)
+    stages = {
+        (each.sender // 2, each.receiver // 2): each.packing.bits
+        for each in divided.crossings
+        if each.packing.bits < SHORT
+    }
+    assert stages == {(0, 0): 4, (1, 1): 4, (0, 1): 4, (1, 0): 8}
+    (state,), _, _ = run_stages(task, engine, divided, STEPS, STEPS)
+    for entry, mine, theirs in zip(names(task), state, trained(task, graph)[0], strict=True):
+        np.testing.assert_array_equal(mine, theirs, err_msg=entry)
 
 
 @pytest.mark.parametrize("name", list(TASKS))
