@@ -227,6 +227,11 @@ def _group(fields: Fields, mode: Mode, batch_size: int) -> GroupTerms | None:
             f"group.replicas is {replicas}: it needs training.mode tolerant, since in exact mode replicas do not share "
             "a batch; use [local_steps] there"
         )
+    if compression.startswith("aqsgd"):
+        raise TaskFileError(
+            f"group.compression is {compression}, whose memory is of all samples at once, which replicas do not share: "
+            f"write {compression.replace('aqsgd', 'tile')} or {compression.replace('aqsgd', 'direct')}"
+        )
     if batch_size % replicas:
         raise TaskFileError(
             f"group.replicas is {replicas}, which training.batch_size, {batch_size}, has no equal parts for: choose a "

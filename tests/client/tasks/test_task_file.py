@@ -79,6 +79,7 @@ def test_reads_replicas_and_the_bits_of_their_gradients(tmp_path: Path) -> None:
         ("replicas = 2", 'boundaries = ["0"]', "group.gradient_bits needs group.replicas"),
         ("replicas = 2\ngradient_bits = 4", 'compression = "none"', "group.boundaries is missing"),
         ("gradient_bits = 4", 'compression = "direct-4-8"', "there are no group.boundaries"),
+        ("gradient_bits = 4", 'boundaries = ["0"]', "write tile-4-8 or direct-4-8"),
         ('mode = "tolerant"', 'mode = "exact"', "it needs training.mode tolerant"),
     ):
         with pytest.raises(TaskFileError, match=words):
