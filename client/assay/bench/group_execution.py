@@ -5,7 +5,8 @@ each the mean over its fastest segment, with the batch in one piece and in four.
 be equal.
 
 `native` is a tolerant task in PyTorch's kernels, without and with a boundary compressed by AQ-SGD at 4/8 bits;
-`wire_ratio` compares the bytes of a step after all samples have been visited, by direction.
+`wire_ratio` compares the bytes of a step after all samples have been visited, by direction; and as the partition has
+them, all that two replicas tell each other, parameters included, where the task declares 4 bits for gradients.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from assay.bench.models import Gpt, language_loss
 from assay.group.compression.choice import parse_compression
 from assay.group.compression.crossing import compress_boundaries
 from assay.group.errors import GroupMessageError
+from assay.group.execution.engines import NativeEngine
 from assay.group.execution.local import run_local_group
+from assay.group.execution.native.replicas import with_replicas
+from assay.group.execution.schedule import bytes_in_step
 from assay.program.graph import Graph
 from assay.program.optimizer import AdamW
 from assay.program.sections import Precision, build_program
@@ -30,11 +34,13 @@ from assay.training.task import Mode, TrainingTask
 
 BATCH, SAMPLES, TIME, WIDTH, LAYERS = 16, 128, 64, 128, 4
 STEPS, INTERVAL = 24, 6
+GRADIENT_BITS = 4
 LIMIT_SECONDS = 900.0
 
 
-def gpt_task(mode: Mode = Mode.EXACT, compression: str = "none") -> tuple[TrainingTask, Graph]:
-    """A character GPT of 4 layers, 128 wide, on random text, with AdamW; compressed between its second and third."""
+def gpt_task(mode: Mode = Mode.EXACT, compression: str = "none", replicas: int = 1) -> tuple[TrainingTask, Graph]:
+    """A character GPT of 4 layers, 128 wide, on random text, with AdamW; compressed between its second and third, and
+    between replicas."""
     torch.manual_seed(0)
     module = Gpt(width=WIDTH, layers=LAYERS, time=TIME)
     data = (torch.randint(0, 65, (SAMPLES, TIME)), torch.randint(0, 65, (SAMPLES, TIME)))
@@ -42,6 +48,8 @@ def gpt_task(mode: Mode = Mode.EXACT, compression: str = "none") -> tuple[Traini
     if compression != "none":
         compress_boundaries(module, ["blocks.1"], parse_compression(compression), batch[:1], SAMPLES, STEPS)
     traced = trace(module, language_loss, AdamW(1e-3, weight_decay=0.01), batch, SAMPLES)
+    if replicas > 1:
+        traced = with_replicas(traced, replicas, GRADIENT_BITS)
     arrays = tuple(part.numpy().astype(np.int32) for part in data)
     program = build_program(traced.graph, Precision.FP32 if mode is Mode.TOLERANT else None)
     return TrainingTask(program, traced.initial_state, arrays, 7, STEPS, INTERVAL, mode), traced.graph
@@ -74,8 +82,19 @@ def native_figures(say: Callable[[str], None], device: str = "cpu") -> dict[str,
         "hardware": hardware,
         "step_seconds": seconds,
         "speedup": seconds["one"] / min(seconds["two"], seconds["two_pieces"], seconds["two_replicas"]),
-        "wire_ratio": {"forward": plain[0] / packed[0], "backward": plain[1] / packed[1]},
+        "wire_ratio": {
+            "forward": plain[0] / packed[0],
+            "backward": plain[1] / packed[1],
+            "replicas": _bytes_between_replicas(1) / _bytes_between_replicas(2),
+        },
     }
+
+
+def _bytes_between_replicas(declared: int) -> int:
+    """Bytes a step of two replicas."""
+    task, graph = gpt_task(Mode.TOLERANT, replicas=declared)
+    engine = NativeEngine(task, graph, 1, replicas=2)
+    return bytes_in_step(engine.schedules(engine.divide([1.0, 1.0])), STEPS - 1)
 
 
 def exact_figures(say: Callable[[str], None]) -> dict[str, Any]:

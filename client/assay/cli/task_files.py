@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from assay.cli.options import json_option, note, settings_options, step_counter
-from assay.program.optimizer import BETA_POWERS, MOMENT_PREFIXES
+from assay.program.optimizer import BETA_POWERS, GRADIENT_ERROR, MOMENT_PREFIXES
 from assay.roles.session import open_market, open_reader
 from assay.settings import Settings
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from assay.tasks.bundle import Bundle
     from assay.tasks.proof import ProofManifest
 
-OPTIMIZER_STATE = MOMENT_PREFIXES + BETA_POWERS
+OPTIMIZER_STATE = (*MOMENT_PREFIXES, *BETA_POWERS, GRADIENT_ERROR)
 MODEL_NAME = "model.safetensors"
 STATE_NAME = "state.safetensors"
 

@@ -26,6 +26,7 @@ MAX_GRAPH_BYTES = 1 << 28
 MAX_NODES = 1 << 17
 MAX_ELEMENTS = 2**31 - 1
 MAX_DEPTH = 4  # of lists within arguments
+MAX_REPLICAS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +109,27 @@ class Constant:
     values: Array
 
 
+@dataclass(frozen=True)
+class SharedFrom:
+    """The step that a graph was made from, before its batch was shared by `replicas` whose gradients are exchanged in
+    `gradient_bits`. `nodes`, `next_state` and `loss` as in a graph; they read the first of its state tensors, its data
+    and its constants.
+
+    A remark beside the step: what is computed is the graph's own nodes, and whoever uses the remark makes the graph
+    from it once more, and compares (`assay.group.execution.native.replicas`).
+    """
+
+    replicas: int
+    gradient_bits: int
+    nodes: tuple[Node, ...]
+    next_state: tuple[Input, ...]
+    loss: Value
+
+
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """A whole training step: what it reads, its calls in order, the next state, and the loss."""
+    """A whole training step: what it reads, its calls in order, the next state, and the loss. `shared_from` is there
+    where the task declares replicas."""
 
     state: tuple[TensorDescriptor, ...]
     data: tuple[TensorDescriptor, ...]
@@ -118,6 +137,7 @@ class Graph:
     nodes: tuple[Node, ...]
     next_state: tuple[Input, ...]
     loss: Value
+    shared_from: SharedFrom | None = None
 
     def meta(self, value: Input) -> TensorMeta:
         """Type and shape of an input or value."""
@@ -194,9 +214,25 @@ def _descriptor_json(descriptor: TensorDescriptor) -> Any:
     return {"name": descriptor.name, "type": kind, "shape": list(descriptor.shape)}
 
 
+def _step_json(step: Graph | SharedFrom) -> dict[str, Any]:
+    return {
+        "nodes": [
+            {
+                "call": node.call,
+                "arguments": [_argument_json(a) for a in node.arguments],
+                "keywords": {name: _argument_json(a) for name, a in node.keywords},
+                "outputs": [m and {"type": m.type, "shape": list(m.shape)} for m in node.outputs],
+            }
+            for node in step.nodes
+        ],
+        "next_state": [_argument_json(value) for value in step.next_state],
+        "loss": _argument_json(step.loss),
+    }
+
+
 def dump_graph(graph: Graph) -> bytes:
     """Canonical JSON of a graph (sorted keys, no spaces): the same bytes for the same graph."""
-    document = {
+    document: dict[str, Any] = {
         "format": GRAPH_FORMAT,
         "state": [_descriptor_json(d) for d in graph.state],
         "data": [_descriptor_json(d) for d in graph.data],
@@ -210,18 +246,13 @@ def dump_graph(graph: Graph) -> bytes:
             }
             for constant in graph.constants
         ],
-        "nodes": [
-            {
-                "call": node.call,
-                "arguments": [_argument_json(a) for a in node.arguments],
-                "keywords": {name: _argument_json(a) for name, a in node.keywords},
-                "outputs": [m and {"type": m.type, "shape": list(m.shape)} for m in node.outputs],
-            }
-            for node in graph.nodes
-        ],
-        "next_state": [_argument_json(value) for value in graph.next_state],
-        "loss": _argument_json(graph.loss),
+        **_step_json(graph),
     }
+    if graph.shared_from is not None:
+        origin = graph.shared_from
+        document["shared_from"] = {
+            "replicas": origin.replicas, "gradient_bits": origin.gradient_bits, **_step_json(origin),
+        }  # fmt: skip
     return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
@@ -241,31 +272,53 @@ def load_graph(content: bytes) -> Graph:
         document = json.loads(content, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise GraphError(f"the graph is not JSON: {error}") from None
-    fields = _object(document, "graph", ("format", "state", "data", "constants", "nodes", "next_state", "loss"))
+    names = ("format", "state", "data", "constants", "nodes", "next_state", "loss")
+    declared = document.get("shared_from") if isinstance(document, dict) else None
+    fields = _object(document, "graph", names if declared is None else (*names, "shared_from"))
     if fields["format"] != GRAPH_FORMAT:
         raise GraphError(f"graph format {fields['format']!r}, this client reads format {GRAPH_FORMAT}")
     state = tuple(_descriptor(d, f"state {i}") for i, d in enumerate(_list(fields["state"], "state")))
     data = tuple(_descriptor(d, f"data {i}") for i, d in enumerate(_list(fields["data"], "data")))
     constants = tuple(_constant(c, f"constant {i}") for i, c in enumerate(_list(fields["constants"], "constants")))
-    raw_nodes = _list(fields["nodes"], "nodes")
-    if not 1 <= len(raw_nodes) <= MAX_NODES:
-        raise GraphError(f"the graph has {len(raw_nodes)} nodes, 1 to {MAX_NODES} are accepted")
     sizes = {"state": len(state), "data": len(data), "constant": len(constants)}
-    nodes: list[Node] = []
-    for number, raw in enumerate(raw_nodes):
-        nodes.append(_node(raw, number, nodes, sizes))
-    next_state = tuple(
-        _input(v, f"next_state {i}", nodes, sizes) for i, v in enumerate(_list(fields["next_state"], "next_state"))
-    )
+    nodes, next_state, loss = _step(fields, "", sizes, MAX_NODES)
     if len(next_state) != len(state):
         raise GraphError(f"next_state has {len(next_state)} entries for {len(state)} state tensors")
-    loss = _input(fields["loss"], "loss", nodes, sizes)
-    if not isinstance(loss, Value):
-        raise GraphError("loss is not a value of the graph")
-    graph = Graph(state, data, constants, tuple(nodes), next_state, loss)
+    shared_from = None if declared is None else _shared_from(declared, sizes, len(nodes))
+    graph = Graph(state, data, constants, nodes, next_state, loss, shared_from)
     if dump_graph(graph) != content:
         raise GraphError("the graph is not in canonical form: write it with dump_graph")
     return graph
+
+
+def _step(
+    fields: dict[str, Any], inside: str, sizes: dict[str, int], most: int
+) -> tuple[tuple[Node, ...], tuple[Input, ...], Value]:
+    """Nodes, next state and loss."""
+    raw_nodes = _list(fields["nodes"], f"{inside}nodes")
+    if not 1 <= len(raw_nodes) <= most:
+        raise GraphError(f"the graph has {len(raw_nodes)} {inside}nodes, 1 to {most} are accepted")
+    nodes: list[Node] = []
+    for number, raw in enumerate(raw_nodes):
+        nodes.append(_node(raw, f"{inside}node {number}", nodes, sizes))
+    entries = enumerate(_list(fields["next_state"], f"{inside}next_state"))
+    next_state = tuple(_input(v, f"{inside}next_state {i}", nodes, sizes) for i, v in entries)
+    loss = _input(fields["loss"], f"{inside}loss", nodes, sizes)
+    if not isinstance(loss, Value):
+        raise GraphError(f"{inside}loss is not a value of the graph")
+    return tuple(nodes), next_state, loss
+
+
+def _shared_from(value: Any, sizes: dict[str, int], most: int) -> SharedFrom:
+    """What a graph says it was made from: never more nodes than it has itself."""
+    where = "shared_from "
+    fields = _object(value, where.strip(), ("replicas", "gradient_bits", "nodes", "next_state", "loss"))
+    replicas = _integer(fields["replicas"], f"{where}replicas", 2, MAX_REPLICAS)
+    bits = _integer(fields["gradient_bits"], f"{where}gradient_bits", 2, 8)
+    count = len(_list(fields["next_state"], f"{where}next_state"))
+    if not 1 <= count <= sizes["state"]:
+        raise GraphError(f"{where}next_state has {count} entries, the graph {sizes['state']} state tensors")
+    return SharedFrom(replicas, bits, *_step(fields, where, {**sizes, "state": count}, most))
 
 
 def _refuse_constant(text: str) -> Any:
@@ -334,8 +387,7 @@ def _constant(value: Any, where: str) -> Constant:
     return Constant(meta.type, np.frombuffer(raw, "<i4").astype(np.int32).reshape(meta.shape))
 
 
-def _node(raw: Any, number: int, earlier: list[Node], sizes: dict[str, int]) -> Node:
-    where = f"node {number}"
+def _node(raw: Any, where: str, earlier: list[Node], sizes: dict[str, int]) -> Node:
     fields = _object(raw, where, ("call", "arguments", "keywords", "outputs"))
     call = _text(fields["call"], f"{where} call")
     arguments = tuple(_argument(a, where, earlier, sizes) for a in _list(fields["arguments"], where))

@@ -100,6 +100,10 @@ Optimizer = SGD | AdamW
 MOMENTUM, FIRST_MOMENT, SECOND_MOMENT = MOMENT_PREFIXES = ("momentum.", "first_moment.", "second_moment.")
 BETA_POWERS = ("beta1_power", "beta2_power")
 
+GRADIENT_ERROR = "gradient_error."
+"""Of declared replicas' compressed gradients: what was not said yet. Then the replica's number, a dot, the parameter's
+name."""
+
 
 def schedule_of(optimizer: Optimizer) -> Schedule:
     """The optimizer's schedule, a plain number being a constant one."""

@@ -19,7 +19,7 @@ from assay.program.graph import dump_graph, graph_hash
 from assay.program.local_steps_graph import with_local_steps
 from assay.program.lowering import LOWERING_VERSION
 from assay.program.operator import Array
-from assay.program.trace import trace
+from assay.program.trace import TracedTask, trace
 from assay.storage.directory import file_digest
 from assay.tasks.bundle import Bundle, lower
 from assay.tasks.errors import TaskFileError
@@ -47,11 +47,14 @@ def build_bundle(file: TaskFile, folder: Path, data_limit: int = DATA_LIMIT, rep
     say("making the model")
     model = make_model(file.model, file.seed)
     batch = _example_batch(samples, file.batch_size)
-    if file.group is not None:
+    if file.group is not None and file.group.boundaries:
         say(_compress(model, file.group, batch, len(samples[0]), file.steps))
     loss: Any = load_function(file.loss) if isinstance(file.loss, FunctionSource) else file.loss
     say("tracing one step")
     traced = trace(model, loss, file.optimizer, batch, len(samples[0]), file.data.tensors)
+    if file.group is not None and file.group.replicas > 1:
+        traced = _share(traced, file.group)
+        say(f"gradients between {file.group.replicas} replicas travel in {file.group.gradient_bits} bits")
     if file.local_steps is not None:
         traced = with_local_steps(traced, file.local_steps)
     say("lowering it to operators")
@@ -97,6 +100,16 @@ def _compress(
     try:
         choice = parse_compression(group.compression)
         return compress_boundaries(model, group.boundaries, choice, batch[:-1], samples, steps)
+    except CompressionError as error:
+        raise TaskFileError(f"[group]: {error}") from error
+
+
+def _share(traced: TracedTask, group: GroupTerms) -> TracedTask:
+    # Only a task that declares replicas needs what groups train with.
+    from assay.group.execution.native.replicas import with_replicas
+
+    try:
+        return with_replicas(traced, group.replicas, group.gradient_bits)
     except CompressionError as error:
         raise TaskFileError(f"[group]: {error}") from error
 

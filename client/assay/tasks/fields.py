@@ -105,9 +105,11 @@ class Fields:
             self.refuse(key, value, "64 lower-case hexadecimal digits")
         return bytes.fromhex(value)
 
-    def texts(self, key: str, most: int) -> tuple[str, ...]:
+    def texts(self, key: str, most: int, default: Any = REQUIRED) -> tuple[str, ...]:
         """A list of 1 to `most` texts."""
-        values = self._take(key, REQUIRED)
+        values = self._take(key, default)
+        if values is default and default is not REQUIRED:
+            return tuple(values)
         if not isinstance(values, list) or not 1 <= len(values) <= most:
             self.refuse(key, values, f"a list of 1 to {most} texts")
         for value in values:

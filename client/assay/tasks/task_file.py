@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from assay.program.errors import UnsupportedError
+from assay.program.graph import MAX_REPLICAS
 from assay.program.local_schedule import LocalSteps
 from assay.program.optimizer import SGD, AdamW, Constant, Optimizer, Schedule, WarmupCosine
 from assay.program.sections import Precision
 from assay.program.trace import LOSSES
 from assay.tasks.errors import TaskFileError
-from assay.tasks.fields import Fields
+from assay.tasks.fields import REQUIRED, Fields
 from assay.tasks.manifest import PRECISIONS
 from assay.training.task import MAX_STEPS, Mode, usually_profiled
 
@@ -55,10 +56,14 @@ class DataSource:
 
 @dataclass(frozen=True)
 class GroupTerms:
-    """What the program compresses, so that a group of solvers can send it over slow links."""
+    """What the program compresses, so that a group of solvers can send it over slow links: what crosses `boundaries` by
+    the scheme `compression`, and with `replicas`, which have a part of each batch, their gradients in `gradient_bits`.
+    Without boundaries the scheme is "none"; without replicas there is one."""
 
     boundaries: tuple[str, ...]
     compression: str
+    replicas: int = 1
+    gradient_bits: int = 0
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,7 @@ def read_task_file(path: Path) -> TaskFile:
     except UnsupportedError as error:
         raise TaskFileError(f"[optimizer] or [schedule]: {error}") from error
     market = _market(fields.table("market"), mode, -(-steps // interval))
-    group = _group(fields.table("group", required=False))
+    group = _group(fields.table("group", required=False), mode, batch_size)
     local_steps = _local_steps(fields.table("local_steps", required=False), mode, steps, interval)
     fields.finish()
     if group is not None and local_steps is not None:
@@ -201,15 +206,38 @@ def _loss(text: str, folder: Path) -> str | FunctionSource:
     return _function(text, folder, "training.loss")
 
 
-def _group(fields: Fields) -> GroupTerms | None:
+def _group(fields: Fields, mode: Mode, batch_size: int) -> GroupTerms | None:
     if fields.empty:
         return None
-    boundaries = fields.texts("boundaries", 64)
-    compression = fields.text("compression", "aqsgd-4-8")
+    replicas = fields.whole("replicas", 1, MAX_REPLICAS, 1)
+    gradient_bits = fields.whole("gradient_bits", 2, 8, 8 if replicas > 1 else 0)
+    boundaries = fields.texts("boundaries", 64, () if replicas > 1 else REQUIRED)
+    compression = fields.text("compression", "aqsgd-4-8" if boundaries else "none")
     fields.finish()
     if len(set(boundaries)) != len(boundaries):
         raise TaskFileError(f"group.boundaries is {list(boundaries)}: name each submodule once")
-    return GroupTerms(boundaries, compression)
+    if not boundaries and compression != "none":
+        raise TaskFileError(f"group.compression is {compression!r}, but there are no group.boundaries to cross")
+    if replicas == 1:
+        if gradient_bits:
+            raise TaskFileError("group.gradient_bits needs group.replicas: one replica exchanges no gradients")
+        return GroupTerms(boundaries, compression)
+    if mode is Mode.EXACT:
+        raise TaskFileError(
+            f"group.replicas is {replicas}: it needs training.mode tolerant, since in exact mode replicas do not share "
+            "a batch; use [local_steps] there"
+        )
+    if compression.startswith("aqsgd"):
+        raise TaskFileError(
+            f"group.compression is {compression}, whose memory is of all samples at once, which replicas do not share: "
+            f"write {compression.replace('aqsgd', 'tile')} or {compression.replace('aqsgd', 'direct')}"
+        )
+    if batch_size % replicas:
+        raise TaskFileError(
+            f"group.replicas is {replicas}, which training.batch_size, {batch_size}, has no equal parts for: choose a "
+            "divisor"
+        )
+    return GroupTerms(boundaries, compression, replicas, gradient_bits)
 
 
 def _local_steps(fields: Fields, mode: Mode, steps: int, interval: int) -> LocalSteps | None:

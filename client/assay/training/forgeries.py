@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from assay.program.operator import Array, ElementType, TensorDescriptor
-from assay.program.optimizer import BETA_POWERS, MOMENT_PREFIXES
+from assay.program.optimizer import BETA_POWERS, GRADIENT_ERROR, MOMENT_PREFIXES
 from assay.program.sections import ROUNDINGS, UNIT_ROUNDOFF, Precision
 
 LIMIT = 1.0
@@ -145,8 +145,10 @@ def _parts(tensors: Sequence[TensorDescriptor], thresholds: Norms, segments: Seq
         and tensor.name not in BETA_POWERS
     ]
     with_moments = {n for n in model if any(prefix + tensors[n].name in numbers for prefix in MOMENT_PREFIXES)}
-    # An optimizer without moments does not show what it trains: everything that moves counts then.
-    trained = [n for n in model if n in with_moments] if with_moments else model
+    # An optimizer without moments does not show what it trains: everything that moves counts then, but for errors.
+    trained = [
+        n for n in model if n in with_moments or not (with_moments or tensors[n].name.startswith(GRADIENT_ERROR))
+    ]
     vectors = [n for n in trained if len(tensors[n].shape) < 2]
     if _part_unseen(vectors, trained, thresholds, segments) <= SMALL_PART:
         weights = [n for n in trained if n not in vectors]

@@ -18,7 +18,7 @@ from assay.storage.directory import DirectoryStore
 from assay.storage.errors import StorageError, TooLargeError
 from assay.tasks.build import build_bundle
 from assay.tasks.bundle import Bundle, BundleLimits, load_bundle
-from assay.tasks.errors import BundleError, ProofFilesError
+from assay.tasks.errors import BundleError, ProofFilesError, TaskFileError
 from assay.tasks.manifest import FILE_NAMES, MANIFEST_NAME, load_manifest
 from assay.tasks.proof import fetch_checkpoint, fetch_proof_manifest, publish_proof
 from assay.tasks.publish import fetch_bundle, publish_bundle
@@ -93,6 +93,29 @@ def test_declared_compression_is_part_of_the_program_and_its_memory_of_the_state
     assert memory == [("1.boundary_memory", (20, 5))]
     assert any("compressed by aqsgd-4-8" in sentence for sentence in said)
     assert load_bundle(bundle.folder).manifest.program_root != built.manifest.program_root
+
+
+def test_declared_replicas_are_part_of_the_program_and_their_errors_of_the_state(tmp_path: Path) -> None:
+    text = TASK.replace('mode = "exact"', 'mode = "tolerant"').replace("hidden = 5", "hidden = 200")
+    group = "[group]\nreplicas = 2\ngradient_bits = 4\n"
+    said: list[str] = []
+    bundle = build_bundle(
+        read_task_file(write_task(tmp_path / "source", text + group)), tmp_path / "bundle", report=said.append
+    )
+    loaded = load_bundle(bundle.folder)
+    errors = [
+        (entry.name, entry.shape) for entry in loaded.task.program.state if entry.name.startswith("gradient_error")
+    ]
+    assert errors == [("gradient_error.0.0.weight", (200, 6)), ("gradient_error.1.0.weight", (200, 6))]
+    assert loaded.graph.shared_from is not None
+    assert loaded.graph.shared_from.gradient_bits == 4
+    assert "gradients between 2 replicas travel in 4 bits" in said
+
+
+def test_replicas_without_anything_to_compress_are_refused(tmp_path: Path) -> None:
+    text = TASK.replace('mode = "exact"', 'mode = "tolerant"') + "[group]\nreplicas = 2\n"
+    with pytest.raises(TaskFileError, match=r"\[group\]: no gradient is large enough"):
+        build_bundle(read_task_file(write_task(tmp_path / "source", text)), tmp_path / "bundle")
 
 
 def test_local_steps_are_in_the_program_and_named_by_the_manifest(tmp_path: Path) -> None:

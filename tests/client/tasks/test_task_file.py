@@ -66,6 +66,26 @@ def test_reads_what_a_group_compresses(tmp_path: Path) -> None:
         read_task_file(write_task(tmp_path / "twice", text.replace('"1"', '"0"')))
 
 
+def test_reads_replicas_and_the_bits_of_their_gradients(tmp_path: Path) -> None:
+    tolerant = TASK.replace('mode = "exact"', 'mode = "tolerant"')
+    text = tolerant + "[group]\nreplicas = 2\ngradient_bits = 4\n"
+    assert read_task_file(write_task(tmp_path / "alone", text)).group == GroupTerms((), "none", 2, 4)
+    both = text.replace("gradient_bits = 4", 'boundaries = ["0"]\ncompression = "direct-4-8"')
+    assert read_task_file(write_task(tmp_path / "both", both)).group == GroupTerms(("0",), "direct-4-8", 2, 8)
+    for old, new, words in (
+        ("replicas = 2", "replicas = 3", "batch_size, 4, has no equal parts"),
+        ("replicas = 2", "replicas = 65", "group.replicas is 65: it must be a whole number from 1 to 64"),
+        ("gradient_bits = 4", "gradient_bits = 9", "group.gradient_bits is 9"),
+        ("replicas = 2", 'boundaries = ["0"]', "group.gradient_bits needs group.replicas"),
+        ("replicas = 2\ngradient_bits = 4", 'compression = "none"', "group.boundaries is missing"),
+        ("gradient_bits = 4", 'compression = "direct-4-8"', "there are no group.boundaries"),
+        ("gradient_bits = 4", 'boundaries = ["0"]', "write tile-4-8 or direct-4-8"),
+        ('mode = "tolerant"', 'mode = "exact"', "it needs training.mode tolerant"),
+    ):
+        with pytest.raises(TaskFileError, match=words):
+            read_task_file(write_task(tmp_path / "other", text.replace(old, new)))
+
+
 def test_reads_local_steps_and_refuses_rounds_that_are_not_whole(tmp_path: Path) -> None:
     text = TASK + "[local_steps]\nmembers = 2\n"
     assert read_task_file(write_task(tmp_path / "two", text)).local_steps == LocalSteps(2, 3)

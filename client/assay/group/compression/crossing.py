@@ -91,7 +91,8 @@ def compress_boundaries(
     if choice.gradient_bits:
         raise CompressionError(
             f"{choice}: gradients between replicas do not cross a boundary of the model; use "
-            f"{choice.scheme}-{choice.forward_bits}-{choice.backward_bits}"
+            f"{choice.scheme}-{choice.forward_bits}-{choice.backward_bits}, and in [group] replicas and "
+            f"gradient_bits = {choice.gradient_bits}"
         )
     batch = example_inputs[0].shape[0]
     used, reason = suit_to_visits(choice, steps * batch / samples)

@@ -63,10 +63,14 @@ def find_families(program: Program) -> Families:
     return Families(tuple(tuple(group) for group in ordered), replicated, free, live)
 
 
-def with_copies(program: Program, families: Families, copied: Iterable[int], mirrored: Iterable[int]) -> Families:
-    """The families where every member that needs them also keeps the state tensors `copied` and computes `mirrored`."""
+def with_copies(
+    program: Program, families: Families, copied: Iterable[int], mirrored: Iterable[int], parameters: Iterable[int] = ()
+) -> Families:
+    """The families where every member that needs them also keeps the state tensors `copied` and computes `mirrored`.
+    Members keep copies of `parameters` too, but only those whose place it is compute with them."""
     replicated = families.replicated | frozenset(copied)
     free = _free(program.section(Role.STEP).operators, replicated) | frozenset(mirrored)
+    replicated |= frozenset(parameters)
     kept = tuple(left for group in families.families if (left := tuple(n for n in group if n not in replicated)))
     return Families(kept, replicated, free, families.live)
 

@@ -27,6 +27,7 @@ from assay.training.errors import CheckpointError
 
 _TENSOR_TAG = 1_000_000
 _RESTORE_TAG = 2_000_000
+_COPY_TAG = 2_500_000
 
 
 class Keeping:
@@ -168,6 +169,38 @@ class Keeping:
             self._keep(index, [whole[number] for number in range(len(self.program.state))], root)
         wait_all(works)
         self.tensor_roots = roots
+
+    def strayed_copies(self, index: int, held: Mapping[int, Array]) -> dict[int, Array]:
+        """This member's copies of what others answer for, where they are not what the newest checkpoint has; as the
+        owners have them. `held`: all tensors of this member, which gives others what strayed of theirs.
+
+        Devices that round otherwise update copies of a parameter apart, by little in a segment. Every segment starts
+        from its checkpoint for all, so nothing adds up. Raises GroupMessageError naming an owner that sends others
+        than it hashed.
+        """
+        copies = self.partition.parts[self.rank].copies
+        mine = [number for number in copies if tensor.root(held[number]) != self.tensor_roots[number]]
+        prefix = f"strayed/{self.generation}/{index}"
+        self.store.set(f"{prefix}/{self.members[self.rank]}", json.dumps(mine))
+        owned = frozenset(self.partition.parts[self.rank].state)
+        works = []
+        for rank, name in enumerate(self.members):
+            asked = json.loads(self.store.get(f"{prefix}/{name}")) if rank != self.rank else []
+            works += [
+                dist.isend(bytes_of(held[number]), dst=rank, tag=_COPY_TAG + number)
+                for number in asked
+                if number in owned
+            ]
+        found = {number: aligned(self.program.state[number]) for number in mine}
+        owner = self.partition.owner
+        wait_all([dist.irecv(bytes_of(a), src=owner[number], tag=_COPY_TAG + number) for number, a in found.items()])
+        wait_all(works)
+        for number, array in found.items():
+            if tensor.root(array) != self.tensor_roots[number]:
+                raise GroupMessageError(
+                    f"{self.members[owner[number]]!r} sent another state tensor {number} than it hashed; exclude it"
+                )
+        return found
 
     @property
     def agreed_roots(self) -> list[bytes]:

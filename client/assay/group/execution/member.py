@@ -99,6 +99,10 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
             starts, ends_stated = keeping.tensor_roots, keeping.stated
             ring.audit(segment, trainer.segment_seconds, root, starts, ends_stated, run.state, signed)
         keeping.collect(segment + 1, run.state, root)
+        if not engine.is_exact and any(part.copies for part in divided.parts) and segment + 1 < task.segments:
+            strayed = keeping.strayed_copies(segment + 1, run.held_state)
+            if strayed:
+                run.load({**run.held_state, **strayed})
         roots.append(root)
         report_slow_members(
             store, generation, members, trainer.busy_seconds / max(1, divided.parts[schedule.stage].work),

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from assay.training.task import Mode, TrainingTask
 from assay.training.train import train
 
 from .tasks import task_and_graph, task_of
+from .test_declared_replicas import compressed
 
 PATIENT = {"grace_seconds": 6.0, "timeout_seconds": 15.0, "deadline_seconds": 240.0}
 
@@ -170,8 +172,12 @@ def test_a_native_group_that_loses_a_member_ends_with_a_proof_within_the_thresho
 
 
 @pytest.mark.slow
-def test_a_native_replica_that_sends_garbage_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("declared", [False, True], ids=["in full", "compressed"])
+def test_a_native_replica_that_sends_garbage_is_named(tmp_path: Path, declared: bool) -> None:
     task, graph = task_and_graph("mlp", 40, 10, Mode.TOLERANT)
+    if declared:
+        task, graph = compressed(2, 8)
+        task = replace(task, steps=40, interval=10)
     names = ("ann", "ben", "cho")
     keys = {name: Account.from_key(sha256(name.encode()).digest()) for name in names}
     addresses = {name: account.address for name, account in keys.items()}

@@ -7,7 +7,7 @@ members divide a recorded graph exactly as they divide a program in the exact ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,8 +15,10 @@ from assay.engine.native.compiler import VIEWS
 from assay.group.errors import PlacementError
 from assay.group.execution.declared.compression import Compression, complete, hints_of, packed
 from assay.group.execution.declared.needs import Choice
+from assay.group.execution.families import operands_of
 from assay.group.execution.native.expand import UPDATES, expand
 from assay.group.execution.native.pieces import WHOLE_BATCH, NodePieces, find_node_pieces
+from assay.group.execution.native.replicas import declared_replicas
 from assay.group.execution.native.samples import NodeReach
 from assay.group.execution.native.shards import NotSharedError, SharedBatch, share_batch
 from assay.group.execution.native.terms import GraphReader
@@ -69,10 +71,10 @@ class OutlineOperator(Operator):
 class Outline:
     """`graph` is the expanded one; operator u of `program` stands for `values[u]`; `parts` are the pieces of nodes.
 
-    Where replicas share the batch, `shared` tells whose part of it each node computes, and `layers` is the outline of
-    the step before it was shared; where they cannot, `not_shared` says why. `state_views` are the values that only look
-    at a state tensor in another way, with its number: whoever has the tensor has them, and nothing reads their
-    operators.
+    Where the batch is shared, `shared` tells whose part of it each node computes, `layers` is the outline of the step
+    before it was shared, and a stage has `members` to compute the parts; where a plan's replicas do not share it,
+    `not_shared` says why. `state_views` are the values that only look at a state tensor in another way, with its number:
+    whoever has the tensor has them, and nothing reads their operators.
     """
 
     graph: Graph
@@ -84,6 +86,7 @@ class Outline:
     steps: int
     shared: SharedBatch | None = None
     layers: Outline | None = None
+    members: int = 1
     not_shared: str = ""
 
     @cached_property
@@ -116,31 +119,43 @@ class Outline:
         self, shared: SharedBatch, layers: Outline, shares: Sequence[float], memory_bytes: Sequence[float]
     ) -> Partition:
         """Layers are divided among the stages, each stage's batch and parameters among its replicas."""
-        replicas = shared.count
-        if len(shares) % replicas:
-            raise PlacementError(f"{len(shares)} members cannot be {replicas} replicas of the same stages")
-        stages = [shares[first : first + replicas] for first in range(0, len(shares), replicas)]
-        memory = [min(memory_bytes[n * replicas : (n + 1) * replicas]) for n in range(len(stages)) if memory_bytes]
+        members = self.members
+        if len(shares) % members:
+            raise PlacementError(f"{len(shares)} members cannot be {members} replicas of the same stages")
+        stages = [shares[first : first + members] for first in range(0, len(shares), members)]
+        memory = [min(memory_bytes[n * members : (n + 1) * members]) for n in range(len(stages)) if memory_bytes]
         divided = layers.divide([sum(stage) for stage in stages], memory)
+
+        def place(original: Value, replica: int) -> int | None:
+            stage = divided.home.get(layers.units.get(original, -1))
+            return None if stage is None else stage * members + replica * members // shared.count
+
         pinned = {}
         for unit, value in enumerate(self.values):
             replica = shared.replica[value.node]
-            original = Value(shared.source[value.node], value.output)
-            if replica is not None and layers.units.get(original) in divided.home:
-                pinned[unit] = divided.home[layers.units[original]] * replicas + replica
-        owner = _owners(self.program, self.hints, divided.owner, replicas)
+            home = None if replica is None else place(shared.origin(value), replica)
+            if home is not None:
+                pinned[unit] = home
+        # An error stays with the member whose part of a gradient it is the error of.
+        errors = {number: place(origin, replica) or 0 for number, (replica, origin) in shared.errors.items()}
+        owner = _owners(self.program, self.hints, divided.owner, members, errors)
         return arrange(self.program, self.hints, owner, pinned, len(shares))
 
 
-def _owners(program: Program, hints: Hints, stage_of: Sequence[int], replicas: int) -> list[int]:
-    """The member that answers for each state tensor: a stage's families, largest first, each to the replica that has
-    the least so far (every replica updates a part of the parameters, and sends it to the others)."""
-    owner = [stage * replicas for stage in stage_of]
+def _owners(
+    program: Program, hints: Hints, stage_of: Sequence[int], members: int, errors: Mapping[int, int]
+) -> list[int]:
+    """The member that answers for each state tensor: those of `errors` have theirs. A stage's families go, largest
+    first, each to the replica that has the least so far (every replica updates a part of the parameters, and sends it
+    to the others)."""
+    owner = [errors[n] if n in errors else stage_of[n] * members for n in range(len(program.state))]
     load: dict[int, int] = {}
     size = {family: sum(program.state[number].count for number in family) for family in hints.families.families}
     for family in sorted(hints.families.families, key=lambda family: -size[family]):
-        first = stage_of[family[0]] * replicas
-        chosen = min(range(first, first + replicas), key=lambda member: load.get(member, 0))
+        if family[0] in errors:
+            continue
+        first = stage_of[family[0]] * members
+        chosen = min(range(first, first + members), key=lambda member: load.get(member, 0))
         load[chosen] = load.get(chosen, 0) + size[family]
         for number in family:
             owner[number] = chosen
@@ -151,9 +166,18 @@ def outline(recorded: Graph, microbatches: int, steps: int = 1, replicas: int = 
     """The outline of a recorded step whose batches are shared by `replicas` and cut into `microbatches` pieces where
     that can be done.
 
-    `steps` of the task tell how often what only the first steps send is sent. A pure function, so every member derives
-    the same. Raises PlacementError for a step that ends in a state tensor which no node computed.
+    A step that declares replicas is shared as it says, by as many members of a stage as have equal parts. `steps` of
+    the task tell how often what only the first steps send is sent. A pure function, so every member derives the same.
+    Raises PlacementError for a step that ends in a state tensor which no node computed, or that declares replicas it
+    does not have.
     """
+    if recorded.shared_from is not None:
+        made = _shared_outline(*declared_replicas(recorded), microbatches, steps)
+        parts = recorded.shared_from.replicas
+        if parts % replicas:
+            reason = f"{replicas} replicas cannot have as many of the {parts} parts that the task's batch is in"
+            return replace(made, members=1, not_shared=reason)
+        return _updated_everywhere(replace(made, members=replicas), recorded.shared_from.gradient_bits)
     graph = expand(recorded)
     lowered = lower_nodes(graph)
     not_shared = ""
@@ -175,10 +199,74 @@ def _shared_outline(graph: Graph, lowered: LoweredNodes, shared: SharedBatch, mi
         frozenset(v for v, original in shared.parts.items() if original in found.split and v not in shared.cut),
     )
     layers = _outline(graph, lowered, WHOLE_BATCH, steps)  # only divided, never computed
-    return replace(_outline(shared.graph, lower_nodes(shared.graph), parts, steps), shared=shared, layers=layers)
+    made = _outline(shared.graph, lower_nodes(shared.graph), parts, steps, shared.sent)
+    return replace(made, shared=shared, layers=layers, members=shared.count)
 
 
-def _outline(graph: Graph, lowered: LoweredNodes, parts: NodePieces, steps: int) -> Outline:
+def _updated_everywhere(plan: Outline, bits: int) -> Outline:
+    """The outline in which every replica of a stage updates its own copy of a parameter whose gradient is exchanged, if
+    the messages of all to all are smaller than those to one member and the parameter from there.
+
+    Parameters then never travel. Copies that devices round apart are brought together at every checkpoint (`keeping`).
+    """
+    shared, members, found = plan.shared, plan.members, plan.compression
+    if shared is None or members < 2 or shared.count * bits * (members - 1) >= FULL * members:
+        return plan
+    operators, entries = plan.program.section(Role.STEP).operators, plan.program.section(Role.STEP).next_state
+    codes = {
+        (replica, origin): found.codes_of(operators, plan.units[sent])
+        for sent in shared.sent
+        if (replica := shared.replica[sent.node]) is not None
+        for origin in [shared.origin(sent)]
+    }
+    load = [0] * shared.count
+    copies, mirrored = dict(found.copies), set(found.mirrored)
+    size = {family: sum(plan.program.state[n].count for n in family) for family in plan.hints.families.families}
+    for family in sorted(size, key=lambda family: -size[family]):
+        updates = {entry for number in family if (entry := entries[number].operator) is not None}
+        made = _made_of_messages(plan, updates, mirrored)
+        if len(updates) != len(family) or made is None:
+            continue
+        chosen = min(range(shared.count), key=lambda replica: load[replica])
+        load[chosen] += size[family]
+        mirrored |= made[0]
+        copies.update(dict.fromkeys(family, codes[chosen, made[1]]))
+    return replace(plan, compression=replace(found, copies=copies, mirrored=frozenset(mirrored)))
+
+
+def _made_of_messages(
+    plan: Outline, updates: Collection[int], decoded: Collection[int]
+) -> tuple[set[int], Value] | None:
+    """What leads from what is `decoded` to a parameter's updates element by element, and what was exchanged. None where
+    the update needs anything else that is not computed everywhere, but for single numbers (as clipping does)."""
+    operators, shared = plan.program.section(Role.STEP).operators, plan.shared
+    assert shared is not None
+    elements = max((operators[number].elements for number in updates), default=0)
+    found: set[int] = set()
+    origin: Value | None = None
+    waiting = list(updates)
+    while waiting:
+        number = waiting.pop()
+        if number in found:
+            continue
+        value = plan.values[number]
+        if shared.replica[value.node] is not None:
+            return None
+        found.add(number)
+        for other in operands_of(operators[number], Source.OPERATOR):
+            if other in decoded:
+                origin = shared.origin(plan.values[other])
+            elif other not in plan.hints.families.free and operators[other].elements > 1:
+                if operators[other].elements != elements:
+                    return None
+                waiting.append(other)
+    return None if origin is None else (found, origin)
+
+
+def _outline(
+    graph: Graph, lowered: LoweredNodes, parts: NodePieces, steps: int, sent: Collection[Value] = ()
+) -> Outline:
+    """`sent`: what everybody makes of a message."""
     reach = NodeReach(graph, lowered)
     values = tuple(
         Value(number, output)
@@ -193,10 +281,10 @@ def _outline(graph: Graph, lowered: LoweredNodes, parts: NodePieces, steps: int)
     constants = tuple(constant.values for constant in graph.constants)
     section = Section(Role.STEP, operators, entries)
     program = Program(graph.state, graph.data, constants, (section,), units[graph.loss])
-    return Outline(graph, state_views, program, values, parts, _compression(graph, program, units), steps)
+    return Outline(graph, state_views, program, values, parts, _compression(graph, program, units, sent), steps)
 
 
-def _compression(graph: Graph, program: Program, units: Mapping[Value, int]) -> Compression:
+def _compression(graph: Graph, program: Program, units: Mapping[Value, int], sent: Collection[Value]) -> Compression:
     reader = GraphReader(graph)
     bits: dict[int, int] = {}
     choices: dict[int, Choice] = {}
@@ -207,7 +295,7 @@ def _compression(graph: Graph, program: Program, units: Mapping[Value, int]) -> 
         choice = reader.choice(value)
         if choice is not None and isinstance(choice[0], Value) and isinstance(choice[1], Value):
             choices[unit] = Choice(units[choice[0]], units[choice[1]], choice[2])
-    return complete(program, bits, choices)
+    return complete(program, bits, choices, [units[value] for value in sent])
 
 
 def _state_views(graph: Graph) -> dict[Value, int]:

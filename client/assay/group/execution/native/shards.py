@@ -12,7 +12,7 @@ gathered for it, which costs more than a replica saves.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice, product
 
@@ -54,7 +54,12 @@ _SCALAR = TensorMeta("float32", ())
 class SharedBatch:
     """`graph` computes the step with its batch in `count` parts. For each of its nodes, `replica` tells whose part it
     computes (None: nobody's alone) and `source` the node of the original graph that it was made from. `parts` are the
-    outputs that hold a part of an original one; those in `cut` were cut from it, all others computed."""
+    outputs that hold a part of an original one; those in `cut` were cut from it, all others computed. `sums` are the
+    replicas' sums that make up a total, in their order.
+
+    Where the replicas exchange compressed gradients (`gradients`), `errors` tells whose part each error tensor belongs
+    to and what it is the error of, `sent` what everybody makes of a message, and `exchanged` the original value that a
+    node of an exchange is about."""
 
     graph: Graph
     count: int
@@ -62,6 +67,14 @@ class SharedBatch:
     source: tuple[int, ...]
     parts: Mapping[Value, Value]
     cut: frozenset[Value]
+    sums: Mapping[Value, tuple[Value, ...]]
+    errors: Mapping[int, tuple[int, Value]] = field(default_factory=dict)
+    sent: frozenset[Value] = frozenset()
+    exchanged: Mapping[int, Value] = field(default_factory=dict)
+
+    def origin(self, value: Value) -> Value:
+        """The value of the original graph that one of this graph stands for, or was made for."""
+        return self.exchanged.get(value.node) or Value(self.source[value.node], value.output)
 
 
 class NotSharedError(Exception):
@@ -92,6 +105,7 @@ class _Sharing:
         self.whole: dict[Value, Value] = {}
         self.parts: dict[tuple[Value, int], Value] = {}
         self.cut: set[Value] = set()
+        self.sums: dict[Value, tuple[Value, ...]] = {}
         self._reader = 0
 
     def share(self) -> SharedBatch:
@@ -104,7 +118,9 @@ class _Sharing:
         following = tuple(self._whole(value) if isinstance(value, Value) else value for value in old.next_state)
         graph = Graph(old.state, old.data, old.constants, tuple(self.nodes), following, self._whole(old.loss))
         parts = {made: value for (value, _), made in self.parts.items()}
-        return SharedBatch(graph, self.count, tuple(self.replica), tuple(self.source), parts, frozenset(self.cut))
+        return SharedBatch(
+            graph, self.count, tuple(self.replica), tuple(self.source), parts, frozenset(self.cut), self.sums
+        )
 
     # --- kinds of nodes ---
 
@@ -262,6 +278,7 @@ class _Sharing:
                 meta = self.old.meta(Value(number, output))
                 total = self._add(Node("aten.add.Tensor", (total, other), (), (meta,)), number)
             self.whole[Value(number, output)] = total
+            self.sums[total] = tuple(sums[output])
 
     def _part(self, value: Input, replica: int, cuts: Mapping[Value, int]) -> Argument:
         """What a replica reads for a value: its part where that has parts."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
 from assay.engine.native.compiler import EXTERNAL, Compiler
 from assay.engine.native.memory import Memory
 from assay.group.execution.native.expand import UPDATES
-from assay.program.graph import Argument, Graph, Input, Node, StateInput, TensorMeta, Value, inputs_of
+from assay.program.graph import Argument, Graph, Input, Node, StateInput, TensorMeta, Value, inputs_of, with_inputs
 
 _Settings = tuple[str, tuple[tuple[str, Argument], ...], tuple[Argument, ...], tuple[bool, ...]]
 
@@ -54,6 +55,28 @@ class Update:
             meta: TensorMeta = graph.meta(value)
             self.reads.append(value)
             nodes.append(Node(EXTERNAL, (), (), (meta,)))
+
+
+def merged_updates(graph: Graph) -> Graph:
+    """A graph with one update a parameter, in which those with the same settings are one call: the last of all."""
+    updates: dict[_Settings, list[int]] = {}
+    nodes: list[Node] = []
+    moved: dict[Value, Value] = {}
+    for number, node in enumerate(graph.nodes):
+        if node.call in UPDATES:
+            updates.setdefault(_settings_of(node), []).append(number)
+            continue
+        for output in range(len(node.outputs)):
+            moved[Value(number, output)] = Value(len(nodes), output)
+        nodes.append(with_inputs(node, lambda value: moved[value] if isinstance(value, Value) else value))
+    for members in updates.values():
+        merged = _merged([graph.nodes[number] for number in members], moved)
+        for place, number in enumerate(members):
+            for group in range(len(graph.nodes[number].outputs)):
+                moved[Value(number, group)] = Value(len(nodes), group * len(members) + place)
+        nodes.append(merged)
+    following = tuple(moved[value] if isinstance(value, Value) else value for value in graph.next_state)
+    return replace(graph, nodes=tuple(nodes), next_state=following, loss=moved[graph.loss])
 
 
 def _settings_of(node: Node) -> _Settings:
