@@ -73,8 +73,8 @@ class Outline:
 
     Where the batch is shared, `shared` tells whose part of it each node computes, `layers` is the outline of the step
     before it was shared, and a stage has `members` to compute the parts; where a plan's replicas do not share it,
-    `not_shared` says why. `state_views` are the values that only look at a state tensor in another way, with its number:
-    whoever has the tensor has them, and nothing reads their operators.
+    `not_shared` says why. `state_views` are the values that only look at a state tensor in another way, with its
+    number: whoever has the tensor has them, and nothing reads their operators.
     """
 
     graph: Graph
