@@ -38,7 +38,7 @@ SHARES = dict(zip(NAMES, (500_001, 333_333, 166_666), strict=True))
 CONTRIBUTION = 2 * COIN
 """More than the tiny task's stake: whoever is charged first can pay for all."""
 CONTRIBUTIONS = (CONTRIBUTION,) * len(NAMES)
-LIMITS = {"form_by": 400, "take_by": 3000, "patience": 400, "evidence_seconds": 300}
+LIMITS = {"form_by": 400, "take_by": 3000, "patience": 400, "evidence_seconds": 300, "presence_rate": 0}
 OPTIONS = SolverOptions(stake_limit=100 * COIN, least_withdrawal=1)
 
 

@@ -144,6 +144,7 @@ def show(agreement: Path, settings: Settings, as_json: bool) -> None:
         click.echo(f"  {name:12} {member.account}  {_in_coins(member.contribution):>12} in  {member.share / 1e4:.4f} %")
     click.echo(f"  stakes at most {_in_coins(terms.most_stake)}, works for at least {_in_coins(terms.least_price)}")
     click.echo(f"  a leader silent for {terms.patience} s can be replaced; evidence {terms.evidence_seconds} s")
+    click.echo(f"  {terms.presence_rate / 1e4:.4f} % of each share is earned by taking part, segment by segment")
     if terms.owners:
         click.echo(f"  segments are answered for by {', '.join(file.names[owner] for owner in terms.owners)} in turn")
 

@@ -53,6 +53,7 @@ class GroupFile:
             form_by + int(86400 * _number(limits, "take_days", 7)),
             int(60 * _number(limits, "patience_minutes", 60)),
             int(3600 * _number(limits, "evidence_hours", 24)),
+            round(MILLION * _fraction(limits, "paid_for_presence", 0.0)),
             hashlib.sha256(self.plan.read_bytes()).digest() if self.plan.exists() else bytes(32),
             nonce,
         )
