@@ -20,6 +20,7 @@ from assay.group.plan import make_plan, write_plan
 from assay.market.deployment import write_deployment
 from assay.market.group_agreement import AgreementFile, write_agreement
 from assay.market.groups import GroupContract, GroupView, groups_of
+from assay.roles.absence import AbsenceParty
 from assay.roles.context import Player
 from assay.roles.group_bench import GroupBench, group_bench
 from assay.roles.group_file import GroupFile, read_group_file
@@ -126,7 +127,7 @@ class FormedGroup:
         """A member as a node of this process, with other settings of its seat."""
         account = Account.from_key(self.world.local.chain.private_keys[PLACES[place]])
         plan, own = self.terms.training(self.file, account.address, f"0x{bytes(account.key).hex()}")
-        players: Sequence[Player] = [GroupMember(self.contract, OPTIONS), StageParty()]
+        players: Sequence[Player] = [GroupMember(self.contract, OPTIONS), StageParty(), AbsenceParty()]
         maker: Any = group_bench(plan, replace(own, **seat))
         node = self.world.node(PLACES[place], players, make_bench=maker)
         assert isinstance(node.bench, GroupBench)

@@ -128,7 +128,8 @@ def join(agreement: Path, settings: Settings, as_json: bool) -> None:
 @settings_options
 @json_option
 def show(agreement: Path, settings: Settings, as_json: bool) -> None:
-    """Show the terms of AGREEMENT, and where its group stands."""
+    """Show the terms of AGREEMENT, and where its group stands: what is owed to whom, who was absent for how many
+    segments."""
     _, file, group, view = _open(agreement, settings)
     if view is not None:
         _tell(file, view, as_json)
@@ -155,8 +156,8 @@ def show(agreement: Path, settings: Settings, as_json: bool) -> None:
 @json_option
 def collect(agreement: Path, settings: Settings, as_json: bool) -> None:
     """Take the next step that pays the group of AGREEMENT out, and the settings' account's part: close, conclude
-    accusations among members, share, collect, withdraw; and bonds of cases and accusations. `assay solver run --group`
-    does the same by itself."""
+    accusations among members and reports of absence, share, collect, withdraw; and bonds of cases, accusations and
+    reports. `assay solver run --group` does the same by itself."""
     from assay.market.groups import GroupState
     from assay.roles.session import open_sender
 
@@ -179,14 +180,17 @@ def collect(agreement: Path, settings: Settings, as_json: bool) -> None:
         bonds = market.stage_claims.credit_of(sender.address)
         if bonds:
             _send(sender, f"stage-withdraw:{now}:{bonds}", market.stage_claims.withdraw())
+        bonds = market.presence.credit_of(sender.address)
+        if bonds:
+            _send(sender, f"absence-withdraw:{now}:{bonds}", market.presence.withdraw())
     _tell(file, group.view(), as_json)
 
 
 def _conclude(settings: Settings, market: Market, sender: Sender, group: GroupContract) -> None:
-    """What members accuse each other of, and nobody refuted in time: the group waits for it."""
+    """What members accuse each other of, or report, and nobody refuted or answered in time: the group waits for it."""
     from assay.roles.session import open_reader
 
-    if not market.stage_claims.pending_of(group.address):
+    if not (market.stage_claims.pending_of(group.address) or market.presence.pending_of(group.address)):
         return
     reader = open_reader(settings, market)
     reader.poll()
@@ -194,6 +198,9 @@ def _conclude(settings: Settings, market: Market, sender: Sender, group: GroupCo
     for accusation in stages.accusations.values():
         if accusation.work.group == group.address and stages.can_be_concluded(accusation.id, reader.view.time):
             _send(sender, f"stage-conclude:{accusation.id:x}", market.stage_claims.conclude(accusation.id))
+    for report in reader.view.presence.reports_in(group.address):
+        if report.can_be_concluded(reader.view.time):
+            _send(sender, f"absence-conclude:{report.id:x}", market.presence.conclude(report.id))
 
 
 @click.command()
@@ -255,6 +262,7 @@ def _tell(file: AgreementFile, view: GroupView | None, as_json: bool) -> None:
     for member in view.members:
         marks = ["" if member.has_paid else "contribution missing", "at fault" if member.is_liable else ""]
         marks.append("convicted" if member.is_convicted else "")
+        marks.append(f"absent in {member.absent} segment(s)" if member.absent else "")
         click.echo(
             f"  {names.get(member.account, ''):12} {member.account}  {_in_coins(member.contribution):>12} in  "
             f"{member.share / 1e4:8.4f} %  {_in_coins(member.credit):>12} to withdraw  {_in_coins(member.due):>12} due "
