@@ -130,9 +130,12 @@ def join(agreement: Path, settings: Settings, as_json: bool) -> None:
 def show(agreement: Path, settings: Settings, as_json: bool) -> None:
     """Show the terms of AGREEMENT, and where its group stands: what is owed to whom, who was absent for how many
     segments."""
-    _, file, group, view = _open(agreement, settings)
+    market, file, group, view = _open(agreement, settings)
     if view is not None:
         _tell(file, view, as_json)
+        pending = market.presence.pending_of(group.address)
+        if pending and not as_json:
+            click.echo(f"  {pending} report(s) of absence pending: nothing is shared out before they are decided")
         return
     if as_json:
         members = [{"name": n, **asdict(m)} for n, m in zip(file.names, file.agreement.members, strict=True)]
@@ -145,7 +148,7 @@ def show(agreement: Path, settings: Settings, as_json: bool) -> None:
         click.echo(f"  {name:12} {member.account}  {_in_coins(member.contribution):>12} in  {member.share / 1e4:.4f} %")
     click.echo(f"  stakes at most {_in_coins(terms.most_stake)}, works for at least {_in_coins(terms.least_price)}")
     click.echo(f"  a leader silent for {terms.patience} s can be replaced; evidence {terms.evidence_seconds} s")
-    click.echo(f"  {terms.presence_rate / 1e4:.4f} % of each share is earned by taking part, segment by segment")
+    click.echo(f"  {_presence(terms.presence_rate)}")
     if terms.owners:
         click.echo(f"  segments are answered for by {', '.join(file.names[owner] for owner in terms.owners)} in turn")
 
@@ -259,6 +262,7 @@ def _tell(file: AgreementFile, view: GroupView | None, as_json: bool) -> None:
     names = {account: name for name, account in file.addresses.items()}
     task = f", task {view.task:#x}" if view.task else ""
     click.echo(f"{view.address} is {view.state.name.lower()}, led by {names.get(view.leader, view.leader)}{task}")
+    click.echo(f"  {_presence(view.presence_rate)}")
     for member in view.members:
         marks = ["" if member.has_paid else "contribution missing", "at fault" if member.is_liable else ""]
         marks.append("convicted" if member.is_convicted else "")
@@ -268,6 +272,12 @@ def _tell(file: AgreementFile, view: GroupView | None, as_json: bool) -> None:
             f"{member.share / 1e4:8.4f} %  {_in_coins(member.credit):>12} to withdraw  {_in_coins(member.due):>12} due "
             + ", ".join(mark for mark in marks if mark)
         )
+
+
+def _presence(rate: int) -> str:
+    if rate == 0:
+        return "shares are paid whoever takes part"
+    return f"{rate / 1e4:.6g} % of each share is earned by taking part, segment by segment"
 
 
 def _in_coins(wei: int) -> str:
