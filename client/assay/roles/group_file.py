@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -161,6 +162,6 @@ def _fraction(limits: Mapping[str, Any], name: str, default: float) -> float:
 
 def _number(limits: Mapping[str, Any], name: str, default: float) -> float:
     value = limits.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
         raise GroupAgreementError(f"limits.{name} is {value!r}: write a number that is not negative")
     return float(value)
