@@ -21,8 +21,8 @@ struct Report {
 /// @title IPresence
 /// @notice Finds out which members of a group were absent while it trained, by what the others signed: after every segment each member
 /// signs a receipt of who took part in it, a `Statement` with the subject `Agreements.presenceSubject` and the value zero.
-/// @dev WARNING: a receipt is the word of one member. Report only who has a receipt for none of the segments that you hold receipts of,
-/// and keep those that others signed for you until your group has shared out.
+/// @dev WARNING: a receipt is the word of one member. Report only who was not in segments that you took part in yourself, and keep the
+/// receipts that others signed for you until your group has shared out.
 interface IPresence {
     event AbsenceReported(
         uint256 indexed reportId,

@@ -1,12 +1,14 @@
 """Who was absent while a group trained: reporting it, answering a report, concluding what nobody answered.
 
-All members run this beside their other roles. What each knows it has from the receipts it holds: of a segment of which
-it holds none it says nothing.
+All members run this beside their other roles. A member reports others absent in segments that it took part in itself,
+and in no others: of those it knows only what it was given, which may be made up to have it lose a bond. What it was
+given counts in favour of a member: it is not reported then, and this one answers for it where it cannot.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from assay.market.groups import GroupState, GroupView
@@ -97,15 +99,20 @@ def is_training(group: GroupView, task: TaskRecord) -> bool:
 def reports(
     context: Context, group: GroupView, task: TaskRecord, receipts: Sequence[Receipt]
 ) -> Iterator[Action]:  # fmt: skip
-    """Reports of the members that were in none of the segments that somebody has receipts of here, in ranges as long as
-    can be."""
+    """Reports of the members that were not in segments in which this one took part, in ranges as long as can be."""
     contract = context.market.presence
     chain_id, bond = context.market.deployment.chain_id, context.market.parameters.accusation_bond
-    known = {receipt.segment for receipt in receipts if receipt.segment < task.segments}
+    known: set[int] = set()
+    present: defaultdict[str, set[int]] = defaultdict(set)
+    for receipt in receipts:
+        if context.me in receipt.accounts:
+            known.add(receipt.segment)
+        for account in receipt.accounts:
+            present[account].add(receipt.segment)
     for place, member in enumerate(group.members):
         if member.account == context.me or member.is_convicted:
             continue
-        there = {receipt.segment for receipt in receipts if member.account in receipt.accounts}
+        there = set(present[member.account])
         said = [each for each in context.view.presence.reports_in(group.address) if each.member == member.account]
         if any(each.reporter == context.me and each.answered is not None for each in said):
             # Somebody signs for it what this member does not know: the next report would cost as much.
@@ -114,7 +121,7 @@ def reports(
         for each in said:
             if each.is_concluded or each.reporter == context.me or _is_trusted(context, group, each):
                 there.update(range(each.first, each.last + 1))
-        for first, last in ranges(known - there):
+        for first, last in ranges({segment for segment in known - there if segment < task.segments}):
             number = absence_report_id(
                 chain_id, contract.address, group.address, member.account, first, last, context.me
             )  # fmt: skip

@@ -239,6 +239,16 @@ def test_who_holds_no_receipt_of_a_segment_says_nothing_of_it_and_has_no_answer(
     assert members.turn(SECOND) == []
 
 
+def test_what_a_member_was_only_told_accuses_nobody_and_defends_everybody(members: Members) -> None:
+    """The third was not there in the beginning: a made-up receipt would have it lose a bond."""
+    members.benches[THIRD].held.append(members.receipt(1, (LEADER,), run=9))
+    assert members.actions(THIRD) == []
+    members.wait(2 * TURN_SECONDS)
+    members.benches[THIRD].held.append(members.receipt(5, (LEADER, SECOND), run=9))
+    assert members.turn(THIRD) == ["absence-report"] * 2
+    assert {(each.first, each.last) for each in members.reports} == {(3, 4), (6, 7)}
+
+
 def test_a_segment_that_was_trained_twice_is_paid_to_both(members: Members) -> None:
     members.trained([3], (LEADER, SECOND))
     assert members.turn(LEADER) == ["absence-report"] * 2

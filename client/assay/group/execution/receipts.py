@@ -4,7 +4,8 @@ A member's share can depend on its having been there (`presenceRate` of the agre
 was absent, but whoever was there can show what the others signed for it (contracts/Presence.sol). So when a segment is
 accepted, all sign one list, the accounts of the generation's members, and no checkpoint of the segment is kept anywhere
 before everybody has everybody's signature on disk. A generation begins with its members giving each other the receipts
-that some of them lack, so that whoever is there in the end knows who was there from the beginning.
+that some of them lack, so that whoever is there in the end can answer for those who were there before, and reports
+nobody for a segment that was trained twice.
 """
 
 from __future__ import annotations

@@ -13,11 +13,14 @@ from eth_account import Account
 from torch._C._distributed_c10d import HashStore
 
 from assay.group.errors import GroupMessageError
-from assay.group.execution.receipts import ReceiptBook, Receipts, read_receipt, receipt_line
-from assay.group.execution.stage_statements import Signer
+from assay.group.execution.receipts import RECEIPTS, ReceiptBook, Receipts, read_receipt, receipt_line
+from assay.group.execution.stage_statements import NOBODY, Signer
 from assay.market.group_agreement import presence_subject, statement_signer
 from assay.market.presence import Receipt
 from assay.training.errors import CheckpointError
+
+from .tasks import task_of
+from .test_group_run import group
 
 MEMBERS, TASK = ("ann", "ben", "cat"), 5
 KEYS = {name: Account.from_key(sha256(name.encode()).digest()) for name in MEMBERS}
@@ -239,3 +242,26 @@ def test_what_is_no_receipt_is_refused(changes: dict[str, Any]) -> None:
     for line in (b"", b"[]", b"\xff"):
         with pytest.raises(ValueError, match="."):
             read_receipt(line)
+
+
+# ---- In training ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_members_keep_receipts_of_every_segment_also_where_nothing_is_audited(tmp_path: Path) -> None:
+    task = task_of("mlp", 40, 10)
+    with group(tmp_path, task, 2, MEMBERS) as formed:
+        spare = next(name for name in MEMBERS if name not in formed.plan.members)
+        for name in formed.plan.members:
+            key = KEYS[name].key.to_0x_hex()
+            formed.start(name, private_key=key, addresses=ADDRESSES, task_id=TASK, audit_rate=0.0)
+        for name in formed.plan.members:
+            formed.outcome(name)
+    accounts = tuple(ADDRESSES[name] for name in formed.plan.members)
+    assert ADDRESSES[spare] not in accounts
+    for name in formed.plan.members:
+        found = ReceiptBook(tmp_path / name / "members" / name / RECEIPTS).read()
+        assert [(each.run, each.segment, each.accounts) for each in found] == [(0, n, accounts) for n in range(4)]
+        for each in found:
+            for account, signature in each.signatures.items():
+                assert statement_signer(each.statement(TASK), 0, NOBODY, signature) == account
