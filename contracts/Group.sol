@@ -5,6 +5,7 @@ import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {Claims, Line} from "./Claims.sol";
 import {Court} from "./Court.sol";
 import {GroupState, IGroup, Limits, Position, Work} from "./interfaces/IGroup.sol";
+import {IPresence} from "./interfaces/IPresence.sol";
 import {IStageClaims} from "./interfaces/IStageClaims.sol";
 import {Agreement, Agreements, Member, Statement} from "./libraries/Agreements.sol";
 import {Case} from "./libraries/Cases.sol";
@@ -12,7 +13,7 @@ import {Division} from "./libraries/Division.sol";
 import {Leaves, ReplayLeaf} from "./libraries/Leaves.sol";
 import {Trees} from "./libraries/Trees.sol";
 import {Market, State, Terms} from "./Market.sol";
-import {Modules} from "./Parameters.sol";
+import {MILLION, Modules} from "./Parameters.sol";
 import {Class, Stakes} from "./Stakes.sol";
 import {Verification} from "./Verification.sol";
 
@@ -20,8 +21,8 @@ import {Verification} from "./Verification.sol";
 /// @notice One group's account on the market, and the ledger of what it owes its members.
 ///
 /// Contributions wait here; what a task's stake needs goes to `Stakes` when it is taken. Once the task is over, what the market
-/// paid is split by shares, and what is left of the contributions goes back, less the loss, which is charged first to members
-/// that are provably at fault. At any time after that,
+/// paid is split by shares, less what of them was to be earned by being there and was not, and what is left of the contributions
+/// goes back, less the loss, which is charged first to members that are provably at fault. At any time after that,
 ///
 ///     balance + stake on its way out of the market = credits + dues.
 contract Group is IGroup {
@@ -33,6 +34,7 @@ contract Group is IGroup {
     Claims private immutable CLAIMS;
     Court private immutable COURT;
     IStageClaims private immutable STAGE_CLAIMS;
+    IPresence private immutable PRESENCE;
     address private immutable FACTORY;
 
     /// @inheritdoc IGroup
@@ -56,13 +58,14 @@ contract Group is IGroup {
     /// @notice Cases in which the leader acted for a silent owner.
     mapping(uint256 caseId => bool) public isRelieved;
 
-    constructor(Modules memory modules, address stageClaims) {
+    constructor(Modules memory modules, address stageClaims, address presence) {
         STAKES = Stakes(modules.stakes);
         MARKET = Market(modules.market);
         VERIFICATION = Verification(modules.verification);
         CLAIMS = Claims(modules.claims);
         COURT = Court(modules.court);
         STAGE_CLAIMS = IStageClaims(stageClaims);
+        PRESENCE = IPresence(presence);
         FACTORY = msg.sender;
     }
 
@@ -86,7 +89,8 @@ contract Group is IGroup {
             agreement.formBy,
             agreement.takeBy,
             agreement.patience,
-            agreement.evidenceSeconds
+            agreement.evidenceSeconds,
+            agreement.presenceRate
         );
         _owners = agreement.owners;
         uint8 missing;
@@ -94,7 +98,7 @@ contract Group is IGroup {
             Member calldata member = agreement.members[i];
             bool hasPaid = member.contribution == 0;
             if (!hasPaid) missing++;
-            _members.push(Position(member.account, member.share, hasPaid, false, false, member.contribution, 0, 0));
+            _members.push(Position(member.account, member.share, hasPaid, false, false, 0, member.contribution, 0, 0));
         }
         _missing = missing;
         if (missing == 0) state = GroupState.Ready;
@@ -288,6 +292,15 @@ contract Group is IGroup {
         emit StageConvicted(member, claimId);
     }
 
+    /// @inheritdoc IGroup
+    function markAbsent(address member, uint32 segments) external {
+        // INVARIANT: whoever was there is paid for it, unless it had its time to show that and did not.
+        if (msg.sender != address(PRESENCE)) revert NotPresence(msg.sender);
+        if (state != GroupState.Working) _in(GroupState.Closed);
+        _members[_placeOf(member)].absent += segments;
+        emit MarkedAbsent(member, segments);
+    }
+
     function _requireSigned(Statement memory statement, bytes calldata signature, address member) private view {
         address signer = ECDSA.recover(statement.digest(address(this)), signature);
         if (signer != member) revert NotTheSigner(signer, member);
@@ -317,6 +330,10 @@ contract Group is IGroup {
         // begins any more; the court's clocks end the cases, and anyone concludes an accusation once its window is over.
         uint256 cases = STAGE_CLAIMS.pendingOf(address(this));
         if (cases != 0) revert CasesOpen(cases);
+        // INVARIANT: nobody is paid before it is known who was there. No report is made any more; anyone concludes one once its window
+        // is over.
+        uint256 reports = PRESENCE.pendingOf(address(this));
+        if (reports != 0) revert ReportsPending(reports);
         state = GroupState.Shared;
         uint256 count = _members.length;
         uint256[] memory contributions = new uint256[](count);
@@ -366,7 +383,7 @@ contract Group is IGroup {
         }
         if (income == 0) return;
         emit IncomeShared(income);
-        uint256[] memory parts = Division.byWeight(income, _weights());
+        uint256[] memory parts = Division.byWeight(income, _incomeWeights());
         for (uint256 i = 0; i < parts.length; i++) {
             _credit(_members[i], parts[i], 0);
         }
@@ -401,6 +418,23 @@ contract Group is IGroup {
         for (uint256 i = 0; i < weights.length; i++) {
             if (!isAnybodyLeft || !_members[i].isConvicted) weights[i] = _members[i].share;
         }
+    }
+
+    /// @dev The same, less what of each share was to be earned by being there and was not: in millionths of a segment's part. Contributions
+    /// know nothing of it.
+    function _incomeWeights() private view returns (uint256[] memory weights) {
+        weights = _weights();
+        uint256 rate = _limits.presenceRate;
+        if (rate == 0) return weights;
+        uint256 whole = uint256(MARKET.termsOf(task).segments) * MILLION;
+        uint256[] memory earned = new uint256[](weights.length);
+        bool isAnythingEarned;
+        for (uint256 i = 0; i < weights.length; i++) {
+            earned[i] = weights[i] * (whole - rate * _members[i].absent);
+            if (earned[i] != 0) isAnythingEarned = true;
+        }
+        // INVARIANT: all coin has a receiver. Where nobody earned any, none is better than the others.
+        if (isAnythingEarned) return earned;
     }
 
     /* HELPERS AND VIEWS */

@@ -20,8 +20,8 @@ contract Groups is IGroups {
     /// @inheritdoc IGroups
     mapping(address account => bool) public isGroup;
 
-    constructor(Modules memory modules, address stageClaims) {
-        TEMPLATE = address(new Group(modules, stageClaims));
+    constructor(Modules memory modules, address stageClaims, address presence) {
+        TEMPLATE = address(new Group(modules, stageClaims, presence));
     }
 
     /// @inheritdoc IGroups

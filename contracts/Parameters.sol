@@ -7,7 +7,8 @@ pragma solidity 0.8.30;
 /// @param seat Stake that one seat on the verifiers' roll stands for, locked for each round its owner is drawn for.
 /// @param answerBond What a whistleblower puts at stake by joining a round.
 /// @param caseBond What a challenger puts at stake by opening a case.
-/// @param accusationBond What an accuser puts at stake by accusing an undrawn segment, or another member of its group.
+/// @param accusationBond What an accuser puts at stake by accusing an undrawn segment, or another member of its group, and who reports a
+/// member absent.
 /// @param demandPrice What a demand for one chunk costs; the solver earns it by answering.
 /// @param drawBounty What the caller who carries out a draw earns.
 /// @param solverStakeFloor Fixed part of a solver's stake.
@@ -35,7 +36,8 @@ pragma solidity 0.8.30;
 /// @param answerSeconds Floor of the whistleblowers' time to commit to answers.
 /// @param revealSeconds Whistleblowers' time to reveal them.
 /// @param discloseSeconds Verifier's time to disclose.
-/// @param disputeSeconds Floor of the time in which cases can be opened on a claim; the time for those on an accusation among members.
+/// @param disputeSeconds Floor of the time in which cases can be opened on a claim; the time for those on an accusation among
+/// members, and to answer a report of absence.
 /// @param volunteerSeconds Time in which a share waits for volunteers.
 /// @param demandSeconds Solver's time to answer a demand.
 /// @param holdSeconds How long a task stays open at its highest price.

@@ -24,6 +24,7 @@ enum GroupState {
 /// @param isLiable Whether the task failed by a segment that the member answers for and signed: it is charged first.
 /// @param isConvicted Whether it signed two values for one subject, or was wrong about its stage (a statement that fell in court, an
 /// accusation that stands): it loses contribution and share.
+/// @param absent In how many of the task's segments it was not, as `Presence` found.
 /// @param credit What it can withdraw now.
 /// @param due What it gets once the stake is back.
 struct Position {
@@ -32,6 +33,7 @@ struct Position {
     bool hasPaid;
     bool isLiable;
     bool isConvicted;
+    uint32 absent;
     uint96 contribution;
     uint128 credit;
     uint128 due;
@@ -46,6 +48,7 @@ struct Limits {
     uint40 takeBy;
     uint32 patience;
     uint32 evidenceSeconds;
+    uint32 presenceRate;
 }
 
 /// @notice A trained segment as the solver registered it, which its member signed for.
@@ -71,6 +74,7 @@ interface IGroup {
     event Liable(address indexed member, uint32 segment);
     event Convicted(address indexed member, bytes32 subject, bytes32 first, bytes32 second);
     event StageConvicted(address indexed member, uint256 indexed claimId);
+    event MarkedAbsent(address indexed member, uint32 segments);
     event GroupClosed(uint256 indexed taskId, uint256 loss, uint256 returning, uint256 evidenceUntil);
     event CoinCredited(address indexed member, uint256 amount, uint256 due);
     event IncomeShared(uint256 amount);
@@ -93,7 +97,9 @@ interface IGroup {
     error NotTheSigner(address signer, address member);
     error NoConflict();
     error NotStageClaims(address caller);
+    error NotPresence(address caller);
     error CasesOpen(uint256 cases);
+    error ReportsPending(uint256 reports);
     error NothingToWithdraw(address account);
     error TransferFailed(address account, uint256 amount);
 
@@ -169,14 +175,18 @@ interface IGroup {
     /// @param claimId Number of the statement, or of the accusation, there.
     function convictStage(address member, uint256 claimId) external;
 
+    /// @notice Called by `Presence` when nobody showed in time that a member took part: its share is paid for fewer segments.
+    /// @param segments How many segments it was not in, beyond those of earlier calls.
+    function markAbsent(address member, uint32 segments) external;
+
     /* SHARING OUT */
 
     /// @notice Anyone: the task is over for the group. Begins to take the stake that is left out of the market, and the time for
     /// evidence.
     function close() external;
 
-    /// @notice Anyone, when the time for evidence is over and every case and every accusation about a member's stage is decided:
-    /// credits what there is to the members.
+    /// @notice Anyone, when the time for evidence is over and every case and every accusation about a member's stage, and every report
+    /// of absence, is decided: credits what there is to the members.
     function share() external;
 
     /// @notice Anyone, after that: credits what has come since, above all the stake, when the market's unbonding is over.

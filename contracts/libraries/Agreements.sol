@@ -23,6 +23,8 @@ struct Member {
 /// @param takeBy A task can be taken until then.
 /// @param patience When a leader has done nothing for so long, any member may take its place.
 /// @param evidenceSeconds How long after a task's end members can show who was at fault, before the coin is shared out.
+/// @param presenceRate The part of every share, in parts per million, that is earned by taking part, segment by segment. Zero: shares
+/// are paid whatever happens.
 /// @param plan Hash of what else was agreed, such as the plan of who trains what.
 /// @param nonce Tells otherwise equal agreements apart.
 struct Agreement {
@@ -35,6 +37,7 @@ struct Agreement {
     uint40 takeBy;
     uint32 patience;
     uint32 evidenceSeconds;
+    uint32 presenceRate;
     bytes32 plan;
     uint256 nonce;
 }
@@ -43,7 +46,7 @@ struct Agreement {
 /// @param task The task.
 /// @param run Which run of the group: a run that resumes after a member failed is another one.
 /// @param subject What it is about: for a trained segment `Agreements.workSubject`, for a stage's part in one
-/// `Agreements.stageSubject`, else as the members' programs agree.
+/// `Agreements.stageSubject`, for a receipt `Agreements.presenceSubject`, else as the members' programs agree.
 /// @param value What is said, such as the root of the state after the segment, or of the messages sent.
 struct Statement {
     uint256 task;
@@ -69,7 +72,7 @@ library Agreements {
     bytes32 internal constant MEMBER_TYPE = keccak256("Member(address account,uint96 contribution,uint32 share)");
     bytes32 internal constant AGREEMENT_TYPE = keccak256(
         "Agreement(Member[] members,uint8[] owners,uint256 task,uint96 leastPrice,uint96 mostStake,uint40 formBy,"
-        "uint40 takeBy,uint32 patience,uint32 evidenceSeconds,bytes32 plan,uint256 nonce)"
+        "uint40 takeBy,uint32 patience,uint32 evidenceSeconds,uint32 presenceRate,bytes32 plan,uint256 nonce)"
         "Member(address account,uint96 contribution,uint32 share)"
     );
     bytes32 internal constant STATEMENT_TYPE =
@@ -99,6 +102,7 @@ library Agreements {
             agreement.takeBy,
             agreement.patience,
             agreement.evidenceSeconds,
+            agreement.presenceRate,
             agreement.plan,
             agreement.nonce
         );
@@ -131,6 +135,13 @@ library Agreements {
         return keccak256(abi.encode("stage", segment, until, programRoot, dataRoot, startRoot));
     }
 
+    /// @notice Subject of a receipt, "these accounts took part in this segment"; its value is zero.
+    /// @dev The accounts are in the subject, so that two receipts never contradict each other: a segment that is trained again by
+    /// others has another, also where the members' programs count their runs from the beginning again.
+    function presenceSubject(uint32 segment, address[] memory accounts) internal pure returns (bytes32) {
+        return keccak256(abi.encode("presence", segment, keccak256(abi.encode(accounts))));
+    }
+
     /// @notice Reverts unless the agreement can be kept: by everyone, at any time, with the coin that was put in.
     function check(Agreement calldata agreement) internal view {
         Member[] calldata members = agreement.members;
@@ -157,6 +168,8 @@ library Agreements {
         // INVARIANT: nobody's coin waits for ever for a leader or for evidence.
         _range("patience", agreement.patience, 1, LONGEST);
         _range("evidenceSeconds", agreement.evidenceSeconds, 0, LONGEST);
+        // INVARIANT: nobody earns less than nothing.
+        _range("presenceRate", agreement.presenceRate, 0, MILLION);
     }
 
     function _typed(bytes32 structure, address verifier) private view returns (bytes32) {

@@ -22,6 +22,7 @@ from assay.market.group_agreement import (
     work_subject,
 )
 from assay.market.groups import GroupContract, GroupState, GroupView, groups_of
+from assay.market.presence import Receipt, receipt_statement
 from assay.market.records import TaskRecord
 from assay.market.types import MILLION
 from assay.roles.bench import Workbench
@@ -38,7 +39,7 @@ SHARES = dict(zip(NAMES, (500_001, 333_333, 166_666), strict=True))
 CONTRIBUTION = 2 * COIN
 """More than the tiny task's stake: whoever is charged first can pay for all."""
 CONTRIBUTIONS = (CONTRIBUTION,) * len(NAMES)
-LIMITS = {"form_by": 400, "take_by": 3000, "patience": 400, "evidence_seconds": 300}
+LIMITS = {"form_by": 400, "take_by": 3000, "patience": 400, "evidence_seconds": 300, "presence_rate": 0}
 OPTIONS = SolverOptions(stake_limit=100 * COIN, least_withdrawal=1)
 
 
@@ -183,6 +184,23 @@ class ArenaGroup:
         leaves = hashed(line.leaves[line.root], view.rounds[number].segments)
         proof = tree.proof_of(tree.levels([leaf.leaf() for leaf in leaves]), place)
         return self.call("blameRound", 0, place, line.leaves[line.root][place], proof, *self.work(name, task, segment))
+
+    def receipt(self, task: int, segment: int, *there: str) -> Receipt:
+        """What members sign after a segment in which they took part."""
+        accounts = tuple(self.arena.address(name) for name in there)
+        statement = receipt_statement(task, 0, segment, accounts)
+        signed = {name: self.signed(name, task, statement.subject, statement.value)[1] for name in there}
+        return Receipt(0, segment, accounts, {self.arena.address(name): made for name, made in signed.items()})
+
+    def witnessing(self, *there: str) -> type[Workbench]:
+        """A workbench that holds receipts of these members for every segment."""
+        group = self
+
+        class Bench(Workbench):
+            def receipts(self, task: TaskRecord) -> list[Receipt]:
+                return [group.receipt(task.id, segment, *there) for segment in range(task.segments)]
+
+        return Bench
 
     def signing(self, kind: type[Workbench]) -> type[Workbench]:
         """A workbench whose account signs for its segments when it has trained, and keeps what all have signed."""

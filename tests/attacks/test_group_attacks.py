@@ -16,6 +16,7 @@ from assay.dispute.moves import Move
 from assay.dispute.player import claimant_move
 from assay.market.groups import GroupState
 from assay.market.types import MILLION, TaskState
+from assay.roles.absence import AbsenceParty
 from assay.roles.cases import case_view
 from assay.roles.subjects import subject_of_case
 from assay.roles.verifier import Verifier, VerifierOptions
@@ -339,6 +340,78 @@ def test_a_leader_that_disappears_with_a_task_is_replaced_and_has_its_share_at_m
         promised=earned(arena, group, task, "second", "third")
         | {"verifier": arena.fee_of(task), "submitter": -arena.cost_of(task)},
         most=share,
+    )
+
+
+def present(arena: Arena, group: ArenaGroup, task: int, *absent: str) -> dict[str, int]:
+    """What members have at least of the income of a group that pays four fifths of it for presence, of which some were
+    absent throughout."""
+    weights = {name: SHARES[name] * (1 if name in absent else 5) for name in NAMES}
+    return {name: arena.price_of(task) * weights[name] // sum(weights.values()) for name in NAMES}
+
+
+def test_a_member_that_does_nothing_has_the_part_of_its_share_that_is_not_for_presence(arena: Arena) -> None:
+    verifying(arena)
+    group = ArenaGroup(arena, presence_rate=800_000)
+    for name in ("leader", "second"):
+        group.enter(name, bench=group.witnessing("leader", "second"), also=(AbsenceParty(),))
+    group.enter("third", Gone, also=(AbsenceParty(),))
+    task = working(arena, group)
+    assert over(arena, task) is TaskState.SETTLED
+    group.play_until_paid_out()
+    assert [member.absent for member in group.view.members] == [0, 0, SEGMENTS]
+    parts = present(arena, group, task, "third")
+    arena.conclude(
+        "third",
+        honest=group.share("third", arena.price_of(task)),
+        promised={name: parts[name] for name in ("leader", "second")}
+        | {"verifier": arena.fee_of(task), "submitter": -arena.cost_of(task)},
+        most=parts["third"] + 2,
+    )
+
+
+def test_a_false_report_of_absence_costs_its_bond_and_changes_nothing(arena: Arena) -> None:
+    verifying(arena)
+    group = ArenaGroup(arena, presence_rate=800_000)
+    for name in ("leader", "second"):
+        group.enter(name, bench=group.witnessing(*NAMES), also=(AbsenceParty(),))
+    group.enter("third")
+    task = working(arena, group)
+    arena.play(lambda: arena.task(task).state is TaskState.VERIFYING)
+    presence = arena.market.presence
+    bond = presence.bond()
+    arena.account("third").send(presence.report(group.contract.address, 1, 0, SEGMENTS - 1, bond))
+    assert over(arena, task) is TaskState.SETTLED
+    group.play_until_paid_out()
+    assert [member.absent for member in group.view.members] == [0, 0, 0]
+    parts = present(arena, group, task)
+    arena.conclude(
+        "third",
+        honest=parts["third"],
+        promised={"leader": parts["leader"], "second": parts["second"] + bond},
+        most=parts["third"] + 2 - bond,
+    )
+
+
+def test_a_friends_receipt_brings_an_absent_member_its_share_and_one_bond_at_most(arena: Arena) -> None:
+    """A documented limit: a receipt is one member's word."""
+    verifying(arena)
+    group = ArenaGroup(arena, presence_rate=800_000)
+    group.enter("leader", bench=group.witnessing("leader", "second"), also=(AbsenceParty(),))
+    group.enter("second")
+    group.enter("third", Gone, bench=group.witnessing("second", "third"), also=(AbsenceParty(),))
+    task = working(arena, group)
+    assert over(arena, task) is TaskState.SETTLED
+    group.play_until_paid_out()
+    bond = arena.market.presence.bond()
+    parts = present(arena, group, task)
+    most = parts["second"] + parts["third"] + 2 + bond
+    arena.conclude(
+        "second",
+        "third",
+        honest=most,
+        promised={"leader": parts["leader"] - bond, "submitter": -arena.cost_of(task)},
+        most=most,
     )
 
 

@@ -18,7 +18,7 @@ HOUR, DAY = 3600, 86400
 SUBMITTER = address_of("submitter")
 
 
-COMPANIONS = ("Groups", "StageClaims", "StageCourt")
+COMPANIONS = ("Groups", "StageClaims", "StageCourt", "Presence")
 
 
 class GroupsWorld(World):
@@ -36,7 +36,10 @@ class GroupsWorld(World):
 
     def arguments_of(self, name: str, addresses: dict[str, str]) -> tuple[Any, ...]:
         if name == "Groups":
-            return tuple(addresses.values())[: len(MODULES)], addresses["StageClaims"]
+            return tuple(addresses.values())[: len(MODULES)], addresses["StageClaims"], addresses["Presence"]
+        if name == "Presence":
+            bond, window = self.parameters["accusationBond"], self.parameters["disputeSeconds"]
+            return addresses["Groups"], addresses["Market"], bond, window
         if name == "StageClaims":
             numbers = (self.parameters[each] for each in ("caseBond", "accusationBond", "disputeSeconds"))
             return addresses["Groups"], addresses["Market"], addresses["StageCourt"], *numbers
@@ -72,6 +75,7 @@ class Owed:
     has_paid: bool
     is_liable: bool
     is_convicted: bool
+    absent: int
     contribution: int
     credit: int
     due: int
@@ -111,6 +115,7 @@ class GroupActor:
                 "takeBy": self.now + 7 * DAY,
                 "patience": HOUR,
                 "evidenceSeconds": DAY,
+                "presenceRate": 0,
                 "plan": bytes(32),
                 "nonce": 0,
             }

@@ -105,6 +105,7 @@ def test_a_group_is_initialised_by_its_factory_and_once(world: World) -> None:
         ({"patience": 0}, "OutOfRange"),
         ({"patience": 31 * DAY}, "OutOfRange"),
         ({"evidenceSeconds": 31 * DAY}, "OutOfRange"),
+        ({"presenceRate": MILLION + 1}, "OutOfRange"),
     ],
 )
 def test_an_agreement_that_cannot_be_kept_is_refused(world: World, changes: dict[str, Any], error: str) -> None:

@@ -20,6 +20,7 @@ from assay.group.plan import make_plan, write_plan
 from assay.market.deployment import write_deployment
 from assay.market.group_agreement import AgreementFile, write_agreement
 from assay.market.groups import GroupContract, GroupView, groups_of
+from assay.roles.absence import AbsenceParty
 from assay.roles.context import Player
 from assay.roles.group_bench import GroupBench, group_bench
 from assay.roles.group_file import GroupFile, read_group_file
@@ -71,7 +72,7 @@ def make_group_task(folder: Path, compression: str = "") -> tuple[TaskFile, Bund
     return file, build_bundle(file, folder / "group-bundle")
 
 
-def group_toml(world: World, port: int, working: int = 2) -> Path:
+def group_toml(world: World, port: int, working: int = 2, paid_for_presence: float = 0.0) -> Path:
     """Writes group.toml, cluster.toml and plan.toml; the members' keystores; the deployment."""
     folder = world.folder / "group"
     folder.mkdir()
@@ -85,6 +86,7 @@ def group_toml(world: World, port: int, working: int = 2) -> Path:
     write_plan(make_plan(description.cluster, description.costs(working, 1)), folder / "plan.toml")
     text = [f'meet = "127.0.0.1:{port}"', f"segments = {list(NAMES)!r}".replace("'", '"')]
     text += ["[limits]", 'most_stake = "6"', "evidence_hours = 0.02", "patience_minutes = 60"]
+    text += [f"paid_for_presence = {paid_for_presence}"]
     for name, place, share, contribution in zip(NAMES, PLACES, SHARES, CONTRIBUTIONS, strict=True):
         text += ["[[member]]", f'name = "{name}"', f'account = "{world.address(place)}"']
         text += [f'contribution = "{contribution}"', f"share = {share}"]
@@ -126,7 +128,7 @@ class FormedGroup:
         """A member as a node of this process, with other settings of its seat."""
         account = Account.from_key(self.world.local.chain.private_keys[PLACES[place]])
         plan, own = self.terms.training(self.file, account.address, f"0x{bytes(account.key).hex()}")
-        players: Sequence[Player] = [GroupMember(self.contract, OPTIONS), StageParty()]
+        players: Sequence[Player] = [GroupMember(self.contract, OPTIONS), StageParty(), AbsenceParty()]
         maker: Any = group_bench(plan, replace(own, **seat))
         node = self.world.node(PLACES[place], players, make_bench=maker)
         assert isinstance(node.bench, GroupBench)
@@ -138,9 +140,9 @@ class FormedGroup:
         return node
 
 
-def signed_group(world: World, port: int) -> FormedGroup:
+def signed_group(world: World, port: int, paid_for_presence: float = 0.0) -> FormedGroup:
     """The group's agreement, signed by all, in its file."""
-    terms = read_group_file(group_toml(world, port))
+    terms = read_group_file(group_toml(world, port, paid_for_presence=paid_for_presence))
     now = int(world.market.chain.web3.eth.get_block("latest")["timestamp"])
     file = terms.draft(now, world.local.deployment.chain_id, groups_of(world.market).address, 1)
     for place in PLACES:

@@ -78,12 +78,13 @@ def test_a_group_is_drafted_signed_formed_joined_and_dissolved_from_the_command_
 
 
 @pytest.mark.slow
-def test_a_group_that_loses_a_member_in_the_middle_settles_its_task_and_splits_the_reward(
+def test_a_group_that_loses_a_member_in_the_middle_settles_its_task_and_pays_each_for_its_segments(
     group_world: World, store: TCPStore, group_task: tuple[TaskFile, Bundle], tmp_path: Path
 ) -> None:
     world = group_world
-    group = signed_group(world, store.port)
+    group = signed_group(world, store.port, paid_for_presence=0.8)
     invoke(world, "ann", "form", str(group.terms.agreement))
+    (spare,) = read_plan(group.terms.plan).spares
     victim = next(name for name in read_plan(group.terms.plan).members if name != NAMES[0])
     survivors = [place for place, name in enumerate(NAMES) if name != victim]
     step = 2 * INTERVAL + 3
@@ -99,7 +100,10 @@ def test_a_group_that_loses_a_member_in_the_middle_settles_its_task_and_splits_t
             *quick_market(group),
             *(group.member(place, **QUICK) for place in survivors),
         ]
-        contract = group.contract
+        contract, chain = group.contract, world.market.chain.web3.eth
+
+        def account_of(name: str) -> str:
+            return world.address(PLACES[NAMES.index(name)])
 
         def state() -> GroupState:
             found = contract.view()
@@ -121,6 +125,8 @@ def test_a_group_that_loses_a_member_in_the_middle_settles_its_task_and_splits_t
         world.play(lambda: state() is GroupState.SHARED, limit=200)
         world.play(lambda: all(member.due == 0 for member in view_of(world, contract.address).members), limit=100)
         world.play(lambda: not any(credits(group)[place] for place in survivors), limit=100)
+        # The reporters have their bonds back.
+        world.play(lambda: chain.get_balance(world.market.presence.address) == 0, limit=100)
     finally:
         if doomed.poll() is None:
             os.killpg(doomed.pid, signal.SIGKILL)
@@ -139,8 +145,17 @@ def test_a_group_that_loses_a_member_in_the_middle_settles_its_task_and_splits_t
             for place in survivors
             if segment % 3 == place
         }
-    # Shares of the price to the wei, the remainder to the first; contributions whole.
-    rewards = [record.price * share // MILLION for share in PAID]
+    # Who was there for which segments is known of all: the dead of the first two, its replacement of the rest.
+    segments = STEPS // INTERVAL
+    absent = [{victim: segments - 2, spare: 2}.get(name, 0) for name in NAMES]
+    assert [member.absent for member in view_of(world, contract.address).members] == absent
+    for name, first, last in ((victim, 2, segments - 1), (spare, 0, 1)):
+        (report,) = (each for each in world.reader.view.presence.reports.values() if each.member == account_of(name))
+        assert (report.first, report.last, report.is_concluded) == (first, last, True)
+    # A fifth of each share whatever happened, the rest for the segments the member was in; to the wei, the remainder
+    # to the first; contributions whole.
+    weights = [share * (segments * MILLION - 800_000 * away) for share, away in zip(PAID, absent, strict=True)]
+    rewards = [record.price * weight // sum(weights) for weight in weights]
     rewards[0] += record.price - sum(rewards)
     owed = [reward + contribution for reward, contribution in zip(rewards, PUT_IN, strict=True)]
     paid = received(group)

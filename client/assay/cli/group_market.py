@@ -128,10 +128,14 @@ def join(agreement: Path, settings: Settings, as_json: bool) -> None:
 @settings_options
 @json_option
 def show(agreement: Path, settings: Settings, as_json: bool) -> None:
-    """Show the terms of AGREEMENT, and where its group stands."""
-    _, file, group, view = _open(agreement, settings)
+    """Show the terms of AGREEMENT, and where its group stands: what is owed to whom, who was absent for how many
+    segments."""
+    market, file, group, view = _open(agreement, settings)
     if view is not None:
         _tell(file, view, as_json)
+        pending = market.presence.pending_of(group.address)
+        if pending and not as_json:
+            click.echo(f"  {pending} report(s) of absence pending: nothing is shared out before they are decided")
         return
     if as_json:
         members = [{"name": n, **asdict(m)} for n, m in zip(file.names, file.agreement.members, strict=True)]
@@ -144,6 +148,7 @@ def show(agreement: Path, settings: Settings, as_json: bool) -> None:
         click.echo(f"  {name:12} {member.account}  {_in_coins(member.contribution):>12} in  {member.share / 1e4:.4f} %")
     click.echo(f"  stakes at most {_in_coins(terms.most_stake)}, works for at least {_in_coins(terms.least_price)}")
     click.echo(f"  a leader silent for {terms.patience} s can be replaced; evidence {terms.evidence_seconds} s")
+    click.echo(f"  {_presence(terms.presence_rate)}")
     if terms.owners:
         click.echo(f"  segments are answered for by {', '.join(file.names[owner] for owner in terms.owners)} in turn")
 
@@ -154,8 +159,8 @@ def show(agreement: Path, settings: Settings, as_json: bool) -> None:
 @json_option
 def collect(agreement: Path, settings: Settings, as_json: bool) -> None:
     """Take the next step that pays the group of AGREEMENT out, and the settings' account's part: close, conclude
-    accusations among members, share, collect, withdraw; and bonds of cases and accusations. `assay solver run --group`
-    does the same by itself."""
+    accusations among members and reports of absence, share, collect, withdraw; and bonds of cases, accusations and
+    reports. `assay solver run --group` does the same by itself."""
     from assay.market.groups import GroupState
     from assay.roles.session import open_sender
 
@@ -178,14 +183,17 @@ def collect(agreement: Path, settings: Settings, as_json: bool) -> None:
         bonds = market.stage_claims.credit_of(sender.address)
         if bonds:
             _send(sender, f"stage-withdraw:{now}:{bonds}", market.stage_claims.withdraw())
+        bonds = market.presence.credit_of(sender.address)
+        if bonds:
+            _send(sender, f"absence-withdraw:{now}:{bonds}", market.presence.withdraw())
     _tell(file, group.view(), as_json)
 
 
 def _conclude(settings: Settings, market: Market, sender: Sender, group: GroupContract) -> None:
-    """What members accuse each other of, and nobody refuted in time: the group waits for it."""
+    """What members accuse each other of, or report, and nobody refuted or answered in time: the group waits for it."""
     from assay.roles.session import open_reader
 
-    if not market.stage_claims.pending_of(group.address):
+    if not (market.stage_claims.pending_of(group.address) or market.presence.pending_of(group.address)):
         return
     reader = open_reader(settings, market)
     reader.poll()
@@ -193,6 +201,9 @@ def _conclude(settings: Settings, market: Market, sender: Sender, group: GroupCo
     for accusation in stages.accusations.values():
         if accusation.work.group == group.address and stages.can_be_concluded(accusation.id, reader.view.time):
             _send(sender, f"stage-conclude:{accusation.id:x}", market.stage_claims.conclude(accusation.id))
+    for report in reader.view.presence.reports_in(group.address):
+        if report.can_be_concluded(reader.view.time):
+            _send(sender, f"absence-conclude:{report.id:x}", market.presence.conclude(report.id))
 
 
 @click.command()
@@ -251,14 +262,22 @@ def _tell(file: AgreementFile, view: GroupView | None, as_json: bool) -> None:
     names = {account: name for name, account in file.addresses.items()}
     task = f", task {view.task:#x}" if view.task else ""
     click.echo(f"{view.address} is {view.state.name.lower()}, led by {names.get(view.leader, view.leader)}{task}")
+    click.echo(f"  {_presence(view.presence_rate)}")
     for member in view.members:
         marks = ["" if member.has_paid else "contribution missing", "at fault" if member.is_liable else ""]
         marks.append("convicted" if member.is_convicted else "")
+        marks.append(f"absent in {member.absent} segment(s)" if member.absent else "")
         click.echo(
             f"  {names.get(member.account, ''):12} {member.account}  {_in_coins(member.contribution):>12} in  "
             f"{member.share / 1e4:8.4f} %  {_in_coins(member.credit):>12} to withdraw  {_in_coins(member.due):>12} due "
             + ", ".join(mark for mark in marks if mark)
         )
+
+
+def _presence(rate: int) -> str:
+    if rate == 0:
+        return "shares are paid whoever takes part"
+    return f"{rate / 1e4:.6g} % of each share is earned by taking part, segment by segment"
 
 
 def _in_coins(wei: int) -> str:

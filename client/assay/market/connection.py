@@ -13,6 +13,7 @@ from assay.market.claims import ClaimsContract
 from assay.market.court import CourtContract
 from assay.market.deploy import check_deployment
 from assay.market.deployment import COMPANIONS, HELPERS, MODULES, Deployment, read_deployment
+from assay.market.presence import PresenceContract
 from assay.market.settlement import DemandsContract, JackpotContract, SeedsContract, SettlementContract
 from assay.market.stage_claims import StageClaimsContract
 from assay.market.stakes import StakesContract
@@ -84,6 +85,11 @@ class Market:
     def stage_court(self) -> CourtContract:
         """The same court over the statements of groups' members."""
         return CourtContract(self.chain, "StageCourt", self.address("StageCourt"))
+
+    @cached_property
+    def presence(self) -> PresenceContract:
+        """Who was absent while a group trained."""
+        return PresenceContract(self.chain, "Presence", self.address("Presence"))
 
 
 def open_chain(url: str) -> Chain:

@@ -1,4 +1,4 @@
-"""Deploying the market: fifteen contracts that are told each other's addresses beforehand (they follow from the
+"""Deploying the market: sixteen contracts that are told each other's addresses beforehand (they follow from the
 deployer's account and nonce), so that none has an owner who could exchange another."""
 
 from __future__ import annotations
@@ -51,8 +51,11 @@ def constructor_arguments(
     if name == "StageClaims":
         bonds = parameters.case_bond, parameters.accusation_bond
         return addresses["Groups"], addresses["Market"], addresses["StageCourt"], *bonds, parameters.dispute_seconds
+    if name == "Presence":
+        return addresses["Groups"], addresses["Market"], parameters.accusation_bond, parameters.dispute_seconds
     modules = tuple(addresses[module] for module in MODULES)
-    return (modules, addresses["StageClaims"]) if name == "Groups" else (parameters.values(), modules)
+    companions = addresses["StageClaims"], addresses["Presence"]
+    return (modules, *companions) if name == "Groups" else (parameters.values(), modules)
 
 
 def creation_code(name: str, arguments: Sequence[Any]) -> bytes:

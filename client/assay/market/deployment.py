@@ -30,7 +30,7 @@ MODULES = (
 """The contracts of a deployment in the order of the Solidity struct Modules."""
 HELPERS = ("Prover", "Refuter")
 """What the court executes with; they hold no state and know no other contract."""
-COMPANIONS = ("Groups", "StageClaims", "StageCourt")
+COMPANIONS = ("Groups", "StageClaims", "StageCourt", "Presence")
 """What uses the market without any right in it: no other contract knows them."""
 _ARTIFACTS = {"StageCourt": "Court"}
 """Contracts of a deployment that are another instance of the same code."""

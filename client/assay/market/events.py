@@ -449,6 +449,38 @@ class StageCaseClosed:
     challenger_won: bool
 
 
+# --- Presence --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AbsenceReported:
+    report_id: int
+    group: str
+    member: str
+    reporter: str
+    first: int
+    last: int
+    until: int
+
+
+@dataclass(frozen=True)
+class ReportAnswered:
+    report_id: int
+    group: str
+    member: str
+    signer: str
+    segment: int
+
+
+@dataclass(frozen=True)
+class AbsenceConcluded:
+    report_id: int
+    group: str
+    member: str
+    reporter: str
+    segments: int
+
+
 # --- The courts ------------------------------------------------------------------------------------------------------
 
 
@@ -470,7 +502,7 @@ Event: TypeAlias = (
     | ClaimEntered | ClaimOpened | AnswerPublished | ReplayPublished | ProfilePublished | Accused | AccusationClosed
     | CaseOpened | CaseClosed | ClaimFell | ChunkDemanded | ChunkServed | ChunkNotServed | ShareReleased
     | JackpotReserved | JackpotFixed | StagePublished | StageAccused | StageAccusationConcluded | StageCaseOpened
-    | StageCaseClosed | CourtEvent
+    | StageCaseClosed | AbsenceReported | ReportAnswered | AbsenceConcluded | CourtEvent
 )  # fmt: skip
 
 EVENTS: dict[tuple[str, str], type[Any]] = {
@@ -522,6 +554,9 @@ EVENTS: dict[tuple[str, str], type[Any]] = {
     ("StageClaims", "AccusationConcluded"): StageAccusationConcluded,
     ("StageClaims", "CaseOpened"): StageCaseOpened,
     ("StageClaims", "CaseClosed"): StageCaseClosed,
+    ("Presence", "AbsenceReported"): AbsenceReported,
+    ("Presence", "ReportAnswered"): ReportAnswered,
+    ("Presence", "AbsenceConcluded"): AbsenceConcluded,
 }
 COURTS = ("Court", "StageCourt")
 """The courts of a deployment: one over the market's claims, one over what groups' members say of their stages."""

@@ -32,9 +32,11 @@ _AGREEMENT = [
     ("takeBy", "uint40"),
     ("patience", "uint32"),
     ("evidenceSeconds", "uint32"),
+    ("presenceRate", "uint32"),
     ("plan", "bytes32"),
     ("nonce", "uint256"),
 ]
+PRESENCE_VALUE = bytes(32)
 _STATEMENT = [("task", "uint256"), ("run", "uint32"), ("subject", "bytes32"), ("value", "bytes32")]
 
 
@@ -49,7 +51,10 @@ class AgreedMember:
 
 @dataclass(frozen=True)
 class Agreement:
-    """The terms, in the fields of contracts/libraries/Agreements.sol; the first member leads."""
+    """The terms, in the fields of contracts/libraries/Agreements.sol; the first member leads.
+
+    `presence_rate`: the part of every share, in parts per million, that is earned by taking part, segment by segment.
+    """
 
     members: tuple[AgreedMember, ...]
     owners: tuple[int, ...]
@@ -60,6 +65,7 @@ class Agreement:
     take_by: int
     patience: int
     evidence_seconds: int
+    presence_rate: int
     plan: bytes
     nonce: int
 
@@ -94,6 +100,13 @@ def stage_subject(segment: int, until: int, program_root: bytes, data_root: byte
     return bytes(keccak(encode(kinds, ["stage", segment, until, program_root, data_root, start_root])))
 
 
+def presence_subject(segment: int, accounts: Sequence[str]) -> bytes:
+    """Subject of a receipt, "these accounts took part in this segment"; the value is `PRESENCE_VALUE`. The accounts are
+    in the subject so that two receipts never contradict each other."""
+    hashed = keccak(encode(["address[]"], [list(accounts)]))
+    return bytes(keccak(encode(["string", "uint32", "bytes32"], ["presence", segment, hashed])))
+
+
 def sign_agreement(agreement: Agreement, chain_id: int, factory: str, account: LocalAccount) -> bytes:
     """A member's signature, 65 bytes."""
     message = _agreement_message(agreement, chain_id, factory)
@@ -126,7 +139,8 @@ def _signer(message: Any, signature: bytes) -> str:
 
 def _agreement_message(agreement: Agreement, chain_id: int, factory: str) -> dict[str, Any]:
     fields = (agreement.task, agreement.least_price, agreement.most_stake, agreement.form_by, agreement.take_by,
-              agreement.patience, agreement.evidence_seconds, agreement.plan, agreement.nonce)  # fmt: skip
+              agreement.patience, agreement.evidence_seconds, agreement.presence_rate, agreement.plan,
+              agreement.nonce)  # fmt: skip
     values: list[Any] = [[asdict(member) for member in agreement.members], list(agreement.owners), *fields]
     message = {name: value for (name, _), value in zip(_AGREEMENT, values, strict=True)}
     return _typed("Agreement", {"Agreement": _AGREEMENT, "Member": _MEMBER}, chain_id, factory, message)
@@ -221,7 +235,8 @@ def read_agreement(path: Path) -> AgreementFile:
         agreement = Agreement(
             members, tuple(int(owner) for owner in terms["owners"]), int(terms["task"], 16), int(terms["least_price"]),
             int(terms["most_stake"]), int(terms["form_by"]), int(terms["take_by"]), int(terms["patience"]),
-            int(terms["evidence_seconds"]), bytes.fromhex(terms["plan"]), int(terms["nonce"]),
+            int(terms["evidence_seconds"]), int(terms["presence_rate"]), bytes.fromhex(terms["plan"]),
+            int(terms["nonce"]),
         )  # fmt: skip
         signatures = {account: bytes.fromhex(text) for account, text in document["signatures"].items()}
         names = tuple(str(each["name"]) for each in terms["members"])

@@ -33,13 +33,14 @@ class GroupState(IntEnum):
 
 @dataclass(frozen=True)
 class GroupMember:
-    """A member's place in a group's ledger, in wei; `share` in parts per million."""
+    """A member's place in a group's ledger, in wei; `share` in parts per million, `absent` in segments."""
 
     account: str
     share: int
     has_paid: bool
     is_liable: bool
     is_convicted: bool
+    absent: int
     contribution: int
     credit: int
     due: int
@@ -48,7 +49,7 @@ class GroupMember:
 @dataclass(frozen=True)
 class GroupView:
     """A group as it stands. `leaving`: stake on its way out of the market until `leaving_until`; `income`: what the
-    market owes it."""
+    market owes it; `presence_rate`: the part of a share that is earned by taking part, in parts per million."""
 
     address: str
     state: GroupState
@@ -56,6 +57,8 @@ class GroupView:
     task: int
     members: tuple[GroupMember, ...]
     patience: int
+    evidence_seconds: int
+    presence_rate: int
     form_by: int
     take_by: int
     leader_until: int
@@ -167,8 +170,8 @@ class GroupContract(Contract):
         limits = self.ask("limits")
         members = tuple(
             GroupMember(
-                row["account"], row["share"], row["hasPaid"], row["isLiable"], row["isConvicted"], row["contribution"],
-                row["credit"], row["due"],
+                row["account"], row["share"], row["hasPaid"], row["isLiable"], row["isConvicted"], row["absent"],
+                row["contribution"], row["credit"], row["due"],
             )
             for row in self.ask("positions")
         )  # fmt: skip
@@ -180,6 +183,8 @@ class GroupContract(Contract):
             int(self.ask("task")),
             members,
             limits["patience"],
+            limits["evidenceSeconds"],
+            limits["presenceRate"],
             limits["formBy"],
             limits["takeBy"],
             int(self.ask("leaderUntil")),

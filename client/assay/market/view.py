@@ -16,6 +16,7 @@ from eth_utils.address import to_checksum_address
 from assay.market import events as e
 from assay.market.claims import claim_id_of, training_line_of
 from assay.market.errors import UnknownTaskError
+from assay.market.presence_view import PresenceView
 from assay.market.records import (
     CaseRecord,
     ClaimRecord,
@@ -48,6 +49,7 @@ class MarketView:
         self.cases: dict[int, CaseRecord] = {}
         self.demands: dict[int, DemandRecord] = {}
         self.stages = StageView()
+        self.presence = PresenceView()
         self.seats: dict[str, tuple[int, int]] = {}
         self.joined_at: dict[str, int] = {}
         self.leaving: dict[str, int] = {}
@@ -505,6 +507,9 @@ _HANDLERS: dict[type[Any], Callable[[MarketView, Any, e.Logged], int | None]] = 
     e.StageAccusationConcluded: lambda view, event, logged: view.stages.concluded(event, logged),
     e.StageCaseOpened: lambda view, event, logged: view.stages.case_opened(event, logged),
     e.StageCaseClosed: lambda view, event, logged: view.stages.case_closed(event, logged),
+    e.AbsenceReported: lambda view, event, logged: view.presence.reported(event, logged),
+    e.ReportAnswered: lambda view, event, logged: view.presence.answered(event, logged),
+    e.AbsenceConcluded: lambda view, event, logged: view.presence.concluded(event, logged),
     e.TaskSubmitted: MarketView._submitted,
     e.TaskOpened: MarketView._opened,
     e.TaskTaken: MarketView._taken,

@@ -22,6 +22,7 @@ from assay.commitments import tree
 from assay.commitments.execution import ProfileLeaf, ReplayLeaf
 from assay.dispute.execution import LocalExecution
 from assay.engine.cpu.device import CpuDevice
+from assay.market.presence import Receipt
 from assay.market.records import TaskRecord
 from assay.market.types import Checkpoint, StageWork
 from assay.program.encoding import decode_header
@@ -287,6 +288,10 @@ class Workbench:
     def stage_dossier(self, task: TaskRecord, work: StageWork) -> StageDossier | None:
         """What is kept here about a statement on a stage, the own or another's."""
         return None
+
+    def receipts(self, task: TaskRecord) -> Sequence[Receipt]:
+        """Who took part in which segments, as far as it is known here, where a group trains."""
+        return ()
 
     def stage_execution(self, task: TaskRecord, dossier: StageDossier) -> LocalExecution:
         """The execution of a stage's segment."""

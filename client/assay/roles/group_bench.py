@@ -14,9 +14,11 @@ from eth_account import Account
 from torch._C._distributed_c10d import TCPStore
 
 from assay.group.errors import GroupMessageError, MemberFailedError
+from assay.group.execution.receipts import RECEIPTS, ReceiptBook
 from assay.group.execution.run import Seat, member_folder, run_group_training
 from assay.group.execution.stage_records import FINDINGS, RECORDS, StageDossier, dossiers_in, find_dossier
 from assay.group.plan import GroupPlan
+from assay.market.presence import Receipt
 from assay.market.records import TaskRecord
 from assay.market.types import StageWork
 from assay.roles.bench import Workbench
@@ -46,6 +48,7 @@ class GroupBench(Workbench):
         super().__init__(folder, stores, state)
         self.plan, self.seat = plan, seat
         self._damaged: set[str] = set()
+        self._receipts: dict[int, tuple[tuple[int, int], tuple[Receipt, ...]]] = {}  # by task, with the file's state
 
     def signed_work(self, task: TaskRecord) -> SignedWork | None:
         """What the owners of a task's segments have signed; None before training is done, or where nobody signs."""
@@ -65,6 +68,17 @@ class GroupBench(Workbench):
 
     def stage_dossier(self, task: TaskRecord, work: StageWork) -> StageDossier | None:
         return find_dossier((self.audit_folder(task) / RECORDS, self.audit_folder(task) / FINDINGS), work)
+
+    def receipts(self, task: TaskRecord) -> Sequence[Receipt]:
+        path = member_folder(self.place(task.id) / "group", self.seat.name) / RECEIPTS
+        if not path.exists():
+            return ()
+        found = path.stat()
+        state = found.st_mtime_ns, found.st_size
+        known = self._receipts.get(task.id)
+        if known is None or known[0] != state:
+            known = self._receipts[task.id] = state, tuple(ReceiptBook(path).read())
+        return known[1]
 
     def audit_folder(self, task: TaskRecord) -> Path:
         """Where this member keeps what judges stages."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ class GroupFile:
             form_by + int(86400 * _number(limits, "take_days", 7)),
             int(60 * _number(limits, "patience_minutes", 60)),
             int(3600 * _number(limits, "evidence_hours", 24)),
+            round(MILLION * _fraction(limits, "paid_for_presence", 0.0)),
             hashlib.sha256(self.plan.read_bytes()).digest() if self.plan.exists() else bytes(32),
             nonce,
         )
@@ -160,6 +162,6 @@ def _fraction(limits: Mapping[str, Any], name: str, default: float) -> float:
 
 def _number(limits: Mapping[str, Any], name: str, default: float) -> float:
     value = limits.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
         raise GroupAgreementError(f"limits.{name} is {value!r}: write a number that is not negative")
     return float(value)

@@ -59,8 +59,9 @@ class GroupMember(Solver):
         elif group.state is GroupState.WORKING:
             yield from self._work(context, group, place)
         elif group.state is GroupState.CLOSED:
-            is_disputed = context.view.stages.is_disputed(group.address)
-            if context.view.time > group.evidence_until + self._turn(context, place) and not is_disputed:
+            is_waiting = context.view.stages.is_disputed(group.address)
+            is_waiting = is_waiting or context.view.presence.is_pending(group.address)
+            if context.view.time > group.evidence_until + self._turn(context, place) and not is_waiting:
                 yield self._send("share", self._contract.share(), group)
             else:
                 yield from self._charge(context, group, place)

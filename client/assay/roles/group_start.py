@@ -12,6 +12,7 @@ from assay.group.plan import read_plan
 from assay.market.errors import GroupAgreementError
 from assay.market.group_agreement import read_agreement
 from assay.market.groups import GroupContract, groups_of
+from assay.roles.absence import AbsenceParty
 from assay.roles.context import Player
 from assay.roles.group_bench import GroupBench, group_bench
 from assay.roles.group_file import read_group_file
@@ -41,7 +42,8 @@ def open_member(
     # The seat is completed below: only an opened node has the account's key.
     empty = Seat("", terms.cluster, *terms.meet)
     make_bench = group_bench(read_plan(terms.plan), empty)
-    players: list[Player] = [GroupMember(group, options), StageParty(options.least_withdrawal)]
+    least = options.least_withdrawal
+    players: list[Player] = [GroupMember(group, options), StageParty(least), AbsenceParty(least)]
     with open_node(settings, players, metrics_port, make_bench, as_json) as node:
         node.group = group
         assert isinstance(node.bench, GroupBench)

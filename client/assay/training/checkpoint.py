@@ -52,6 +52,25 @@ def write_synced(path: Path, text: str) -> None:
         raise _refused(path, error) from error
 
 
+def append_synced(path: Path, line: str) -> None:
+    """Add a line to a file, durably; what a crash cut off before it stays a line of its own. `CheckpointError` where
+    the disk refuses."""
+    try:
+        is_new = not path.exists()
+        with path.open("ab+") as file:
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+            file.write(line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if is_new:
+            sync_folder(path.parent)
+    except OSError as error:
+        raise _refused(path, error) from error
+
+
 def write_tensors(path: Path, tensors: Sequence[Array]) -> None:
     """Write tensors atomically: a temporary file, synced, then renamed. `CheckpointError` where the disk refuses."""
     temporary = path.with_name(path.name + ".partial")

@@ -30,6 +30,9 @@ def test_contracts_lie_where_they_were_told_each_other_lie(world: World) -> None
     assert market.stage_claims.case_bond() == LOCAL.case_bond
     assert market.stage_claims.pending_of(world.address(1)) == market.stage_claims.credit_of(world.address(1)) == 0
     assert not market.stage_claims.has_fallen(1)
+    assert (market.presence.bond(), market.presence.window()) == (LOCAL.accusation_bond, LOCAL.dispute_seconds)
+    assert market.presence.pending_of(world.address(1)) == market.presence.credit_of(world.address(1)) == 0
+    assert not market.presence.was_absent(world.address(1), world.address(2), 0)
     assert market.stakes.seat() == LOCAL.seat
     assert market.claims.case_bond() == LOCAL.case_bond >= market.court.minimum_bond()
     # Coin that only modules may bring shows that the contracts know each other.
@@ -111,11 +114,11 @@ def test_a_wrong_file_is_refused(world: World, tmp_path: Path, keys: list[str], 
 
 def test_a_file_of_a_market_without_some_contract_says_which_and_what_to_do(world: World, tmp_path: Path) -> None:
     record = world.running.deployment.as_json()
-    for name in ("StageClaims", "StageCourt"):
+    for name in ("StageClaims", "StageCourt", "Presence"):
         del record["addresses"][name]
     path = tmp_path / "deployment.json"
     path.write_text(json.dumps(record))
-    with pytest.raises(DeploymentError, match=r"no contract StageClaims, StageCourt: .*deploy again"):
+    with pytest.raises(DeploymentError, match=r"no contract Presence, StageClaims, StageCourt: .*deploy again"):
         read_deployment(path)
 
 

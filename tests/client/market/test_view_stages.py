@@ -114,7 +114,7 @@ def members(judged: World, make_posting: PostingMaker) -> Members:
     agreed = [AgreedMember(world.address(n), 3 * COIN, share) for n, share in zip(MEMBERS, shares, strict=True)]
     time = reader.view.time
     agreement = Agreement(
-        tuple(agreed), (), task, 0, 9 * COIN, time + 10_000, time + 20_000, 3600, 86_400, bytes(32), 0
+        tuple(agreed), (), task, 0, 9 * COIN, time + 10_000, time + 20_000, 3600, 86_400, 0, bytes(32), 0
     )
     factory, chain_id = groups_of(market), market.deployment.chain_id
     accounts = [Account.from_key(world.running.chain.private_keys[number]) for number in MEMBERS]

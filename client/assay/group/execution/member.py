@@ -24,6 +24,7 @@ from assay.group.execution.keeping import Keeping
 from assay.group.execution.message_log import MessageLog
 from assay.group.execution.packing import Words
 from assay.group.execution.partition import Partition, member_order, member_shares
+from assay.group.execution.receipts import RECEIPTS, ReceiptBook, Receipts
 from assay.group.execution.ring import AuditRing
 from assay.group.execution.run import AUDIT_RATE, member_folder
 from assay.group.execution.schedule import StageSchedule, bytes_in_step
@@ -78,9 +79,14 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
     rate = float(settings.get("audit_rate", AUDIT_RATE))
     if orders.get("keys") and rate > 0 and len(members) > 1:
         ring = AuditRing(store, orders, task, divided, schedules, members, place / "audit", engine, memory)
+    signer = Signer.of(orders["keys"]) if orders.get("keys") else None
+    receipts: Receipts | None = None
+    if signer is not None:
+        book = ReceiptBook(place / RECEIPTS)
+        receipts = Receipts(store, signer, members, schedule.stage, generation, book)
+        receipts.catch_up()
     statements: StageStatements | None = None
-    if ring is not None:
-        signer = Signer.of(orders["keys"])
+    if ring is not None and signer is not None:
         statements = StageStatements(store, signer, task, engine, divided, members, schedule.stage, generation)
     trainer = _SegmentTrainer(orders, task, members, schedule, run, store, ring, statements)
     for segment in range(done, task.segments):
@@ -98,6 +104,9 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
         if ring is not None and is_audited(root, rate):
             starts, ends_stated = keeping.tensor_roots, keeping.stated
             ring.audit(segment, trainer.segment_seconds, root, starts, ends_stated, run.state, signed)
+        if receipts is not None:
+            # Nobody is paid for a segment in which it was found to cheat, and nobody's work is kept without a receipt.
+            receipts.exchange(segment)
         keeping.collect(segment + 1, run.state, root)
         if not engine.is_exact and any(part.copies for part in divided.parts) and segment + 1 < task.segments:
             strayed = keeping.strayed_copies(segment + 1, run.held_state)
