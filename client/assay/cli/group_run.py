@@ -51,7 +51,7 @@ def meet(listen: str, as_json: bool) -> None:
     "--audit-rate",
     default=0.1,
     show_default=True,
-    help="Fraction of segments audited, if signed; 0 signs for nothing and keeps no log of messages.",
+    help="Fraction of segments audited, if signed; 0 signs for no stage and keeps no log of messages.",
 )
 @click.option("--keepers", type=click.IntRange(1), default=2, show_default=True, help="Members that keep the proof.")
 @click.option(

@@ -34,17 +34,23 @@ def hears_evidence(context: Context, group: GroupView) -> bool:
     return group.state is GroupState.WORKING
 
 
-def accusations(context: Context, group: GroupView, task: TaskRecord) -> Iterator[Action]:
-    """Accuse whoever the own audits found to have stated garbage, with where the program ends that checks it."""
+def findings(context: Context, group: GroupView, task: TaskRecord) -> Iterator[tuple[StageDossier, str]]:
+    """What the own audits found false and can still be brought to court, with the accounts of those who signed it."""
     if not hears_evidence(context, group):
         return
+    accounts = {member.account for member in group.members}
+    for dossier in context.bench.stage_findings(task):
+        member = context.bench.member_account(dossier.member)
+        if context.view.time <= dossier.work.until and member in accounts:
+            yield dossier, member
+
+
+def accusations(context: Context, group: GroupView, task: TaskRecord) -> Iterator[Action]:
+    """Accuse whoever the own audits found to have stated garbage, with where the program ends that checks it."""
     contract, stages = context.market.stage_claims, context.view.stages
     chain_id = context.market.deployment.chain_id
-    addresses = {member.account for member in group.members}
-    for dossier in context.bench.stage_findings(task):
-        work, member = dossier.work, context.bench.member_account(dossier.member)
-        if context.view.time > work.until or member not in addresses:
-            continue
+    for dossier, member in findings(context, group, task):
+        work = dossier.work
         number = stage_accusation_id(chain_id, contract.address, work, member, context.me)
         if number in stages.accusations:
             continue

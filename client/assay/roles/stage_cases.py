@@ -23,7 +23,7 @@ from assay.roles.stage_accusations import (
     answer,
     conclusions,
     evidence_of,
-    hears_evidence,
+    findings,
     open_case,
 )
 
@@ -111,15 +111,9 @@ class StageParty:
 
 def stage_disputes(context: Context, group: GroupView, task: TaskRecord) -> Iterator[Action]:
     """Publish the statements that the own audits found false, and open cases on them."""
-    if not hears_evidence(context, group):
-        return
     contract, stages = context.market.stage_claims, context.view.stages
     chain_id = context.market.deployment.chain_id
-    addresses = {member.account for member in group.members}
-    for dossier in context.bench.stage_findings(task):
-        member = context.bench.member_account(dossier.member)
-        if context.view.time > dossier.work.until or member not in addresses:
-            continue
+    for dossier, member in findings(context, group, task):
         number = stage_claim_id(chain_id, contract.address, dossier.work, member)
         claim = stages.claims.get(number)
         if claim is None:

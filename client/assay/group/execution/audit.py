@@ -3,8 +3,8 @@ member signed, and end where its member said.
 
 In an audited segment every member judges another one (a ring), before anybody keeps the segment's checkpoint. Which
 segments are audited, and who judges whom, follows from their end state, so nobody knows while training, and nobody
-chooses its judge. What is judged is what was
-signed: the inputs must match what the neighbours stated, the outputs what the member did.
+chooses its judge. What is judged is what was signed: the inputs must match what the neighbours stated, the outputs what
+the member did.
 
 In exact arithmetic that is a comparison of hashes. Where members train with PyTorch's kernels, an honest replay on
 another machine differs in its rounding: the member also hands over what it sent and where it ended, hashes say that
@@ -277,10 +277,10 @@ class NativeJudge(StageJudge):
         progress: Progress,
     ) -> float:  # fmt: skip
         """What the court would find."""
+        progress()
         made = self.engine.stage_program(self.divided, self.schedule.stage)
         stated = logged_segment(made, self.task, self.schedule, steps, record.start, record.log, sent_log, end_state)
         state, data = made.tensors(self.task.data, stated)
-        progress()
         run = CanonicalRun(made.program, data, self.task.seed, CpuDevice())
         run.load(state)
         for number in range(*steps):

@@ -91,8 +91,8 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
     trainer = _SegmentTrainer(orders, task, members, schedule, run, store, ring, statements)
     for segment in range(done, task.segments):
         trainer.train(segment)
-        # Copies of what others answer for are part of what is signed about a stage, and of nothing else.
-        ended = run.state if statements is None else run.held_state
+        # Copies of what others answer for are part of what is signed about an exact stage, and of nothing else.
+        ended = run.held_state if statements is not None and engine.is_exact else run.state
         ends = {number: tensor.root(array) for number, array in ended.items()}
         if ring is not None and statements is not None:
             ring.end_segment(run.state)

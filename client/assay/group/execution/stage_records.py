@@ -123,7 +123,8 @@ class StageDossier:
 
     def pin(self) -> None:
         """Keep the record whatever its time: its statement is in court."""
-        (self.folder / PINNED).touch()
+        if not (self.folder / PINNED).exists():
+            (self.folder / PINNED).touch()
 
     def _tensors(self, name: str, numbers: Sequence[int], task: TrainingTask, what: str) -> dict[int, Array]:
         found = read_tensors(self.folder / name, [task.program.state[number] for number in numbers], what)

@@ -168,6 +168,8 @@ class _Maker:
         links = links_of(plan.program, divided)
         self.received = tuple(link for link in links if link.receiver == stage)
         self.sent = tuple(link for link in links if link.sender == stage)
+        # A value that several members are sent is the same for all of them: the first table stands for it.
+        self.place_of = {self._crossing(link): place for place, link in reversed([*enumerate(self.sent)])}
         self.held = tuple(sorted({*self.part.state, *self.part.copies}))
         self.owned = tuple(sorted(self.part.state))
         self.builder = b = _NoisyBuilder()
@@ -254,7 +256,7 @@ class _Maker:
 
     def _stated(self, value: Value, own: View) -> View:
         """What the stage goes on with: what it says it sent, where it did."""
-        place = next((n for n, link in enumerate(self.sent) if self._crossing(link) == value), None)
+        place = self.place_of.get(value)
         if place is None:
             return own
         b = self.builder

@@ -82,6 +82,7 @@ class _Compression:
         self.errors: dict[int, tuple[int, Value]] = {}
         self.sent: set[Value] = set()
         self.exchanged: dict[int, Value] = {}
+        self.adding_up = self._find_adding_up()
 
     def compress(self) -> SharedBatch:
         old, graph = self.old, self.old.graph
@@ -120,7 +121,7 @@ class _Compression:
                 if value in seen:
                     continue
                 seen.add(value)
-                if self._adds_up(value):
+                if value in self.adding_up:
                     found[value] = name
                 elif self.old.replica[value.node] is None:
                     read = inputs_of(graph.nodes[value.node])
@@ -138,19 +139,19 @@ class _Compression:
                     found.append((gradient, graph.state[parameter.index].name))
         return found
 
-    def _adds_up(self, value: Value) -> bool:
-        """Whether a value is the sum of what it would be of each replica's part."""
-        if value in self.old.sums:
-            return True
-        node = self.old.graph.nodes[value.node]
-        read = inputs_of(node)
-        if self.old.replica[value.node] is not None or self.old.graph.meta(value).type != "float32":
-            return False
-        is_linear = (node.call in _LINEAR_VIEWS and len(read) == 1) or (
-            node.call == "aten.add.Tensor" and len(read) == 2 and not node.keywords
-        )
-        same = all(self.old.graph.meta(other).count == self.old.graph.meta(value).count for other in read)
-        return is_linear and same and all(isinstance(other, Value) and self._adds_up(other) for other in read)
+    def _find_adding_up(self) -> set[Value]:
+        """The values that are the sum of what they would be of each replica's part."""
+        graph, found = self.old.graph, set(self.old.sums)
+        for number, node in enumerate(graph.nodes):
+            meta, read = node.outputs[0] if node.outputs else None, inputs_of(node)
+            if meta is None or meta.type != "float32" or self.old.replica[number] is not None:
+                continue
+            is_linear = (node.call in _LINEAR_VIEWS and len(read) == 1) or (
+                node.call == "aten.add.Tensor" and len(read) == 2 and not node.keywords
+            )
+            if is_linear and all(other in found and graph.meta(other).count == meta.count for other in read):
+                found.add(Value(number))
+        return found
 
     # --- the exchange ---
 

@@ -25,7 +25,10 @@ from assay.program.graph import Graph, SharedFrom
 from assay.program.lowering import LoweredNodes, lower_nodes
 from assay.program.trace import TracedTask
 
-_MALFORMED = (AssayError, NotSharedError, AssertionError, KeyError, IndexError, TypeError, ValueError, AttributeError)
+_MALFORMED = (
+    AssayError, NotSharedError, AssertionError, KeyError, IndexError, TypeError, ValueError, AttributeError,
+    RecursionError,
+)  # fmt: skip
 """What the making of a step from anything but a recorded one may end in."""
 
 
