@@ -2,11 +2,12 @@
 pragma solidity 0.8.30;
 
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
-import {GroupState, IGroup, Position} from "./interfaces/IGroup.sol";
+import {IGroup, Position} from "./interfaces/IGroup.sol";
 import {IGroups} from "./interfaces/IGroups.sol";
 import {IPresence, Report} from "./interfaces/IPresence.sol";
 import {Agreements, Statement} from "./libraries/Agreements.sol";
 import {Market, State, Terms} from "./Market.sol";
+import {MembersLedger} from "./MembersLedger.sol";
 
 /// @title Presence
 /// @notice Tells a group for which segments a member is not paid, because it was not there. It has no right in the market and none over a
@@ -17,7 +18,7 @@ import {Market, State, Terms} from "./Market.sol";
 /// whoever concludes it. At any time,
 ///
 ///     balance = bonds of pending reports + credits.
-contract Presence is IPresence {
+contract Presence is IPresence, MembersLedger {
     using Agreements for Statement;
 
     /// @inheritdoc IPresence
@@ -36,11 +37,6 @@ contract Presence is IPresence {
     /// @dev Bit s mod 256 of word s / 256: segment s.
     mapping(address group => mapping(address member => mapping(uint256 word => uint256 bits))) private _absent;
 
-    /// @inheritdoc IPresence
-    mapping(address account => uint256 amount) public creditOf;
-    /// @inheritdoc IPresence
-    mapping(address group => uint256 count) public pendingOf;
-
     constructor(address groups, address market, uint256 bond, uint256 window) {
         GROUPS = IGroups(groups);
         MARKET = Market(market);
@@ -58,7 +54,7 @@ contract Presence is IPresence {
     {
         if (msg.value != BOND) revert WrongValue(msg.value, BOND);
         if (!GROUPS.isGroup(group)) revert NotAGroup(group);
-        _requireInTime(IGroup(group));
+        _requireListening(IGroup(group));
         _requireRange(IGroup(group), first, last);
         // INVARIANT: nobody's coin waits for an answer that changes nothing.
         if (IGroup(group).limits().presenceRate == 0) revert NothingForPresence(group);
@@ -76,15 +72,6 @@ contract Presence is IPresence {
         _reports[reportId] = Report(group, first, last, member, until, false, false, msg.sender);
         pendingOf[group]++;
         emit AbsenceReported(reportId, group, member, msg.sender, first, last, until);
-    }
-
-    /// @dev INVARIANT: no report is made once the group may share out, so that it waits for a bounded time only.
-    function _requireInTime(IGroup group) private view {
-        GroupState state = group.state();
-        if (state == GroupState.Working) return;
-        if (state != GroupState.Closed) revert WrongState(state);
-        uint256 evidenceUntil = group.evidenceUntil();
-        if (block.timestamp > evidenceUntil) revert TooLate(evidenceUntil, block.timestamp);
     }
 
     function _requireRange(IGroup group, uint32 first, uint32 last) private view {
@@ -166,25 +153,6 @@ contract Presence is IPresence {
         }
     }
 
-    /* CREDITS */
-
-    /// @param cause The report that gives the coin out.
-    function _credit(address account, uint256 cause, uint256 amount) private {
-        creditOf[account] += amount;
-        emit CoinCredited(account, cause, amount);
-    }
-
-    /// @inheritdoc IPresence
-    function withdraw() external returns (uint256 amount) {
-        amount = creditOf[msg.sender];
-        creditOf[msg.sender] = 0;
-        if (amount == 0) revert NothingToWithdraw(msg.sender);
-        emit Withdrawn(msg.sender, amount);
-        (bool sent,) = msg.sender.call{value: amount}("");
-        // INVARIANT: what left the ledger left the contract.
-        if (!sent) revert TransferFailed(msg.sender, amount);
-    }
-
     /* HELPERS AND VIEWS */
 
     /// @dev INVARIANT: a report gives its bond out once.
@@ -193,13 +161,6 @@ contract Presence is IPresence {
         if (found.reporter == address(0)) revert NoSuchReport(reportId);
         if (found.hasFallen) revert AlreadyFallen(reportId);
         if (found.isConcluded) revert AlreadyConcluded(reportId);
-    }
-
-    function _requireMember(Position[] memory members, address account) private pure {
-        for (uint256 i = 0; i < members.length; i++) {
-            if (members[i].account == account) return;
-        }
-        revert NotAMember(account);
     }
 
     /// @inheritdoc IPresence

@@ -3,13 +3,14 @@ pragma solidity 0.8.30;
 
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {Claim, ClaimKind, IClaims} from "./interfaces/IClaims.sol";
-import {GroupState, IGroup, Position} from "./interfaces/IGroup.sol";
+import {IGroup} from "./interfaces/IGroup.sol";
 import {IGroups} from "./interfaces/IGroups.sol";
 import {Accusation, IStageClaims, StageWork} from "./interfaces/IStageClaims.sol";
 import {Agreements, Statement} from "./libraries/Agreements.sol";
 import {Leaves} from "./libraries/Leaves.sol";
 import {Trees} from "./libraries/Trees.sol";
 import {Market, Task, Terms} from "./Market.sol";
+import {MembersLedger} from "./MembersLedger.sol";
 
 /// @notice A claim about what a member stated: that it is true, or, where there is an accusation of the same number, that it is not.
 /// @param member Who signed it, and is convicted by it.
@@ -38,7 +39,7 @@ struct StageCase {
 /// accusation that nobody refutes in time convicts the member. At any time,
 ///
 ///     balance = bonds of open cases + bonds of pending accusations + credits.
-contract StageClaims is IStageClaims {
+contract StageClaims is IStageClaims, MembersLedger {
     using Agreements for Statement;
 
     /// @dev A header counts a state's tensors in 32 bits.
@@ -58,11 +59,6 @@ contract StageClaims is IStageClaims {
     mapping(uint256 claimId => Record) private _records;
     mapping(uint256 claimId => Accusation) private _accusations;
     mapping(uint256 caseId => StageCase) private _cases;
-
-    /// @inheritdoc IStageClaims
-    mapping(address account => uint256 amount) public creditOf;
-    /// @inheritdoc IStageClaims
-    mapping(address group => uint256 count) public pendingOf;
 
     constructor(
         address groups,
@@ -116,7 +112,7 @@ contract StageClaims is IStageClaims {
         bytes32 subject =
             Agreements.stageSubject(work.segment, work.until, work.programRoot, work.dataRoot, work.startRoot);
         member = ECDSA.recover(Statement(taskId, work.run, subject, work.endRoot).digest(work.group), signature);
-        _requireMember(work.group, member);
+        _requireMember(IGroup(work.group).positions(), member);
     }
 
     /* ACCUSATIONS */
@@ -134,7 +130,7 @@ contract StageClaims is IStageClaims {
         // What the signer says of the end is no part of the claim, so that there is one number for what it says of the work.
         if (work.endRoot != 0) revert EndStated(work.endRoot);
         if (msg.sender == member) revert OwnStatement(member);
-        _requireMember(work.group, msg.sender);
+        _requireMember(IGroup(work.group).positions(), msg.sender);
         _requireInTime(IGroup(work.group), work.until);
         // INVARIANT: an accusation is of something, if it is true.
         _requireFault(endRoot, fault, proof);
@@ -190,7 +186,7 @@ contract StageClaims is IStageClaims {
         if (msg.value != CASE_BOND) revert WrongValue(msg.value, CASE_BOND);
         if (record.hasFallen) revert AlreadyFallen(claimId);
         address group = record.work.group;
-        _requireMember(group, challenger);
+        _requireMember(IGroup(group).positions(), challenger);
         // INVARIANT: a case costs whoever loses it something: nobody takes its own bond, and the group's time, for nothing.
         if (challenger == _claimantOf(claimId)) revert OwnClaim(challenger);
         if (_isAccusation(claimId)) {
@@ -206,15 +202,9 @@ contract StageClaims is IStageClaims {
         emit CaseOpened(caseId, claimId, challenger);
     }
 
-    /// @dev INVARIANT: no case on a statement and no accusation begins once the group may share out, so that it waits for a bounded
-    /// time only.
     function _requireInTime(IGroup group, uint256 until) private view {
         if (block.timestamp > until) revert TooLate(until, block.timestamp);
-        GroupState state = group.state();
-        if (state == GroupState.Working) return;
-        if (state != GroupState.Closed) revert WrongState(state);
-        uint256 evidenceUntil = group.evidenceUntil();
-        if (block.timestamp > evidenceUntil) revert TooLate(evidenceUntil, block.timestamp);
+        _requireListening(group);
     }
 
     /// @inheritdoc IClaims
@@ -252,26 +242,6 @@ contract StageClaims is IStageClaims {
             // The group waits for its cases before it shares out, so it still takes evidence.
             IGroup(group).convictStage(record.member, claimId);
         }
-    }
-
-    /* CREDITS */
-
-    /// @param cause The case that gives the coin out, or the accusation that does.
-    function _credit(address account, uint256 cause, uint256 amount) private {
-        if (amount == 0) return;
-        creditOf[account] += amount;
-        emit CoinCredited(account, cause, amount);
-    }
-
-    /// @inheritdoc IStageClaims
-    function withdraw() external returns (uint256 amount) {
-        amount = creditOf[msg.sender];
-        creditOf[msg.sender] = 0;
-        if (amount == 0) revert NothingToWithdraw(msg.sender);
-        emit Withdrawn(msg.sender, amount);
-        (bool sent,) = msg.sender.call{value: amount}("");
-        // INVARIANT: what left the ledger left the contract.
-        if (!sent) revert TransferFailed(msg.sender, amount);
     }
 
     /* PROGRAMS */
@@ -344,13 +314,5 @@ contract StageClaims is IStageClaims {
     function _existing(uint256 claimId) private view returns (Record storage record) {
         record = _records[claimId];
         if (record.member == address(0)) revert NoSuchClaim(claimId);
-    }
-
-    function _requireMember(address group, address account) private view {
-        Position[] memory members = IGroup(group).positions();
-        for (uint256 i = 0; i < members.length; i++) {
-            if (members[i].account == account) return;
-        }
-        revert NotAMember(account);
     }
 }

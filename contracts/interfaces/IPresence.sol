@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity 0.8.30;
 
-import {GroupState} from "./IGroup.sol";
+import {IMembersLedger} from "./IMembersLedger.sol";
 
 /// @notice What a member of a group says of another: that it took part in no segment from `first` to `last`.
 /// @param until Last second in which it can be answered.
@@ -23,7 +23,7 @@ struct Report {
 /// signs a receipt of who took part in it, a `Statement` with the subject `Agreements.presenceSubject` and the value zero.
 /// @dev WARNING: a receipt is the word of one member. Report only who was not in segments that you took part in yourself, and keep the
 /// receipts that others signed for you until your group has shared out.
-interface IPresence {
+interface IPresence is IMembersLedger {
     event AbsenceReported(
         uint256 indexed reportId,
         address indexed group,
@@ -39,17 +39,10 @@ interface IPresence {
     event AbsenceConcluded(
         uint256 indexed reportId, address indexed group, address indexed member, address reporter, uint32 segments
     );
-    event CoinCredited(address indexed account, uint256 indexed cause, uint256 amount);
-    event Withdrawn(address indexed account, uint256 amount);
 
-    error NotAGroup(address account);
-    error NotAMember(address account);
     error NoSuchPlace(uint256 place);
-    error NoTask(address group);
     error NothingForPresence(address group);
     error TrainingNotOver(uint256 taskId);
-    error WrongState(GroupState state);
-    error WrongValue(uint256 given, uint256 expected);
     error WrongRange(uint32 first, uint32 last, uint256 segments);
     error RangeTooLong(uint256 given, uint256 most);
     error OwnAbsence(address member);
@@ -60,10 +53,6 @@ interface IPresence {
     error OutsideReport(uint32 segment, uint32 first, uint32 last);
     error NotNamed(address member);
     error OwnReceipt(address member);
-    error TooLate(uint256 deadline, uint256 time);
-    error TooEarly(uint256 deadline, uint256 time);
-    error NothingToWithdraw(address account);
-    error TransferFailed(address account, uint256 amount);
 
     /// @notice Member of a group whose training is over: says that the member at `place` took part in no segment from `first` to `last`,
     /// with a bond of exactly `BOND`. For `WINDOW` seconds a receipt can answer it.
@@ -86,9 +75,6 @@ interface IPresence {
     /// @notice Anyone: what nobody answered in time is so. The group is told, and the reporter has its bond back.
     function conclude(uint256 reportId) external;
 
-    /// @notice Pays out the caller's credit.
-    function withdraw() external returns (uint256 amount);
-
     /// @notice The bond of a report, in wei, exactly.
     // solhint-disable-next-line func-name-mixedcase
     function BOND() external view returns (uint256);
@@ -100,12 +86,6 @@ interface IPresence {
     /// @notice Most segments of one report.
     // solhint-disable-next-line func-name-mixedcase
     function MOST_SEGMENTS() external view returns (uint256);
-
-    /// @notice What an account can withdraw, in wei.
-    function creditOf(address account) external view returns (uint256);
-
-    /// @notice Reports of a group's members that neither fell nor were concluded: the group shares nothing out while there are any.
-    function pendingOf(address group) external view returns (uint256);
 
     /// @notice The report of that number; all zero where there is none.
     function reportOf(uint256 reportId) external view returns (Report memory);

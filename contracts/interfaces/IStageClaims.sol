@@ -2,7 +2,7 @@
 pragma solidity 0.8.30;
 
 import {IClaims} from "./IClaims.sol";
-import {GroupState} from "./IGroup.sol";
+import {IMembersLedger} from "./IMembersLedger.sol";
 
 /// @notice What a member says its stage did in a segment (contracts/FORMAT.md, section 3), as it signed it: the statement of
 /// `Agreements.stageSubject`, whose value is `endRoot`. In an exact task the program is the stage's own, in a tolerant one it checks
@@ -49,7 +49,7 @@ struct Accusation {
 /// @dev WARNING: the program is the word of the member that signed. In a statement's case the member itself loses by an operator that
 /// cannot be executed; in an accusation's the accuser would. Accuse only of statements about the program and the data roots that you
 /// compute yourself, and count a member's statement about others as not given.
-interface IStageClaims is IClaims {
+interface IStageClaims is IClaims, IMembersLedger {
     event StagePublished(uint256 indexed claimId, address indexed group, address indexed member, StageWork work);
     event StageAccused(
         uint256 indexed claimId,
@@ -65,23 +65,14 @@ interface IStageClaims is IClaims {
     );
     event CaseOpened(uint256 indexed caseId, uint256 indexed claimId, address indexed challenger);
     event CaseClosed(uint256 indexed caseId, uint256 indexed claimId, bool challengerWon);
-    event CoinCredited(address indexed account, uint256 indexed cause, uint256 amount);
-    event Withdrawn(address indexed account, uint256 amount);
 
     error NotTheCourt(address caller);
-    error NotAGroup(address account);
-    error NoTask(address group);
     error WrongMode(uint256 taskId, bool exact);
     error NoSuchSegment(uint32 segment, uint32 segments);
-    error NotAMember(address account);
     error NoSuchClaim(uint256 claimId);
     error NothingToDecide(bytes32 root);
-    error WrongValue(uint256 given, uint256 expected);
-    error TooLate(uint256 deadline, uint256 time);
-    error TooEarly(uint256 deadline, uint256 time);
     error OwnStatement(address member);
     error OwnClaim(address claimant);
-    error WrongState(GroupState state);
     error EndStated(bytes32 endRoot);
     error NoFault(uint32 fault);
     error ProofTooLong(uint256 given, uint256 most);
@@ -92,8 +83,6 @@ interface IStageClaims is IClaims {
     error CaseExists(uint256 caseId);
     error NoOpenCase(uint256 caseId);
     error NotJudgedHere();
-    error NothingToWithdraw(address account);
-    error TransferFailed(address account, uint256 amount);
 
     /// @notice Opens a signed stage statement of an exact task to the court. Anyone may call; a second time changes nothing.
     /// @param work What was stated.
@@ -120,9 +109,6 @@ interface IStageClaims is IClaims {
     /// @notice Anyone: an accusation that nobody refuted in time convicts the member, and gives the bond back.
     function conclude(uint256 claimId) external;
 
-    /// @notice Pays out the caller's credit.
-    function withdraw() external returns (uint256 amount);
-
     /// @notice The bond of a case, in wei, exactly.
     // solhint-disable-next-line func-name-mixedcase
     function CASE_BOND() external view returns (uint256);
@@ -134,13 +120,6 @@ interface IStageClaims is IClaims {
     /// @notice How long cases can be opened on an accusation, in seconds.
     // solhint-disable-next-line func-name-mixedcase
     function WINDOW() external view returns (uint256);
-
-    /// @notice What an account can withdraw, in wei.
-    function creditOf(address account) external view returns (uint256);
-
-    /// @notice Open cases on claims about a group's members, and accusations that neither fell nor were concluded: the group shares
-    /// nothing out while there are any.
-    function pendingOf(address group) external view returns (uint256);
 
     /// @notice What was stated that a claim is about. Reverts if there is none of that number.
     function workOf(uint256 claimId) external view returns (StageWork memory);

@@ -298,3 +298,11 @@ PEOPLE = [Person(f"member {number}") for number in range(3)]
 CONTRIBUTIONS = [3 * ETHER, 2 * ETHER, 5 * ETHER // 2]
 SHARES = [500_001, 333_333, 166_666]
 assert sum(SHARES) == MILLION
+
+
+def groups_world(chain: Chain) -> GroupsWorld:
+    """A market with three verifiers, in which groups are formed."""
+    world = GroupsWorld(chain)
+    for number in range(3):
+        world.verifier(f"verifier {number}")
+    return world

@@ -9,7 +9,18 @@ import pytest
 
 from assay.market.group_agreement import presence_subject
 from assay.market.presence import MOST_SEGMENTS, absence_report_id
-from group_world import CONTRIBUTIONS, DAY, HOUR, PEOPLE, SHARES, GroupActor, GroupsWorld, after_loss, divided
+from group_world import (
+    CONTRIBUTIONS,
+    DAY,
+    HOUR,
+    PEOPLE,
+    SHARES,
+    GroupActor,
+    GroupsWorld,
+    after_loss,
+    divided,
+    groups_world,
+)
 from market_chain import Chain, RevertedError, address_of
 from market_world import ETHER, LEAVING, MILLION, named
 from presence_world import ABSENT, LEADER, OUTSIDER, RATE, SEGMENTS, WITNESS, Roll, roll_of, subject_of, weights_of
@@ -17,10 +28,7 @@ from presence_world import ABSENT, LEADER, OUTSIDER, RATE, SEGMENTS, WITNESS, Ro
 
 @pytest.fixture
 def world(chain: Chain) -> GroupsWorld:
-    world = GroupsWorld(chain)
-    for number in range(3):
-        world.verifier(f"verifier {number}")
-    return world
+    return groups_world(chain)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 
 from assay.market.stage_claims import stage_accusation_id
 from assay.market.types import StageWork
-from group_world import CONTRIBUTIONS, DAY, HOUR, PEOPLE, SHARES, GroupActor, GroupsWorld
+from group_world import CONTRIBUTIONS, DAY, HOUR, PEOPLE, SHARES, GroupActor, GroupsWorld, groups_world
 from market_chain import Chain, RevertedError
 from market_world import ETHER, Tree, named, sha
 from stage_world import (
@@ -39,10 +39,7 @@ NAN = 0x7FC00000
 
 @pytest.fixture
 def world(chain: Chain) -> GroupsWorld:
-    world = GroupsWorld(chain)
-    for number in range(3):
-        world.verifier(f"verifier {number}")
-    return world
+    return groups_world(chain)
 
 
 @pytest.fixture

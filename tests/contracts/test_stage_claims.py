@@ -11,7 +11,7 @@ import pytest
 from assay.market.group_agreement import sign_statement, stage_subject
 from assay.market.stage_claims import stage_claim_id
 from assay.market.types import StageWork
-from group_world import CONTRIBUTIONS, DAY, HOUR, PEOPLE, SHARES, GroupActor, GroupsWorld
+from group_world import CONTRIBUTIONS, DAY, HOUR, PEOPLE, SHARES, GroupActor, GroupsWorld, groups_world
 from market_chain import Chain, RevertedError
 from market_world import ETHER, MODULES, named
 from stage_world import (
@@ -31,10 +31,7 @@ KINDS = ("Replay", "Profile", "Training", "Stage")
 
 @pytest.fixture
 def world(chain: Chain) -> GroupsWorld:
-    world = GroupsWorld(chain)
-    for number in range(3):
-        world.verifier(f"verifier {number}")
-    return world
+    return groups_world(chain)
 
 
 # ---- Publishing -----------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from eth_abi.abi import encode
 from eth_utils.crypto import keccak
 
 from assay.chain.sender import Call
-from assay.market.contract import Contract
 from assay.market.group_agreement import PRESENCE_VALUE, Statement, presence_subject
+from assay.market.members_ledger import MembersLedgerContract
 
 MOST_SEGMENTS = 8192
 """Most segments of one report (Presence.MOST_SEGMENTS)."""
@@ -35,7 +35,7 @@ def receipt_statement(task: int, run: int, segment: int, accounts: Sequence[str]
     return Statement(task, run, presence_subject(segment, accounts), PRESENCE_VALUE)
 
 
-class PresenceContract(Contract):
+class PresenceContract(MembersLedgerContract):
     """Typed access."""
 
     def report(self, group: str, place: int, first: int, last: int, bond: int) -> Call:
@@ -49,18 +49,6 @@ class PresenceContract(Contract):
     def conclude(self, report_id: int) -> Call:
         """Tell the group what nobody answered in time; the reporter has its bond back."""
         return self.call("conclude", report_id)
-
-    def withdraw(self) -> Call:
-        """Pay out the caller's credit."""
-        return self.call("withdraw")
-
-    def credit_of(self, account: str) -> int:
-        """What an account can withdraw, in wei."""
-        return int(self.ask("creditOf", account))
-
-    def pending_of(self, group: str) -> int:
-        """Reports about a group's members neither fallen nor concluded."""
-        return int(self.ask("pendingOf", group))
 
     def was_absent(self, group: str, member: str, segment: int) -> bool:
         """Whether it is concluded that a member was not in a segment."""

@@ -8,13 +8,13 @@ from eth_abi.abi import encode
 from eth_utils.crypto import keccak
 
 from assay.chain.sender import Call
-from assay.market.contract import Contract
+from assay.market.members_ledger import MembersLedgerContract
 from assay.market.types import StageWork
 
 _WORK = "(address,uint32,uint32,uint40,bytes32,bytes32,bytes32,bytes32)"
 
 
-class StageClaimsContract(Contract):
+class StageClaimsContract(MembersLedgerContract):
     """Typed access. Cases are opened and played at `Market.stage_court`."""
 
     def publish(self, work: StageWork, signature: bytes) -> Call:
@@ -31,18 +31,6 @@ class StageClaimsContract(Contract):
     def conclude(self, claim_id: int) -> Call:
         """Convict the member of an accusation that nobody refuted in its window; the accuser has its bond back."""
         return self.call("conclude", claim_id)
-
-    def withdraw(self) -> Call:
-        """Pay out the caller's credit."""
-        return self.call("withdraw")
-
-    def credit_of(self, account: str) -> int:
-        """What an account can withdraw, in wei."""
-        return int(self.ask("creditOf", account))
-
-    def pending_of(self, group: str) -> int:
-        """Open cases on claims about a group's members, and accusations neither fallen nor concluded."""
-        return int(self.ask("pendingOf", group))
 
     def has_fallen(self, claim_id: int) -> bool:
         """Whether a case has refuted a statement, or an accusation."""

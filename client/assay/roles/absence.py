@@ -16,8 +16,8 @@ from assay.market.presence import MOST_SEGMENTS, Receipt, absence_report_id
 from assay.market.presence_view import AbsenceReport
 from assay.market.records import TaskRecord
 from assay.market.types import TaskState
+from assay.roles.among_members import TURN_SECONDS, LedgerWithdrawal, hears_evidence
 from assay.roles.context import Action, Context, Send
-from assay.roles.stage_accusations import TURN_SECONDS, hears_evidence
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +29,9 @@ class AbsenceParty:
     name = "absence"
 
     def __init__(self, least_withdrawal: int = 0) -> None:
-        self.least_withdrawal = least_withdrawal
+        self._credits = LedgerWithdrawal("absence", least_withdrawal)
         self._over_since = 0  # when training was first seen to be over
         self._defenceless: set[int] = set()
-        self._paid_out = 0  # reports that were decided when nothing was left to withdraw
 
     def plan(self, context: Context) -> list[Action]:
         """What the member does now."""
@@ -82,13 +81,7 @@ class AbsenceParty:
         """Take what reports have left: bonds that came back, and those of false reports."""
         found = context.view.presence.reports_in(group.address)
         decided = sum(not each.is_pending and context.me in (each.reporter, each.member) for each in found)
-        if decided == self._paid_out:
-            return
-        credit = context.market.presence.credit_of(context.me)
-        if credit >= max(1, self.least_withdrawal):
-            yield Send(f"absence-withdraw:{decided}:{credit}", context.market.presence.withdraw())
-        else:
-            self._paid_out = decided
+        yield from self._credits.plan(context, context.market.presence, decided)
 
 
 def is_training(group: GroupView, task: TaskRecord) -> bool:

@@ -11,27 +11,18 @@ from typing import TYPE_CHECKING
 from assay.commitments.tree import ZERO_HASH
 from assay.dispute.case import Part
 from assay.dispute.evidence import OpenEvidence
-from assay.market.groups import GroupState, GroupView
+from assay.market.groups import GroupView
 from assay.market.records import TaskRecord
 from assay.market.stage_claims import stage_accusation_id
 from assay.market.stage_view import StageAccusationRecord
 from assay.program.encoding import encode_header
+from assay.roles.among_members import TURN_SECONDS, hears_evidence
 from assay.roles.context import Action, Context, Send, Work
 
 if TYPE_CHECKING:
     from assay.group.execution.stage_records import StageDossier, StageEnd
 
 logger = logging.getLogger(__name__)
-
-TURN_SECONDS = 60
-"""Seconds that each member waits for the one before it, in what anyone may do."""
-
-
-def hears_evidence(context: Context, group: GroupView) -> bool:
-    """Whether anything about stages can be brought to court still."""
-    if group.state is GroupState.CLOSED:
-        return context.view.time <= group.evidence_until
-    return group.state is GroupState.WORKING
 
 
 def findings(context: Context, group: GroupView, task: TaskRecord) -> Iterator[tuple[StageDossier, str]]:

@@ -16,6 +16,7 @@ from assay.market.groups import GroupView
 from assay.market.records import TaskRecord
 from assay.market.stage_claims import stage_claim_id
 from assay.market.types import StageWork
+from assay.roles.among_members import LedgerWithdrawal
 from assay.roles.context import Action, Context, Send, Work
 from assay.roles.disputes import moves_in
 from assay.roles.stage_accusations import (
@@ -37,9 +38,8 @@ class StageParty:
     name = "stages"
 
     def __init__(self, least_withdrawal: int = 0) -> None:
-        self.least_withdrawal = least_withdrawal
+        self._credits = LedgerWithdrawal("stage", least_withdrawal)
         self._defenceless: set[int] = set()
-        self._paid_out = 0  # cases that were decided when nothing was left to withdraw
 
     def plan(self, context: Context) -> list[Action]:
         """What the member does now."""
@@ -100,13 +100,7 @@ class StageParty:
         stages = context.view.stages
         decided = sum(case.challenger_won is not None for case in stages.cases_of(context.me))
         decided += sum(not accusation.is_pending for accusation in stages.accusations_of(context.me))
-        if decided == self._paid_out:
-            return
-        credit = context.market.stage_claims.credit_of(context.me)
-        if credit >= max(1, self.least_withdrawal):
-            yield Send(f"stage-withdraw:{decided}:{credit}", context.market.stage_claims.withdraw())
-        else:
-            self._paid_out = decided
+        yield from self._credits.plan(context, context.market.stage_claims, decided)
 
 
 def stage_disputes(context: Context, group: GroupView, task: TaskRecord) -> Iterator[Action]:

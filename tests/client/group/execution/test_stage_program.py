@@ -24,10 +24,10 @@ INTERVAL = 5
 class RecordingChannel(QueueChannel):
     """Records and logs what a stage sends and receives, from a step on."""
 
-    def __init__(self, queues: Queues, program: StageProgram, first: int) -> None:
+    def __init__(self, queues: Queues, program: StageProgram, first: int, interval: int = INTERVAL) -> None:
         super().__init__(queues)
         self.first, self.step = first, 0
-        self.recorder = LinkRecorder((*program.received, *program.sent), INTERVAL)
+        self.recorder = LinkRecorder((*program.received, *program.sent), interval)
         self.logs: dict[str, list[Words]] = {"received": [], "sent": []}
 
     def begin(self, step: int) -> None:
