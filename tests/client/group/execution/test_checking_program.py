@@ -124,11 +124,13 @@ def test_an_honest_stage_s_fault_is_small(name: str, stages: int, pieces: int, r
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "stages", "replicas"), [("gpt", 1, 2), ("aqsgd-4-8", 3, 1)])
-def test_it_stays_small_over_a_segment_in_which_rounding_carries_far(name: str, stages: int, replicas: int) -> None:
+@pytest.mark.parametrize(("name", "stages", "replicas", "steps"), [("gpt", 1, 2, 200), ("aqsgd-4-8", 2, 1, 400)])
+def test_it_stays_small_over_a_segment_in_which_rounding_carries_far(
+    name: str, stages: int, replicas: int, steps: int
+) -> None:
     """A bias that rounding alone moves and is sent; differences that shrink as the run converges. By the norms of what
     is sent alone, both would be garbage."""
-    for one in trained(name, stages, 1, replicas, 0, interval=200):
+    for one in trained(name, stages, 1, replicas, 0, interval=steps):
         assert one.fault() <= 0.5
 
 
