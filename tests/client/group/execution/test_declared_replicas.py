@@ -31,7 +31,7 @@ from assay.group.execution.packing import SHORT
 from assay.group.execution.partition import Partition
 from assay.group.execution.schedule import bytes_in_step
 from assay.program.errors import GraphError
-from assay.program.graph import Graph, dump_graph, load_graph
+from assay.program.graph import Graph, Input, Node, Value, dump_graph, load_graph, with_inputs
 from assay.program.interpreter import Inputs, run_section
 from assay.program.lowering import lower_step
 from assay.program.operator import Array, Role, Source
@@ -376,12 +376,40 @@ def _nonsense(graph: Graph) -> Graph:
     return replace(graph, shared_from=replace(graph.shared_from, nodes=tuple(nodes)))
 
 
+def _doubled(graph: Graph) -> Graph:
+    """A gradient that is doubled again and again: as many ways lead back to it as a number of 60 bits."""
+    origin = graph.shared_from
+    assert origin is not None
+    clip = next(number for number, node in enumerate(origin.nodes) if node.call == "assay.clip")
+    gradients = origin.nodes[clip].arguments[1]
+    assert isinstance(gradients, tuple)
+    last = gradients[0]
+    assert isinstance(last, Value)
+    meta, nodes = origin.nodes[last.node].outputs[last.output], list(origin.nodes[:clip])
+    for _ in range(60):
+        nodes.append(Node("aten.add.Tensor", (last, last), (), (meta,)))
+        last = Value(len(nodes) - 1)
+
+    def moved(value: Input) -> Input:
+        return Value(value.node + 60, value.output) if isinstance(value, Value) and value.node >= clip else value
+
+    for node in origin.nodes[clip:]:
+        nodes.append(with_inputs(node, moved))
+    changed = (last, *gradients[1:])
+    arguments = nodes[clip + 60].arguments
+    nodes[clip + 60] = replace(nodes[clip + 60], arguments=(arguments[0], changed, *arguments[2:]))
+    following = tuple(moved(value) for value in origin.next_state)
+    loss = moved(origin.loss)
+    assert isinstance(loss, Value)
+    return replace(graph, shared_from=replace(origin, nodes=tuple(nodes), next_state=following, loss=loss))
+
+
 def _fewer_replicas(graph: Graph) -> Graph:
     assert graph.shared_from is not None
     return replace(graph, shared_from=replace(graph.shared_from, replicas=3))
 
 
-@pytest.mark.parametrize("change", [_other_bits, _other_step, _nonsense, _fewer_replicas])
+@pytest.mark.parametrize("change", [_other_bits, _other_step, _nonsense, _fewer_replicas, _doubled])
 def test_a_graph_that_was_not_made_from_the_step_it_names_is_refused(change: Callable[[Graph], Graph]) -> None:
     graph = load_graph(dump_graph(change(compressed(2, 4)[1])))
     with pytest.raises(PlacementError, match=r"is not what sharing|is malformed"):
