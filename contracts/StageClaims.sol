@@ -5,7 +5,7 @@ import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {Claim, ClaimKind, IClaims} from "./interfaces/IClaims.sol";
 import {IGroup} from "./interfaces/IGroup.sol";
 import {IGroups} from "./interfaces/IGroups.sol";
-import {Accusation, IStageClaims, StageWork} from "./interfaces/IStageClaims.sol";
+import {IStageClaims, StageAccusation, StageWork} from "./interfaces/IStageClaims.sol";
 import {Agreements, Statement} from "./libraries/Agreements.sol";
 import {Leaves} from "./libraries/Leaves.sol";
 import {Trees} from "./libraries/Trees.sol";
@@ -15,7 +15,7 @@ import {MembersLedger} from "./MembersLedger.sol";
 /// @notice A claim about what a member stated: that it is true, or, where there is an accusation of the same number, that it is not.
 /// @param member Who signed it, and is convicted by it.
 /// @param hasFallen Whether a case has refuted the claim.
-struct Record {
+struct StageRecord {
     StageWork work;
     address member;
     bool hasFallen;
@@ -56,8 +56,8 @@ contract StageClaims is IStageClaims, MembersLedger {
     /// @inheritdoc IStageClaims
     uint256 public immutable WINDOW;
 
-    mapping(uint256 claimId => Record) private _records;
-    mapping(uint256 claimId => Accusation) private _accusations;
+    mapping(uint256 claimId => StageRecord) private _records;
+    mapping(uint256 claimId => StageAccusation) private _accusations;
     mapping(uint256 caseId => StageCase) private _cases;
 
     constructor(
@@ -88,7 +88,7 @@ contract StageClaims is IStageClaims, MembersLedger {
         // A statement is proven bit for bit, which a tolerant task's arithmetic does not promise.
         address member = _signerOf(work, signature, true);
         claimId = uint256(keccak256(abi.encode("stage claim", block.chainid, address(this), work, member)));
-        Record storage record = _records[claimId];
+        StageRecord storage record = _records[claimId];
         if (record.member == address(0)) {
             record.work = work;
             record.member = member;
@@ -138,8 +138,8 @@ contract StageClaims is IStageClaims, MembersLedger {
         // INVARIANT: an accuser speaks once: an accusation that fell is not made again.
         if (_accusations[claimId].accuser != address(0)) revert AlreadyAccused(claimId);
         uint40 until = uint40(block.timestamp + WINDOW);
-        _records[claimId] = Record(work, member, false);
-        _accusations[claimId] = Accusation(msg.sender, until, 0, false, endRoot);
+        _records[claimId] = StageRecord(work, member, false);
+        _accusations[claimId] = StageAccusation(msg.sender, until, 0, false, endRoot);
         pendingOf[work.group]++;
         emit StageAccused(claimId, work.group, member, msg.sender, work, endRoot, until);
     }
@@ -154,8 +154,8 @@ contract StageClaims is IStageClaims, MembersLedger {
     /// @inheritdoc IStageClaims
     function conclude(uint256 claimId) external {
         if (!_isAccusation(claimId)) revert NoSuchClaim(claimId);
-        Record storage record = _records[claimId];
-        Accusation storage accusation = _accusations[claimId];
+        StageRecord storage record = _records[claimId];
+        StageAccusation storage accusation = _accusations[claimId];
         if (record.hasFallen) revert AlreadyFallen(claimId);
         // INVARIANT: an accusation gives its bond out once.
         if (accusation.isConcluded) revert AlreadyConcluded(claimId);
@@ -179,7 +179,7 @@ contract StageClaims is IStageClaims, MembersLedger {
         payable
         onlyCourt
     {
-        Record storage record = _existing(claimId);
+        StageRecord storage record = _existing(claimId);
         // INVARIANT: the number of a case is used once.
         if (_cases[caseId].challenger != address(0)) revert CaseExists(caseId);
         if (answerRoot != 0) revert NothingToDecide(answerRoot);
@@ -191,7 +191,7 @@ contract StageClaims is IStageClaims, MembersLedger {
         if (challenger == _claimantOf(claimId)) revert OwnClaim(challenger);
         if (_isAccusation(claimId)) {
             // It was made in time itself, and the group waits for it.
-            Accusation storage accusation = _accusations[claimId];
+            StageAccusation storage accusation = _accusations[claimId];
             if (block.timestamp > accusation.until) revert TooLate(accusation.until, block.timestamp);
             accusation.openCases++;
         } else {
@@ -232,7 +232,7 @@ contract StageClaims is IStageClaims, MembersLedger {
     /// @dev A statement that falls convicts its member; an accusation that falls costs the accuser its bond. That goes to whom it
     /// accused, whoever refuted it: from an accomplice the accuser would have it back.
     function _fall(uint256 claimId, uint256 caseId) private {
-        Record storage record = _records[claimId];
+        StageRecord storage record = _records[claimId];
         record.hasFallen = true;
         address group = record.work.group;
         if (_isAccusation(claimId)) {
@@ -260,7 +260,7 @@ contract StageClaims is IStageClaims, MembersLedger {
 
     /// @inheritdoc IClaims
     function claim(uint256 claimId) external view returns (Claim memory result) {
-        Record storage record = _existing(claimId);
+        StageRecord storage record = _existing(claimId);
         StageWork storage work = record.work;
         Task memory task = MARKET.taskOf(IGroup(work.group).task());
         result.kind = ClaimKind.Stage;
@@ -293,7 +293,7 @@ contract StageClaims is IStageClaims, MembersLedger {
     }
 
     /// @inheritdoc IStageClaims
-    function accusationOf(uint256 claimId) external view returns (Accusation memory) {
+    function accusationOf(uint256 claimId) external view returns (StageAccusation memory) {
         return _accusations[claimId];
     }
 
@@ -311,7 +311,7 @@ contract StageClaims is IStageClaims, MembersLedger {
         return _isAccusation(claimId) ? _accusations[claimId].accuser : _records[claimId].member;
     }
 
-    function _existing(uint256 claimId) private view returns (Record storage record) {
+    function _existing(uint256 claimId) private view returns (StageRecord storage record) {
         record = _records[claimId];
         if (record.member == address(0)) revert NoSuchClaim(claimId);
     }

@@ -35,7 +35,7 @@ struct StageWork {
 /// @param openCases Cases on it that are not decided.
 /// @param isConcluded Whether it stands, and has convicted the member.
 /// @param endRoot Root of the state after the segment, whose first tensor, the fault, is above one.
-struct Accusation {
+struct StageAccusation {
     address accuser;
     uint40 until;
     uint32 openCases;
@@ -128,7 +128,7 @@ interface IStageClaims is IClaims, IMembersLedger {
     function memberOf(uint256 claimId) external view returns (address);
 
     /// @notice The accusation of that number; all zero where there is none.
-    function accusationOf(uint256 claimId) external view returns (Accusation memory);
+    function accusationOf(uint256 claimId) external view returns (StageAccusation memory);
 
     /// @notice Whether a case has refuted the claim: what a member stated, or what it was accused of.
     function hasFallen(uint256 claimId) external view returns (bool);
