@@ -107,11 +107,17 @@ class Counts:
 
 
 class LoadWorld:
-    """The market, its participants and their misfortunes. One source of chance, from the seed."""
+    """The market, its participants and their misfortunes.
+
+    Each kind of misfortune has a source of chance of its own, from the seed: what threads and the system's scheduling
+    change in one of them does not decide whether another ever strikes.
+    """
 
     def __init__(self, local: LocalMarket, folder: Path, settings: LoadSettings) -> None:
         self.local, self.folder, self.settings = local, folder, settings
-        self.chance = random.Random(settings.seed)
+        self.chance, self.of_kills, self.of_blocks, self.of_stores, self.of_endpoints = (
+            random.Random(f"{settings.seed} {kind}") for kind in ("turns", "kills", "blocks", "stores", "endpoints")
+        )
         self.store = DirectoryStore(folder / "store")
         self.reader = MarketReader(local.market)
         self.counts = Counts()
@@ -140,9 +146,9 @@ class LoadWorld:
         home = self.folder / f"{actor.place:02d}-{part.name.replace(' ', '-')}"
         actor.state = MortalState(home)
         chain = open_chain(self.local.chain.url)
-        provider = FaultyProvider(self.local.chain.url, self.settings.endpoint_faults, self.chance)
+        provider = FaultyProvider(self.local.chain.url, self.settings.endpoint_faults, self.of_endpoints)
         chain.web3.provider = provider
-        store = FaultyStore(self.store, self.settings.store_faults, self.chance)
+        store = FaultyStore(self.store, self.settings.store_faults, self.of_stores)
         self.providers.append(provider)
         self.stores.append(store)
         market = Market(chain, self.local.deployment)
@@ -165,7 +171,7 @@ class LoadWorld:
 
     def reorganise(self) -> None:
         """Replace the last blocks by empty ones."""
-        depth = self.chance.randint(1, self.settings.deepest)
+        depth = self.of_blocks.randint(1, self.settings.deepest)
         answer = self._request("anvil_reorg", depth, [])
         if "error" not in answer:
             self.counts.reorganisations += 1
@@ -194,9 +200,9 @@ class LoadWorld:
             if actor.node is None:
                 actor.node = actor.make()
             assert actor.state is not None
-            if not self.quiet and self.chance.random() < settings.kills:
+            if not self.quiet and self.of_kills.random() < settings.kills:
                 # At one of its next writes, or, if it writes nothing, between two turns.
-                actor.state.arm(self.chance.randint(1, 4))
+                actor.state.arm(self.of_kills.randint(1, 4))
             begin = time.perf_counter()
             try:
                 done = actor.node.step(actor.dirty)
@@ -210,7 +216,7 @@ class LoadWorld:
             self.counts.turn_seconds.append(time.perf_counter() - begin)
         self._request("evm_increaseTime", settings.tick)
         self._request("evm_mine")
-        if not self.quiet and self.chance.random() < settings.reorganisations:
+        if not self.quiet and self.of_blocks.random() < settings.reorganisations:
             self.reorganise()
 
     def play(self, done: Callable[[], bool], say: Callable[[str], None]) -> None:
