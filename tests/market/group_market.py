@@ -72,7 +72,9 @@ def make_group_task(folder: Path, compression: str = "") -> tuple[TaskFile, Bund
     return file, build_bundle(file, folder / "group-bundle")
 
 
-def group_toml(world: World, port: int, working: int = 2, paid_for_presence: float = 0.0) -> Path:
+def group_toml(
+    world: World, port: int, working: int = 2, paid_for_presence: float = 0.0, owners: Sequence[str] = NAMES
+) -> Path:
     """Writes group.toml, cluster.toml and plan.toml; the members' keystores; the deployment."""
     folder = world.folder / "group"
     folder.mkdir()
@@ -84,7 +86,7 @@ def group_toml(world: World, port: int, working: int = 2, paid_for_presence: flo
     (folder / "cluster.toml").write_text("\n".join(lines))
     description = read_cluster_file(folder / "cluster.toml")
     write_plan(make_plan(description.cluster, description.costs(working, 1)), folder / "plan.toml")
-    text = [f'meet = "127.0.0.1:{port}"', f"segments = {list(NAMES)!r}".replace("'", '"')]
+    text = [f'meet = "127.0.0.1:{port}"', f"segments = {list(owners)!r}".replace("'", '"')]
     text += ["[limits]", 'most_stake = "6"', "evidence_hours = 0.02", "patience_minutes = 60"]
     text += [f"paid_for_presence = {paid_for_presence}"]
     for name, place, share, contribution in zip(NAMES, PLACES, SHARES, CONTRIBUTIONS, strict=True):
@@ -140,9 +142,9 @@ class FormedGroup:
         return node
 
 
-def signed_group(world: World, port: int, paid_for_presence: float = 0.0) -> FormedGroup:
-    """The group's agreement, signed by all, in its file."""
-    terms = read_group_file(group_toml(world, port, paid_for_presence=paid_for_presence))
+def signed_group(world: World, port: int, **options: Any) -> FormedGroup:
+    """The group's agreement, signed by all, in its file; `options` of `group_toml`."""
+    terms = read_group_file(group_toml(world, port, **options))
     now = int(world.market.chain.web3.eth.get_block("latest")["timestamp"])
     file = terms.draft(now, world.local.deployment.chain_id, groups_of(world.market).address, 1)
     for place in PLACES:

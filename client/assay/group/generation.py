@@ -94,10 +94,10 @@ def report_slow_members(
 
 
 def ordered_fault(orders: dict[str, Any], step: int) -> str:
-    """The misbehaviour that a test ordered of this member at this step, or ""."""
+    """The misbehaviour that a test ordered of this member at this step, or the steps from it on, or ""."""
     fault = orders.get("fault", {})
     mine = fault.get("member") == orders["name"] and fault.get("generation") == orders["generation"]
-    return str(fault["kind"]) if mine and fault["step"] == step else ""
+    return str(fault["kind"]) if mine and 0 <= step - fault["step"] < fault.get("steps", 1) else ""
 
 
 def inject(kind: str) -> None:

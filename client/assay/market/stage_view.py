@@ -75,6 +75,14 @@ class StageView:
         """Accusations that an account made, and those of its own work, oldest first."""
         return [each for each in self.accusations.values() if account in (each.accuser, each.member)]
 
+    def is_accused(self, work: StageWork, member: str, end_root: bytes) -> bool:
+        """Whether somebody accuses a member of this work, with this end, or has done so rightly: once is enough."""
+        return any(
+            (each.work, each.member) == (work, member)
+            and (each.is_concluded or (each.is_pending and each.end_root == end_root))
+            for each in self.accusations.values()
+        )
+
     def can_be_concluded(self, claim_id: int, time: int) -> bool:
         """Whether anyone can have an accusation convict the member: its window was over at a time, and it neither fell
         nor waits for a case."""

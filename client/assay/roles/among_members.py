@@ -20,6 +20,12 @@ def hears_evidence(context: Context, group: GroupView) -> bool:
     return group.state is GroupState.WORKING
 
 
+def has_time(context: Context, group: GroupView) -> bool:
+    """Whether so much is left of the time in which a closed group hears evidence that another's case can be waited for:
+    it could be one that is meant to be lost."""
+    return group.state is GroupState.CLOSED and context.view.time < group.evidence_until - group.evidence_seconds // 2
+
+
 class LedgerWithdrawal:
     """Takes what a ledger among members owes the account, once for every number of decisions that are known."""
 

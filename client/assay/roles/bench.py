@@ -281,6 +281,15 @@ class Workbench:
         """What shows that members signed something false about their stages, where a group trains."""
         return []
 
+    def trained_roots(self, task: TaskRecord) -> Sequence[bytes]:
+        """Roots of the checkpoints that were trained here, in a group; nothing where they are not."""
+        return ()
+
+    def inquire(self, task: TaskRecord, segment: int) -> bool:
+        """Find out, with the other members of a group, who was wrong in a segment. Whether there is no more to find:
+        it is known of all members, nobody can find out here, or somebody was found."""
+        return True
+
     def member_account(self, name: str) -> str:
         """A member's account by its name, "" where there is none."""
         return ""

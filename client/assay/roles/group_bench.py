@@ -13,15 +13,17 @@ from pathlib import Path
 from eth_account import Account
 from torch._C._distributed_c10d import TCPStore
 
+from assay.engine.native.placement import native_device
 from assay.group.errors import GroupMessageError, MemberFailedError
 from assay.group.execution.receipts import RECEIPTS, ReceiptBook
-from assay.group.execution.run import Seat, member_folder, run_group_training
+from assay.group.execution.run import PROOF, Seat, member_folder, run_group_training
 from assay.group.execution.stage_records import FINDINGS, RECORDS, StageDossier, dossiers_in, find_dossier
 from assay.group.plan import GroupPlan
 from assay.market.presence import Receipt
 from assay.market.records import TaskRecord
 from assay.market.types import StageWork
 from assay.roles.bench import Workbench
+from assay.roles.group_inquiry import Ground, inquire, latest_record
 from assay.roles.group_work import Duty, SignedWork, exchange, sign_segments
 from assay.state import StateFolder
 from assay.storage.store import Store
@@ -106,6 +108,45 @@ class GroupBench(Workbench):
             self._exchange_work(task, done.proof, self.duty, [seat.addresses[name] for name in done.members])
         return done.proof
 
+    def trained_roots(self, task: TaskRecord) -> Sequence[bytes]:
+        proof = self._trained(task)
+        return () if proof is None else proof.roots
+
+    def _trained(self, task: TaskRecord) -> Proof | None:
+        """The proof that the group made, if this member holds it to the end."""
+        program = self.bundle(task).task.program
+        folder = member_folder(self.place(task.id) / "group", self.seat.name) / PROOF
+        roots = tuple(entry.root for entry in CheckpointFolder(folder, program.state).entries())
+        return Proof(folder, roots) if len(roots) == task.segments + 1 else None
+
+    def inquire(self, task: TaskRecord, segment: int) -> bool:
+        proof, audit = self._trained(task), self.audit_folder(task)
+        own = latest_record(audit, segment)
+        if proof is None or own is None or own.work.until < self.clock():
+            logger.warning(
+                "who was wrong in a segment that failed the task cannot be found out from here: nothing is kept of it "
+                "(limits.record_hours says for how long)",
+                extra={"task": f"{task.id:#x}", "segment": segment},
+            )
+            return True
+        bundle = self.bundle(task)
+        graph = None if task.posting.exact else bundle.graph
+        device = native_device(self.device) if graph is not None else "cpu"
+        ground = Ground(task.id, bundle.task, graph, proof, audit, device)
+        limit = self.seat.timeout_seconds
+        try:
+            found = inquire(ground, segment, own, self._board(limit), self.stores, limit)
+        except RuntimeError as error:  # the store's client reports a lost connection this way
+            where = f"{self.seat.store_host}:{self.seat.store_port}"
+            raise MemberFailedError(
+                f"the group's meeting place {where} is gone ({error}), where members tell each other what they kept: "
+                "start `assay group meet` there again"
+            ) from error
+        return bool(found.false) or not found.unknown
+
+    def _board(self, limit: float) -> TCPStore:
+        return TCPStore(self.seat.store_host, self.seat.store_port, is_master=False, timeout=timedelta(seconds=limit))
+
     def _exchange_work(self, task: TaskRecord, proof: Proof, duty: Duty, present: Sequence[str]) -> None:
         """Sign for the own segments, after replaying one of them, and keep what all owners that are here signed."""
         path = self.place(task.id) / "group" / WORK_NAME
@@ -118,10 +159,7 @@ class GroupBench(Workbench):
         signed = sign_segments(duty, task.id, mine, proof.roots, signer)
         limit = self.seat.grace_seconds
         try:
-            board = TCPStore(
-                self.seat.store_host, self.seat.store_port, is_master=False, timeout=timedelta(seconds=limit)
-            )
-            work = exchange(board, duty, task.id, signed, proof.roots, signer.address, present, limit)
+            work = exchange(self._board(limit), duty, task.id, signed, proof.roots, signer.address, present, limit)
         except RuntimeError as error:  # the store's client reports a lost connection this way
             logger.warning("the group's meeting place is gone", extra={"task": f"{task.id:#x}", "error": str(error)})
             work = SignedWork(proof.roots, signed)

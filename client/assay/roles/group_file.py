@@ -70,8 +70,9 @@ class GroupFile:
             )
         name = agreement.names[agreement.agreement.place_of(account)]
         host, port = self.meet
-        # A statement about a stage can be taken to court for as long as members agreed to hear evidence.
-        record_seconds = max(LEAST_RECORD_SECONDS, agreement.agreement.evidence_seconds)
+        # A statement about a stage can be taken to court for as long as members agreed to hear evidence, or for longer.
+        asked = int(3600 * _number(self.limits, "record_hours", agreement.agreement.evidence_seconds / 3600))
+        record_seconds = max(LEAST_RECORD_SECONDS, asked)
         seat = Seat(
             name, self.cluster, host, port, private_key, agreement.addresses, interface=self.interface,
             audit_rate=_fraction(self.limits, "audit_rate", AUDIT_RATE), record_seconds=record_seconds,

@@ -154,13 +154,13 @@ Charge = Callable[[tuple[Any, ...], bytes], Call]
 
 def charges(view: MarketView, group: GroupContract, task: TaskRecord, work: SignedWork) -> Iterator[tuple[int, Call]]:
     """The calls that charge the owners of the segments that failed a task, by segment, where they have signed."""
-    for segment, charge in _failures(view, group, task, work.roots):
+    for segment, charge in failures(view, group, task, work.roots):
         signature = work.signatures.get(segment)
         if signature is not None:
             yield segment, charge(work.opened(segment), signature)
 
 
-def _failures(
+def failures(
     view: MarketView, group: GroupContract, task: TaskRecord, roots: Sequence[bytes]
 ) -> Iterator[tuple[int, Charge]]:
     """The segments that a task failed by, with the call that says so."""

@@ -49,7 +49,7 @@ def accusations(context: Context, group: GroupView, task: TaskRecord) -> Iterato
         end: StageEnd | None = context.results.result(key)
         if end is None:
             yield Work(key, partial(context.bench.stage_end, task, dossier))
-        elif not end.fault <= 1:
+        elif not end.fault <= 1 and not stages.is_accused(work, member, end.root):
             bond = context.market.parameters.accusation_bond
             call = contract.accuse(work, dossier.signature, end.root, end.fault_bits, end.proof, bond)
             yield Send(f"stage-accuse:{number:x}", call, task.id, work.segment)

@@ -16,9 +16,10 @@ from assay.market.groups import GroupView
 from assay.market.records import TaskRecord
 from assay.market.stage_claims import stage_claim_id
 from assay.market.types import StageWork
-from assay.roles.among_members import LedgerWithdrawal
+from assay.roles.among_members import LedgerWithdrawal, has_time
 from assay.roles.context import Action, Context, Send, Work
 from assay.roles.disputes import moves_in
+from assay.roles.inquiries import inquiries
 from assay.roles.stage_accusations import (
     accusations,
     answer,
@@ -50,6 +51,7 @@ class StageParty:
         task = None if group is None else context.view.tasks.get(group.task)
         if group is None or task is None or group.place_of(context.me) is None:
             return
+        yield from inquiries(context, group, task)
         yield from self._moves(context, task)
         if task.posting.exact:
             yield from stage_disputes(context, group, task)
@@ -114,8 +116,11 @@ def stage_disputes(context: Context, group: GroupView, task: TaskRecord) -> Iter
             call = contract.publish(dossier.work, dossier.signature)
             yield Send(f"stage-publish:{number:x}", call, task.id, dossier.work.segment)
             continue
-        if claim.has_fallen or any(case.claim_id == number for case in stages.cases_of(context.me)):
+        cases = stages.cases_on(number)
+        if claim.has_fallen or any(case.challenger == context.me for case in cases):
             continue
+        if has_time(context, group) and any(case.challenger_won is None for case in cases):
+            continue  # after an inquiry all members hold the same against the same one
         key = f"stage-evidence:{number:x}"
         evidence = context.results.result(key)
         if evidence is None:

@@ -188,6 +188,21 @@ def test_an_accusation_is_followed_from_its_making_to_the_conviction(members: Me
     assert "member convicted" in text
 
 
+def test_a_work_is_accused_as_long_as_the_same_is_said_of_it_or_it_was_right(members: Members) -> None:
+    stages, contract = members.reader.view.stages, members.world.market.stage_claims
+    work, accused = members.work(), members.address(ACCUSED)
+    assert not stages.is_accused(work, accused, tree.levels(END)[-1][0])
+    made = members.accuse(work)
+    assert stages.is_accused(work, accused, made.end_root)
+    # Another end can be true where this one is not.
+    assert not stages.is_accused(work, accused, bytes(32))
+    assert not stages.is_accused(members.work(1), accused, made.end_root)
+    members.pass_until(made.until)
+    members.world.do(SUBMITTER, contract.conclude(made.id))
+    members.reader.poll()
+    assert stages.is_accused(work, accused, bytes(32))
+
+
 def test_a_case_on_an_accusation_is_its_accusers_to_answer(members: Members, tmp_path: Path) -> None:
     stages, contract = members.reader.view.stages, members.world.market.stage_claims
     group, made = members.group.address, members.accuse(members.work())

@@ -64,3 +64,22 @@ def test_an_agreement_without_it_is_of_an_older_version_and_refused(tmp_path: Pa
     path.write_text(json.dumps(document))
     with pytest.raises(GroupAgreementError, match="presence_rate"):
         read_agreement(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "seconds"), [("record_hours = 48", 172_800), ("record_hours = 0.1", 3600), ("", 86_400)]
+)
+def test_members_answer_for_their_stages_as_long_as_their_records_are_kept(
+    tmp_path: Path, line: str, seconds: int
+) -> None:
+    path = group_file(tmp_path, "")
+    path.write_text(
+        "\n".join(line if each.startswith("record_hours") else each for each in path.read_text().splitlines())
+    )
+    (tmp_path / "plan.toml").write_text("")
+    terms = read_group_file(path)
+    account = terms.members[0].account
+    draft = terms.draft(1, 31337, FACTORY, 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("assay.roles.group_file.read_plan", lambda _path: None)
+        assert terms.training(draft, account, "")[1].record_seconds == seconds

@@ -90,7 +90,7 @@ Progress = Callable[[], None]
 """Called as long as a judgement goes on."""
 
 
-class _Playback:
+class Playback:
     """A channel that hands a stage the logged messages, and shows what it receives and sends."""
 
     def __init__(self, messages: LoggedMessages, sent: Observer, received: Observer = lambda _m, _w: None) -> None:
@@ -171,7 +171,7 @@ class ExactJudge(StageJudge):
             self._recorder.observe(message, payload, playback.step)
 
         messages = LoggedMessages(record.log, self.schedule.receives, steps[0])
-        playback = _Playback(messages, record_message, record_message)
+        playback = Playback(messages, record_message, record_message)
         for number in range(*steps):
             self.run.step(number, playback)
             self._recorder.end_step(number)
@@ -252,7 +252,7 @@ class NativeJudge(StageJudge):
             for (_, one), (_, other) in zip(given, own, strict=True):
                 worst.see(message, difference(one, other))
 
-        playback = _Playback(LoggedMessages(record.log, self.schedule.receives, steps[0]), compare)
+        playback = Playback(LoggedMessages(record.log, self.schedule.receives, steps[0]), compare)
         for number in range(*steps):
             self.run.step(number, playback)
             progress()

@@ -26,7 +26,7 @@ from assay.group.execution.packing import Words
 from assay.group.execution.partition import Partition, member_order, member_shares
 from assay.group.execution.receipts import RECEIPTS, ReceiptBook, Receipts
 from assay.group.execution.ring import AuditRing
-from assay.group.execution.run import AUDIT_RATE, member_folder
+from assay.group.execution.run import AUDIT_RATE, PROOF, member_folder
 from assay.group.execution.schedule import StageSchedule, bytes_in_step
 from assay.group.execution.stage import Stage
 from assay.group.execution.stage_statements import SignedStage, Signer, StageStatements
@@ -66,7 +66,7 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
     schedule = schedules[dist.get_rank()]
     run = engine.stage(divided, schedule)
     place = member_folder(Path(orders["directory"]), orders["name"])
-    folder = CheckpointFolder(place / "proof", task.program.state)
+    folder = CheckpointFolder(place / PROOF, task.program.state)
     folder.claim(task.fingerprint.hex())
     _wait_until_ready(store, generation, orders["name"], members, float(orders["timeout_seconds"]))
     copies = int(settings.get("keepers", KEEPERS))
@@ -99,8 +99,9 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
             statements.state(segment, keeping.tensor_roots, ends, ring.keep)
         root = keeping.agree(segment + 1, {number: ends[number] for number in run.owned})
         signed: tuple[SignedStage, ...] = ()
-        if statements is not None:
+        if ring is not None and statements is not None:
             signed = statements.check(segment, keeping.tensor_roots, keeping.agreed_roots)
+            ring.keep_all(signed)
         if ring is not None and is_audited(root, rate):
             starts, ends_stated = keeping.tensor_roots, keeping.stated
             ring.audit(segment, trainer.segment_seconds, root, starts, ends_stated, run.state, signed)
@@ -213,7 +214,7 @@ class _SegmentTrainer:
     def _distort(self, payload: Words) -> None:
         """Send garbage where a test ordered it."""
         if self._garbage:
-            payload ^= np.uint32(1 << 20)
+            payload ^= np.uint32(self.orders["fault"].get("bits", 1 << 20))
 
 
 if __name__ == "__main__":

@@ -20,11 +20,19 @@ from assay.group.errors import FalseStageError, GroupMessageError, MemberFailedE
 from assay.group.execution.audit import StageJudge, StageRecord, judge_distance, judge_of
 from assay.group.execution.engines import StageEngine
 from assay.group.execution.keeping import bytes_of, wait_all
+from assay.group.execution.kept_statements import keep_statements
 from assay.group.execution.message_log import log_words, read_log
 from assay.group.execution.packing import Words
 from assay.group.execution.partition import Partition
 from assay.group.execution.schedule import StageSchedule
-from assay.group.execution.stage_records import FINDINGS, RECORDS, RecordFiles, drop_expired, write_dossier
+from assay.group.execution.stage_records import (
+    FINDINGS,
+    RECORDS,
+    RecordFiles,
+    dossier_name,
+    drop_expired,
+    write_dossier,
+)
 from assay.group.execution.stage_statements import SignedStage, Signer
 from assay.program.operator import Array, TensorDescriptor
 from assay.training.canonical import aligned
@@ -107,6 +115,10 @@ class AuditRing:
         )
         name = self.members[self.rank]
         write_dossier(self.folder / RECORDS, name, self.rank, self.memory, signed, files)
+
+    def keep_all(self, signed: Sequence[SignedStage]) -> None:
+        """Keep what all members signed, with the own record: should the segment fail, it says who answers for what."""
+        keep_statements(self.folder / RECORDS / dossier_name(signed[self.rank].work), signed)
 
     def audit(
         self, segment: int, seconds: float, root: bytes, start_roots: Sequence[bytes],

@@ -18,6 +18,9 @@ from assay.training.train import Proof
 AUDIT_RATE = 0.1
 """Fraction of the segments that are audited unless the settings say otherwise, where messages are signed."""
 
+PROOF = "proof"
+"""Where in its folder a member keeps the checkpoints."""
+
 
 def member_folder(directory: Path, name: str) -> Path:
     """Where a member keeps its files: `proof` (checkpoints of the whole state), `audit`, logs."""

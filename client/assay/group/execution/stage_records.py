@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -149,8 +150,9 @@ class RecordFiles:
 
 
 def dossier_name(work: StageWork) -> str:
-    """Name of the folder of a statement's record. A segment may be trained, and signed for, several times."""
-    return f"{work.segment:06d}-{work.run:04d}-{work.until}"
+    """Name of the folder of a statement's record. A segment may be trained, and signed for, several times, and findings
+    may be about several members."""
+    return f"{work.segment:06d}-{work.run:04d}-{work.program_root.hex()[:8]}-{work.until}"
 
 
 def write_dossier(
@@ -167,12 +169,25 @@ def write_dossier(
             _link_or_copy(source, folder / name)
         with (folder / name).open("rb+") as file:
             os.fsync(file.fileno())
-    work = {name: value.hex() if isinstance(value, bytes) else value for name, value in asdict(signed.work).items()}
     document = {
-        "member": member, "stage": stage, "memory": list(memory), "work": work, "signature": signed.signature.hex(),
+        "member": member, "stage": stage, "memory": list(memory), "work": encode_work(signed.work),
+        "signature": signed.signature.hex(),
     }  # fmt: skip
     write_synced(folder / RECORD, json.dumps(document, indent=1) + "\n")
     sync_folder(folder.parent)
+
+
+def encode_work(work: StageWork) -> dict[str, str | int]:
+    """What a statement is about, as JSON has it."""
+    return {name: value.hex() if isinstance(value, bytes) else value for name, value in asdict(work).items()}
+
+
+def decode_work(document: Mapping[str, Any]) -> StageWork:
+    """The same, read again. Raises KeyError, ValueError or TypeError where it is none."""
+    roots = (bytes.fromhex(document[name]) for name in _ROOTS)
+    return StageWork(
+        str(document["group"]), int(document["run"]), int(document["segment"]), int(document["until"]), *roots
+    )
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
@@ -186,12 +201,9 @@ def read_dossier(folder: Path) -> StageDossier:
     """Read what `write_dossier` wrote. Raises GroupMessageError where it is damaged."""
     try:
         document = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        work = document["work"]
-        roots = (bytes.fromhex(work[name]) for name in _ROOTS)
         return StageDossier(
             folder, str(document["member"]), int(document["stage"]), tuple(map(float, document["memory"])),
-            StageWork(str(work["group"]), int(work["run"]), int(work["segment"]), int(work["until"]), *roots),
-            bytes.fromhex(document["signature"]),
+            decode_work(document["work"]), bytes.fromhex(document["signature"]),
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise GroupMessageError(f"{folder} holds no record of a stage ({error!r}): remove it") from error
@@ -224,7 +236,7 @@ def dossiers_in(folder: Path, skipped: Callable[[GroupMessageError], None]) -> I
 def drop_expired(folder: Path, now: float) -> None:
     """Remove records of statements that nobody can take to court any more at the chain's time `now`, and that are not
     there (`StageDossier.pin`)."""
-    for place in folder.glob("*-*-*"):
+    for place in folder.glob("*-*-*-*"):
         until = place.name.rpartition("-")[2]
         if until.isdigit() and int(until) + NOTICE_SECONDS < now and not (place / PINNED).exists():
             shutil.rmtree(place, ignore_errors=True)
