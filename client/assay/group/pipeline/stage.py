@@ -133,7 +133,7 @@ class CompressedStage(PipelineStage):
 
     def _post(self, direction: str, chunk: int, size: int, peer: int) -> None:
         size += STAMP_BYTES if self._pacer is not None else 0
-        buffer = torch.empty(size, dtype=torch.uint8, device=self.device)
+        buffer = torch.empty(size, dtype=torch.uint8)  # gloo's messages lie in the processor's memory on any device
         work = dist.irecv(buffer, group=self.group, group_src=peer, tag=_tag(direction, chunk))
         if work is None:
             raise CompressionError("this process is not in its pipeline's group; build the group from the plan")
@@ -166,9 +166,7 @@ class CompressedStage(PipelineStage):
             self._observer(direction, chunk, "sent", message)
         if self._pacer is not None:
             message = self._pacer.stamp(message)
-        return dist.P2POp(
-            dist.isend, message.to(self.device), group=self.group, tag=_tag(direction, chunk), group_peer=peer
-        )
+        return dist.P2POp(dist.isend, message.cpu(), group=self.group, tag=_tag(direction, chunk), group_peer=peer)
 
 
 def _tag(direction: str, chunk: int) -> int:
