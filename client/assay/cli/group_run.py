@@ -85,7 +85,8 @@ def member(
     as_json: bool,
 ) -> None:
     """Train the task of BUNDLE as one member of a group. An exact task ends with the proof that one machine would have;
-    a tolerant one is trained with PyTorch's kernels.
+    a tolerant one is trained with PyTorch's kernels. Of a task with [local_steps] every member trains whole segments,
+    side by side with the others, if the plan has one stage.
 
     On links with a long delay, `sysctl -w net.ipv4.tcp_slow_start_after_idle=0` on every member keeps connections from
     beginning slowly again whenever a member has computed for a while."""
@@ -113,7 +114,7 @@ def member(
     )  # fmt: skip
     loaded = load_bundle(bundle)
     graph = loaded.graph if loaded.task.mode is Mode.TOLERANT else None
-    done = run_group_training(loaded.task, read_plan(plan_path), seat, folder, graph)
+    done = run_group_training(loaded.task, read_plan(plan_path), seat, folder, graph, loaded.manifest.local_steps)
     not_shared = str(done.report.get("not_shared", ""))
     result = {
         "name": name,

@@ -27,6 +27,9 @@ from assay.group.transcript import Statement, Transcript, account_signer, check_
 
 DONE, FAILED, SLOW = 0, 3, 4
 
+COMPILING_LIMITS = 5
+"""Compiling what a member trains and reading its data may take so many times the limit for a message."""
+
 
 class SlowMemberError(MemberFailedError):
     """Members fell too far behind and there are spares to take their place."""
@@ -45,6 +48,17 @@ def join_generation(orders: dict[str, Any], members: Sequence[str]) -> TCPStore:
         world_size=len(members), timeout=timeout,
     )  # fmt: skip
     return store
+
+
+def wait_until_ready(store: Store, generation: int, name: str, members: Sequence[str], timeout: float) -> None:
+    """Wait for the slowest compiler. Who dies meanwhile is noticed by its session, who stalls only by the limit."""
+    store.set(f"ready/{generation}/{name}", "ready")
+    ends = time.monotonic() + COMPILING_LIMITS * timeout
+    for member in members:
+        while not store.check([f"ready/{generation}/{member}"]):
+            if time.monotonic() > ends:
+                raise MemberFailedError(f"{member!r} was not ready in {COMPILING_LIMITS * timeout:.0f} s")
+            time.sleep(0.1)
 
 
 def exchange_statements(

@@ -5,21 +5,19 @@ q mod M in round q div M. A run reads nothing that another run of its round writ
 is an addition, so each member trains its own segments, sends one quantised message a round, and works out the outer
 update from everybody's messages in the order of members. Between rounds nothing else crosses the network.
 
-A member keeps a part of every segment it trained: its replica and the message. From all parts the group composes the
-checkpoints of the sequential run, to the same bits (`compose`): the proof it registers. Whoever finds a segment false
-has found its member (`member_of_segment`), not the group.
+A member's part of a segment is its replica and the message. From all parts the group composes the checkpoints of the
+sequential run, to the same bits (`Composer`): the proof it registers (`execution.side_by_side`). Whoever finds a
+segment false has found its member (`member_of_segment`), not the group.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.distributed as dist
 
 from assay.engine.cpu.device import CpuDevice
 from assay.engine.device import Device
@@ -28,15 +26,12 @@ from assay.group.errors import GroupMessageError, PlacementError
 from assay.program.local_schedule import LocalSteps
 from assay.program.local_steps import change_to_send, outer_update
 from assay.program.local_steps_graph import ERROR, EXCHANGE, MEMBERS, OUTER_MOMENTUM
-from assay.program.operator import Array, ElementType, Program, TensorDescriptor
-from assay.training.canonical import CanonicalRun
-from assay.training.checkpoint import CheckpointFolder, read_tensors, write_tensors
+from assay.program.operator import Array, Program, TensorDescriptor
+from assay.training.canonical import CanonicalRun, aligned
 from assay.training.task import TrainingTask
-from assay.training.train import Proof
 
 Message = npt.NDArray[np.uint8]
-Exchange = Callable[[Message], Sequence[Message]]
-"""Gives everybody this member's message of a round; returns all members' messages, in their order."""
+"""Bytes."""
 
 
 @dataclass(frozen=True)
@@ -82,45 +77,50 @@ def member_of_segment(settings: LocalSteps, segment: int) -> int:
     return segment % settings.members
 
 
-class LocalMember:
-    """One member: trains its own segments, exchanges messages, keeps the parts of its proof under `folder`."""
+@dataclass(frozen=True)
+class LocalPart:
+    """What a member's inner run leaves: its replica and optimizer state (a slice of each of `Layout.stacks`), and the
+    quantised change of the outer parameters that it tells everybody."""
 
-    def __init__(
-        self, task: TrainingTask, settings: LocalSteps, member: int, folder: Path, device: Device | None = None
-    ) -> None:
+    replica: Sequence[Array]
+    message: Message
+
+
+class LocalMember:
+    """One member: trains its own segments, a round after the other, on what everybody's messages give."""
+
+    def __init__(self, task: TrainingTask, settings: LocalSteps, member: int, device: Device | None = None) -> None:
         check_schedule(task, settings)
         if not 0 <= member < settings.members:
             raise PlacementError(f"member {member} of a group of {settings.members}; count from 0")
-        self.task, self.settings, self.member, self.folder = task, settings, member, folder
+        self.task, self.settings, self.member = task, settings, member
         self.layout = Layout.of(task.program)
         self.run = CanonicalRun(task.program, task.data, task.seed, device or CpuDevice())
-        self.run.load(task.state)
         self.rounds = task.steps // settings.round_steps
-        self.round = 0
-        folder.mkdir(parents=True, exist_ok=True)
+        self.resume(0, task.state)
 
-    def train(self, exchange: Exchange, progress: Callable[[int, int, float | None], None] | None = None) -> None:
-        """All rounds that are left; `progress` gets (rounds done, rounds, loss of the last step)."""
-        while self.round < self.rounds:
-            message = self.inner_run()
-            self.finish_round(exchange(message))
-            if progress is not None:
-                progress(self.round, self.rounds, self.run.loss())
+    def resume(self, number: int, state: Sequence[Array]) -> None:
+        """Go on with round `number` from the whole state before it, which is copied."""
+        self.round = number
+        self.run.load(state)
 
-    def inner_run(self) -> Message:
-        """Train this round's segment and keep its part; returns the message to everybody."""
-        segment = self.round * self.settings.members + self.member
+    @property
+    def segment(self) -> int:
+        """The segment of this member's next inner run."""
+        return self.round * self.settings.members + self.member
+
+    def inner_run(self, begin_step: Callable[[int], None] = lambda _step: None) -> LocalPart:
+        """Train this round's segment; `begin_step` hears of every global step before it is taken."""
         before = self.run.copy_state()
-        for step in range(segment * self.task.interval, (segment + 1) * self.task.interval):
+        for step in range(self.segment * self.task.interval, (self.segment + 1) * self.task.interval):
+            begin_step(step)
             self.run.step(step)
         message = self._message(before)
         # The last member's run has applied an outer update without the others' changes: take it back.
         for outer, momentum, *_ in self.layout.parameters:
             for number in (outer, momentum):
                 np.copyto(self.run.state[number], before[number])
-        replica = [self.run.state[number][self.member] for number in self.layout.stacks]
-        write_tensors(part_path(self.folder, segment), [*replica, _as_words(message)])
-        return message
+        return LocalPart([self.run.state[number][self.member].copy() for number in self.layout.stacks], message)
 
     def finish_round(self, messages: Sequence[Message]) -> None:
         """Apply the outer update that everybody's messages give, and go on to the next round."""
@@ -151,42 +151,40 @@ class LocalMember:
         return decode_message(self.task.program, self.layout, self.settings, message)
 
 
-def compose(task: TrainingTask, settings: LocalSteps, parts: Sequence[Path], folder: Path) -> Proof:
-    """The proof of the whole group in `folder`, from every member's folder of parts, in the order of members.
+class Composer:
+    """Puts members' parts together: the states that the program goes through from beginning to end on one machine, bit
+    for bit, if every member was honest. A member that was not puts its own segments wrong, and nobody else's."""
 
-    The checkpoints are those of the program run from beginning to end on one machine, bit for bit, if every member
-    was honest; a member that was not has put its own segments wrong and nobody else's.
-    """
-    check_schedule(task, settings)
-    layout = Layout.of(task.program)
-    checkpoints = CheckpointFolder(folder, task.program.state)
-    checkpoints.claim(task.fingerprint.hex())
-    state = [part.copy() for part in task.state]
-    roots = [checkpoints.write(0, state)]
-    for segment in range(task.segments):
-        member = member_of_segment(settings, segment)
-        path = part_path(parts[member], segment)
-        *replica, words = read_tensors(path, _part_descriptors(task.program, settings), f"the part of member {member}")
-        message = words.view(np.uint8)[: message_bytes(task.program, settings)]
-        changes = decode_message(task.program, layout, settings, message)
-        outers = {outer: state[outer].copy() for outer, *_ in layout.parameters}
-        for number, values in zip(layout.stacks, replica, strict=True):
+    def __init__(self, task: TrainingTask, settings: LocalSteps, state: Sequence[Array], segment: int = 0) -> None:
+        check_schedule(task, settings)
+        self.task, self.settings, self.layout = task, settings, Layout.of(task.program)
+        self.state: list[Array] = [part.copy() for part in state]
+        self.segment = segment
+
+    def add(self, part: LocalPart) -> None:
+        """Go on by the segment of the member whose turn it is; `state` is what it ends in."""
+        member = member_of_segment(self.settings, self.segment)
+        changes = decode_message(self.task.program, self.layout, self.settings, part.message)
+        state = self.state
+        for number, values in zip(self.layout.stacks, part.replica, strict=True):
             state[number][member] = values
-        for change, (outer, momentum, exchange, errors, replicas) in zip(changes, layout.parameters, strict=True):
-            wanted = change_to_send(*(torch.from_numpy(np.asarray(part)) for part in (
-                outers[outer], state[replicas][member], state[errors][member],
+        for change, (outer, momentum, exchange, errors, replicas) in zip(changes, self.layout.parameters, strict=True):
+            wanted = change_to_send(*(torch.from_numpy(np.asarray(each)) for each in (
+                state[outer], state[replicas][member], state[errors][member],
             ))).numpy()  # fmt: skip
             state[errors][member] = wanted - change
             state[exchange] = (np.zeros_like(change) if member == 0 else state[exchange]) + change
-            if member == settings.members - 1:
-                state[outer], state[momentum] = _outer_update(settings, state[outer], state[momentum], state[exchange])
-        roots.append(checkpoints.write(segment + 1, state))
-    return Proof(folder, tuple(roots))
+            if member == self.settings.members - 1:
+                state[outer], state[momentum] = _outer_update(
+                    self.settings, state[outer], state[momentum], state[exchange]
+                )
+        self.segment += 1
 
 
-def part_path(folder: Path, segment: int) -> Path:
-    """Where a member keeps the part of a segment."""
-    return folder / f"part-{segment:06d}.safetensors"
+def empty_replica(program: Program) -> list[Array]:
+    """Room for the replica of a part that is to be received."""
+    stacks = [program.state[number] for number in Layout.of(program).stacks]
+    return [aligned(TensorDescriptor(stack.name, stack.type, stack.shape[1:])) for stack in stacks]
 
 
 def message_bytes(program: Program, settings: LocalSteps) -> int:
@@ -207,18 +205,6 @@ def decode_message(program: Program, layout: Layout, settings: LocalSteps, messa
     return changes
 
 
-def exchange_over(group: dist.ProcessGroup | None = None) -> Exchange:
-    """Exchange over torch.distributed: ranks are members, messages travel as they are."""
-
-    def exchange(message: Message) -> Sequence[Message]:
-        mine = torch.from_numpy(message)
-        gathered = [torch.empty_like(mine) for _ in range(dist.get_world_size(group))]
-        dist.all_gather(gathered, mine, group=group)
-        return [each.numpy() for each in gathered]
-
-    return exchange
-
-
 def _sum(changes: Sequence[Array]) -> Array:
     """In the order of members, from +0, as the program adds them."""
     total = np.zeros_like(changes[0])
@@ -230,15 +216,3 @@ def _sum(changes: Sequence[Array]) -> Array:
 def _outer_update(settings: LocalSteps, outer: Array, momentum: Array, total: Array) -> tuple[Array, Array]:
     new = outer_update(settings, *(torch.from_numpy(np.asarray(part)) for part in (outer, momentum, total)))
     return new[0].numpy(), new[1].numpy()
-
-
-def _part_descriptors(program: Program, settings: LocalSteps) -> list[TensorDescriptor]:
-    stacks = [program.state[number] for number in Layout.of(program).stacks]
-    words = TensorDescriptor("message", ElementType.INT, (-(-message_bytes(program, settings) // 4),))
-    return [TensorDescriptor(d.name, d.type, d.shape[1:]) for d in stacks] + [words]
-
-
-def _as_words(message: Message) -> Array:
-    padded = np.zeros(-(-len(message) // 4) * 4, np.uint8)
-    padded[: len(message)] = message
-    return padded.view(np.int32)

@@ -59,6 +59,9 @@ class GroupBench(Workbench):
     def member_account(self, name: str) -> str:
         return self.seat.addresses.get(name, "")
 
+    def _name_of(self, account: str) -> str:
+        return next(name for name, address in self.seat.addresses.items() if address == account)
+
     def stage_findings(self, task: TaskRecord) -> list[StageDossier]:
         return list(dossiers_in(self.audit_folder(task) / FINDINGS, self._skip))
 
@@ -95,9 +98,11 @@ class GroupBench(Workbench):
         )  # fmt: skip
         if self.duty is not None:
             seat = replace(seat, chain_id=self.duty.chain_id, group=self.duty.group)
+            seat = replace(seat, owners=tuple(self._name_of(owner) for owner in self.duty.owner_accounts))
         bundle = self.bundle(task)
         graph = bundle.graph if bundle.task.mode is Mode.TOLERANT else None
-        done = run_group_training(bundle.task, self.plan, seat, self.place(task.id) / "group", graph)
+        place = self.place(task.id) / "group"
+        done = run_group_training(bundle.task, self.plan, seat, place, graph, bundle.manifest.local_steps)
         logger.info(
             "trained together",
             extra={"task": f"{task.id:#x}", "members": ",".join(done.members), "generations": done.generations},

@@ -50,9 +50,14 @@ class Duty:
     accounts: tuple[str, ...]
     owners: tuple[int, ...]
 
+    @property
+    def owner_accounts(self) -> tuple[str, ...]:
+        """The accounts that answer for the segments in turn."""
+        return tuple(self.accounts[place] for place in self.owners)
+
     def owner_of(self, segment: int) -> str | None:
         """The account that answers for a segment."""
-        return self.accounts[self.owners[segment % len(self.owners)]] if self.owners else None
+        return self.owner_accounts[segment % len(self.owners)] if self.owners else None
 
     def segments_of(self, account: str, segments: int) -> list[int]:
         """The segments that an account answers for."""

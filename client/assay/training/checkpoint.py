@@ -190,13 +190,21 @@ class CheckpointFolder:
 
     def write(self, index: int, state: Sequence[Array], threads: int | None = 1) -> bytes:
         """Write, hash and journal checkpoint `index`; returns its state root."""
+        root = self.put(index, state, threads)
+        self.note(index, root)
+        return root
+
+    def put(self, index: int, state: Sequence[Array], threads: int | None = 1) -> bytes:
+        """Write and hash checkpoint `index`, which is not finished before it is in the journal (`note`)."""
         write_tensors(self.path(index), state)
-        root = state_root(state, threads)
+        return state_root(state, threads)
+
+    def note(self, index: int, root: bytes) -> None:
+        """Journal checkpoint `index`. What the journal had from there on is no longer part of the run."""
         kept = self.entries()[:index]
         lines = [json.dumps({"index": entry.index, "root": entry.root.hex()}) for entry in kept]
         lines.append(json.dumps({"index": index, "root": root.hex()}))
         write_synced(self.folder / JOURNAL, "\n".join(lines) + "\n")
-        return root
 
     def read(self, index: int, root: bytes | None = None) -> list[Array]:
         """Checkpoint `index`, compared with `root` (the journal's, if not given). `CheckpointError` if it differs."""

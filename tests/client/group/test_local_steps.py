@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import torch
 from torch import nn
 
 from assay.group.errors import GroupMessageError, PlacementError
-from assay.group.local_steps import LocalMember, Message, compose, member_of_segment, message_bytes
+from assay.group.local_steps import Composer, LocalMember, LocalPart, member_of_segment, message_bytes
 from assay.program.errors import UnsupportedError
 from assay.program.graph import dump_graph, load_graph
 from assay.program.local_schedule import LocalSteps
@@ -55,7 +53,7 @@ def local_task(
 class Lazy(LocalMember):
     """A member that leaves out the last step of its runs from the second round on."""
 
-    def inner_run(self) -> Message:
+    def inner_run(self, begin_step: Callable[[int], None] = lambda _step: None) -> LocalPart:
         run, interval = self.run.step, self.task.interval
 
         def step(number: int, watch: Sequence[object] = ()) -> object:
@@ -64,7 +62,7 @@ class Lazy(LocalMember):
 
         self.run.step = step  # type: ignore[method-assign, assignment]
         try:
-            return super().inner_run()
+            return super().inner_run(begin_step)
         finally:
             self.run.step = run  # type: ignore[method-assign]
 
@@ -73,13 +71,18 @@ def train_side_by_side(
     task: TrainingTask, folder: Path, kinds: Callable[[int], type[LocalMember]] = lambda member: LocalMember
 ) -> Proof:
     """All members, none of which sees another's state: only messages pass between them."""
-    folders = [folder / f"member-{member}" for member in range(SETTINGS.members)]
-    members = [kinds(number)(task, SETTINGS, number, place) for number, place in enumerate(folders)]
+    members = [kinds(number)(task, SETTINGS, number) for number in range(SETTINGS.members)]
+    checkpoints = CheckpointFolder(folder / "proof", task.program.state)
+    composer = Composer(task, SETTINGS, task.state)
+    roots = [checkpoints.write(0, task.state)]
     while members[0].round < members[0].rounds:
-        messages = [member.inner_run() for member in members]
+        parts = [member.inner_run() for member in members]
         for member in members:
-            member.finish_round(messages)
-    return compose(task, SETTINGS, folders, folder / "proof")
+            member.finish_round([part.message for part in parts])
+        for part in parts:
+            composer.add(part)
+            roots.append(checkpoints.write(composer.segment, composer.state))
+    return Proof(checkpoints.folder, tuple(roots))
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +126,17 @@ def test_the_group_learns_as_its_members_would_alone() -> None:
     assert np.mean(losses[-24:]) < np.mean(losses[:24]) / 3
 
 
+def test_a_member_goes_on_from_a_composed_state_as_if_it_had_never_stopped(
+    task: TrainingTask, sequential: Proof
+) -> None:
+    checkpoints = CheckpointFolder(sequential.folder, task.program.state)
+    member = LocalMember(task, SETTINGS, 1)
+    member.resume(1, checkpoints.read(3))
+    replica = member.inner_run().replica
+    ended = checkpoints.read(5)
+    assert all(np.array_equal(part, ended[n][1]) for part, n in zip(replica, member.layout.stacks, strict=True))
+
+
 def test_a_segment_touches_only_its_member_s_replica(task: TrainingTask, sequential: Proof) -> None:
     checkpoints = CheckpointFolder(sequential.folder, task.program.state)
     before, after = (checkpoints.read(index) for index in (4, 5))  # round 1, member 1
@@ -155,44 +169,18 @@ def test_what_no_exchange_brings_together_is_refused() -> None:
         with_local_steps(trace(model, "cross_entropy", SGD(0.1), batch, 8), SETTINGS)
 
 
-def test_a_schedule_without_whole_runs_is_refused(task: TrainingTask, tmp_path: Path) -> None:
+def test_a_schedule_without_whole_runs_is_refused(task: TrainingTask) -> None:
     with pytest.raises(PlacementError, match="segments of 5 steps"):
-        LocalMember(task, LocalSteps(3, 5), 0, tmp_path)
+        LocalMember(task, LocalSteps(3, 5), 0)
     with pytest.raises(PlacementError, match="trains 3 members, the settings say 2"):
-        LocalMember(task, LocalSteps(2, 4), 0, tmp_path)
+        LocalMember(task, LocalSteps(2, 4), 0)
     plain = traced_task()
     other = TrainingTask(build_program(plain.graph), plain.initial_state, samples(), 5, 36, 4)
     with pytest.raises(PlacementError, match="no replicas"):
-        LocalMember(other, SETTINGS, 0, tmp_path)
+        LocalMember(other, SETTINGS, 0)
 
 
-def test_messages_of_another_size_are_refused(task: TrainingTask, tmp_path: Path) -> None:
-    member = LocalMember(task, SETTINGS, 0, tmp_path)
+def test_messages_of_another_size_are_refused(task: TrainingTask) -> None:
+    member = LocalMember(task, SETTINGS, 0)
     with pytest.raises(GroupMessageError, match="2 messages"):
         member.finish_round([np.zeros(3, np.uint8)] * 2)
-
-
-@pytest.mark.slow
-def test_processes_over_a_network_give_the_proof_of_one_machine(
-    task: TrainingTask, sequential: Proof, tmp_path: Path
-) -> None:
-    program = (
-        "import sys; import torch.distributed as dist; from pathlib import Path\n"
-        "from assay.group.local_steps import LocalMember, exchange_over\n"
-        "from tests.client.group.test_local_steps import SETTINGS, local_task\n"
-        "member, folder = int(sys.argv[1]), Path(sys.argv[2])\n"
-        "dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=member, world_size=3)\n"
-        "LocalMember(local_task(), SETTINGS, member, folder / str(member)).train(exchange_over())\n"
-        "dist.destroy_process_group()\n"
-    )
-    commands = [[sys.executable, "-c", program, str(member), str(tmp_path)] for member in range(SETTINGS.members)]
-    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
-    try:
-        for process in processes:
-            _, words = process.communicate(timeout=240)
-            assert process.returncode == 0, words
-    finally:
-        for process in processes:
-            process.kill()
-    folders = [tmp_path / str(member) for member in range(SETTINGS.members)]
-    assert compose(task, SETTINGS, folders, tmp_path / "proof").roots == sequential.roots

@@ -1,37 +1,31 @@
 """Checkpoints of a group: every member hashes its own tensors; keepers collect all of them, in the format of any run.
 
 The state root is one tree over the tensors' roots in the program's order, whoever holds them, so it is the root of the
-same run on one machine. The first `copies` members are keepers: each has a `CheckpointFolder` with the whole proof, so
-that the group survives the loss of all keepers but one without a disk that everybody can reach.
+same run on one machine.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import Store
 
 from assay.commitments import tensor, tree
-from assay.group.errors import GroupMessageError, MemberFailedError
+from assay.group.errors import GroupMessageError
+from assay.group.execution.journals import Journals, bytes_of, wait_all
 from assay.group.execution.partition import Partition
 from assay.program.operator import Array, Program
 from assay.training.canonical import aligned
 from assay.training.checkpoint import CheckpointFolder
-from assay.training.errors import CheckpointError
 
 _TENSOR_TAG = 1_000_000
-_RESTORE_TAG = 2_000_000
 _COPY_TAG = 2_500_000
 
 
-class Keeping:
-    """One member's part in the group's checkpoints during one generation. Rank and stage number are the same.
+class Keeping(Journals):
+    """One member's part in the checkpoints of a group that is divided into stages. Rank and stage number are the same.
 
     `repeatable`: whether a segment that is trained again, by other members, ends with the same bits.
     """
@@ -47,18 +41,10 @@ class Keeping:
         copies: int,
         repeatable: bool = True,
     ) -> None:
-        self.store, self.generation, self.members = store, generation, members
-        self.program, self.partition, self.folder = program, partition, folder
-        self.repeatable = repeatable
-        self.rank = dist.get_rank()
+        super().__init__(store, generation, members, program, folder, copies)
+        self.partition, self.repeatable = partition, repeatable
         self.tensor_roots: list[bytes] = []
         self.stated: list[dict[int, bytes]] = []
-        self.keepers = tuple(range(min(copies, len(members))))
-
-    @property
-    def is_keeper(self) -> bool:
-        """Whether this member holds the whole proof."""
-        return self.rank in self.keepers
 
     def begin(self, initial: Sequence[Array], held: Sequence[int]) -> tuple[list[bytes], dict[int, Array]]:
         """Agree on the newest checkpoint that a member has, bring the keepers up to it, and fetch the `held` tensors.
@@ -66,26 +52,8 @@ class Keeping:
         Returns the roots of all checkpoints up to it, and the tensors by number. Afterwards `tensor_roots` are the
         roots of all tensors of the newest.
         """
-        if self.is_keeper and not self.folder.entries():
-            self.folder.write(0, initial)
-        journal = [root.hex() for root in self._journal()]
-        self.store.set(f"journal/{self.generation}/{self.members[self.rank]}", json.dumps(journal))
-        journals = [
-            [bytes.fromhex(root) for root in json.loads(self.store.get(f"journal/{self.generation}/{name}"))]
-            for name in self.members
-        ]
-        lengths = [self._agreed_length(roots) for roots in journals]
-        source = max(range(len(journals)), key=lambda rank: (lengths[rank], -rank))
-        roots = journals[source][: lengths[source]]
-        index = len(roots) - 1
-        for keeper in self.keepers:
-            for missing in range(lengths[keeper], index + 1):
-                if self.rank == source:
-                    self._send_all(self.folder.read(missing, roots[missing]), range(len(self.program.state)), keeper)
-                elif self.rank == keeper:
-                    state = self._receive(range(len(self.program.state)), source)
-                    self._keep(missing, [state[number] for number in range(len(state))], roots[missing])
-        return roots, self._restore(index, source, roots[index], initial, held)
+        roots, source = self.catch_up(initial)
+        return roots, self._restore(len(roots) - 1, source, roots[-1], initial, held)
 
     def _restore(
         self, index: int, source: int, root: bytes, initial: Sequence[Array], held: Sequence[int]
@@ -207,49 +175,3 @@ class Keeping:
         """The roots of all state tensors that members gave last."""
         roots = {number: root for given in self.stated for number, root in given.items()}
         return [roots[number] for number in range(len(self.program.state))]
-
-    def _keep(self, index: int, state: Sequence[Array], root: bytes) -> None:
-        written = self.folder.write(index, state)
-        if written != root:
-            raise MemberFailedError(f"checkpoint {index} has root {written.hex()} on disk, not {root.hex()}")
-
-    def _journal(self) -> list[bytes]:
-        """Roots of the checkpoints on this member's disk, up to the newest that can still be read."""
-        roots = [entry.root for entry in self.folder.entries()]
-        while len(roots) > 1:
-            try:
-                self.folder.read(len(roots) - 1, roots[-1])
-            except CheckpointError:
-                roots.pop()
-            else:
-                break
-        return roots
-
-    def _agreed_length(self, roots: Sequence[bytes]) -> int:
-        """How many checkpoints of a journal are those that the group agreed on; the rest is not trusted."""
-        for index, root in enumerate(roots):
-            key = f"checkpoint/{index}"
-            # What nobody recorded was made in an earlier session of this group: record it.
-            if self.store.compare_set(key, "", root.hex()).decode() != root.hex():
-                return index
-        return len(roots)
-
-    def _send_all(self, state: Sequence[Array], numbers: Sequence[int], target: int) -> None:
-        wait_all([dist.isend(bytes_of(state[n]), dst=target, tag=_RESTORE_TAG + n) for n in numbers])
-
-    def _receive(self, numbers: Sequence[int], source: int) -> dict[int, Array]:
-        tensors = {number: aligned(self.program.state[number]) for number in numbers}
-        wait_all([dist.irecv(bytes_of(array), src=source, tag=_RESTORE_TAG + n) for n, array in tensors.items()])
-        return tensors
-
-
-def wait_all(works: Sequence[dist.Work | None]) -> None:
-    """Wait for messages to leave or arrive."""
-    for work in works:
-        if work is not None:
-            work.wait()
-
-
-def bytes_of(array: npt.NDArray[Any]) -> torch.Tensor:
-    """The memory of a contiguous array as bytes, to send or to receive into."""
-    return torch.from_numpy(array.reshape(-1).view(np.uint8))

@@ -16,7 +16,7 @@ from torch._C._distributed_c10d import Store
 from assay.commitments import tensor
 from assay.engine.native.placement import native_device
 from assay.group.cluster_file import read_cluster_file
-from assay.group.errors import MemberFailedError, PlacementError
+from assay.group.errors import PlacementError
 from assay.group.execution.audit import is_audited
 from assay.group.execution.engines import engine_of
 from assay.group.execution.exchange import GroupChannel
@@ -37,6 +37,7 @@ from assay.group.generation import (
     ordered_fault,
     report_slow_members,
     run_trainer,
+    wait_until_ready,
 )
 from assay.group.plan import read_plan
 from assay.training.checkpoint import CheckpointFolder
@@ -44,10 +45,6 @@ from assay.training.task import TrainingTask
 
 KEEPERS = 2
 """Members that hold the whole proof unless the settings say otherwise."""
-
-
-COMPILING_LIMITS = 5
-"""Compiling a stage and reading its data may take so many times the limit for a message."""
 
 
 def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
@@ -68,7 +65,7 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
     place = member_folder(Path(orders["directory"]), orders["name"])
     folder = CheckpointFolder(place / PROOF, task.program.state)
     folder.claim(task.fingerprint.hex())
-    _wait_until_ready(store, generation, orders["name"], members, float(orders["timeout_seconds"]))
+    wait_until_ready(store, generation, orders["name"], members, float(orders["timeout_seconds"]))
     copies = int(settings.get("keepers", KEEPERS))
     keeping = Keeping(store, generation, members, task.program, divided, folder, copies, engine.is_exact)
     roots, tensors = keeping.begin(task.state, run.held)
@@ -154,17 +151,6 @@ def _agree_on_partition(store: Store, generation: int, members: tuple[str, ...],
             f"this member's partition has hash {mine[:16]}, the group's {agreed[:16]}: use the same cluster.toml and "
             "the same version of assay on every member"
         )
-
-
-def _wait_until_ready(store: Store, generation: int, name: str, members: tuple[str, ...], timeout: float) -> None:
-    """Wait for the slowest compiler. Who dies meanwhile is noticed by its session, who stalls only by the limit."""
-    store.set(f"ready/{generation}/{name}", "ready")
-    ends = time.monotonic() + COMPILING_LIMITS * timeout
-    for member in members:
-        while not store.check([f"ready/{generation}/{member}"]):
-            if time.monotonic() > ends:
-                raise MemberFailedError(f"{member!r} was not ready in {COMPILING_LIMITS * timeout:.0f} s")
-            time.sleep(0.1)
 
 
 class _SegmentTrainer:

@@ -19,7 +19,7 @@ from torch._C._distributed_c10d import Store
 from assay.group.errors import FalseStageError, GroupMessageError, MemberFailedError
 from assay.group.execution.audit import StageJudge, StageRecord, judge_distance, judge_of
 from assay.group.execution.engines import StageEngine
-from assay.group.execution.keeping import bytes_of, wait_all
+from assay.group.execution.journals import bytes_of, wait_all
 from assay.group.execution.kept_statements import keep_statements
 from assay.group.execution.message_log import log_words, read_log
 from assay.group.execution.packing import Words

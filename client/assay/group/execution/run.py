@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from assay.group.errors import MemberFailedError
+from assay.group.errors import MemberFailedError, PlacementError
 from assay.group.execution.task_files import write_task
 from assay.group.plan import GroupPlan, write_plan
 from assay.group.session import SessionOrders, run_session
 from assay.program.graph import Graph
+from assay.program.local_schedule import LocalSteps
 from assay.training.task import TrainingTask
 from assay.training.train import Proof
 
@@ -37,6 +38,7 @@ class Seat:
     (an account) where they can be taken to court, for `record_seconds`; `clock_offset`: by how many seconds the chain's
     clock is ahead of this machine's. `keepers`: how many members hold the whole proof. `audit_rate`: the fraction of
     segments in which members replay each other's stages. `device`: where this member trains natively: auto, cpu, cuda.
+    `owners`: who answers for which segment, in turn, and trains it where segments are trained alone.
     """
 
     name: str
@@ -60,6 +62,16 @@ class Seat:
     group: str = ""
     record_seconds: int = 86400
     clock_offset: float = 0.0
+    owners: tuple[str, ...] = ()
+
+
+def check_owners(owners: Sequence[str], local_steps: LocalSteps) -> None:
+    """Raise PlacementError unless every run of a round has one member that answers for it, or none has one."""
+    if owners and len(owners) != local_steps.members:
+        raise PlacementError(
+            f"the task trains {local_steps.members} members side by side, and {len(owners)} answer for segments in "
+            f"turn: name {local_steps.members} in group.toml's `segments`, or leave it out"
+        )
 
 
 @dataclass(frozen=True)
@@ -79,13 +91,15 @@ class GroupRun:
 
 
 def run_group_training(
-    task: TrainingTask, plan: GroupPlan, seat: Seat, folder: Path, graph: Graph | None = None
-) -> GroupRun:
+    task: TrainingTask, plan: GroupPlan, seat: Seat, folder: Path, graph: Graph | None = None,
+    local_steps: LocalSteps | None = None,
+) -> GroupRun:  # fmt: skip
     """Train `task` with the group of `plan`, or finish what was begun in `folder`; every member calls this.
 
     Without a `graph` the group computes in the exact arithmetic, and the proof is bit-equal to one machine's. With the
-    recorded graph of a tolerant task it trains with PyTorch's kernels, each member on its own device. All members must
-    decide alike. Raises MemberFailedError when this member was left behind or the deadline passed.
+    recorded graph of a tolerant task it trains with PyTorch's kernels, each member on its own device. With the
+    `local_steps` of an exact task and a plan of one stage, every member trains whole segments of its own, side by side.
+    All members must decide alike. Raises MemberFailedError when this member was left behind or the deadline passed.
     """
     write_task(task, folder / "task", graph)
     write_plan(plan, folder / "plan.toml")
@@ -95,6 +109,12 @@ def run_group_training(
             "task": seat.task_id, "chain_id": seat.chain_id, "group": seat.group, "private_key": seat.private_key,
             "addresses": seat.addresses, "record_seconds": seat.record_seconds, "clock_offset": seat.clock_offset,
         }  # fmt: skip
+    arguments: dict[str, Any] = {"task": str(folder / "task")}
+    trainer = "assay.group.execution.member"
+    if local_steps is not None and plan.stages == 1 and graph is None:
+        trainer = "assay.group.execution.side_by_side"
+        arguments["local_steps"] = asdict(local_steps)
+        check_owners(seat.owners, local_steps)
     orders = SessionOrders(
         name=seat.name,
         cluster=str(seat.cluster),
@@ -105,8 +125,8 @@ def run_group_training(
         steps=task.steps,
         checkpoint_interval=task.interval,
         factory="",
-        arguments={"task": str(folder / "task")},
-        trainer="assay.group.execution.member",
+        arguments=arguments,
+        trainer=trainer,
         interface=seat.interface,
         grace_seconds=seat.grace_seconds,
         timeout_seconds=seat.timeout_seconds,
@@ -114,7 +134,12 @@ def run_group_training(
         slow_factor=seat.slow_factor,
         threads=seat.threads,
         keys=keys,
-        settings={"keepers": seat.keepers, "audit_rate": seat.audit_rate, "device": seat.device},
+        settings={
+            "keepers": seat.keepers,
+            "audit_rate": seat.audit_rate,
+            "device": seat.device,
+            "owners": seat.owners,
+        },
         fault=seat.fault,
     )
     try:

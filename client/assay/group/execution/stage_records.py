@@ -2,8 +2,9 @@
 who found a false one keeps what the other handed over, to show it.
 
 A record is a folder: `record.json` (whose stage, what it signed), `plan.toml`, `start.safetensors` (the state tensors
-held) and `messages.bin` (what was received); of a tolerant task also `sent.bin` (what was sent) and `end.safetensors`
-(the tensors that the member answered for, afterwards). Everything else follows from the task.
+held) and `messages.bin` (what was received; not of a segment that a member trained alone, all of it); of a tolerant
+task also `sent.bin` (what was sent) and `end.safetensors` (the tensors that the member answered for, afterwards).
+Everything else follows from the task.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from assay.group.execution.partition import member_shares
 from assay.group.execution.stage_statements import SignedStage
 from assay.group.plan import read_plan
 from assay.market.types import StageWork
+from assay.program.encoding import program_root
 from assay.program.graph import Graph
 from assay.program.operator import Array, Program
 from assay.training.canonical import CanonicalRun
@@ -103,6 +105,8 @@ class StageDossier:
     def load(self, task: TrainingTask, graph: Graph | None = None) -> StageSegment:
         """Make the stage's segment out of it; `graph` is a tolerant task's. Raises CheckpointError where a file is
         damaged, GroupMessageError where the stage's program is not the one that was signed."""
+        if self.is_alone:
+            return self._whole(task)
         plan = read_plan(self.folder / PLAN)
         engine = engine_of(task, graph, plan, "cpu", 1)
         divided = engine.divide(member_shares(plan), self.memory)
@@ -122,6 +126,19 @@ class StageDossier:
         segment = logged_segment(made, task, schedule, (first, first + steps), held, log, sent, end)
         return StageSegment(made.program, *made.tensors(task.data, segment), first, steps)
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether the member trained the segment alone, all of it (`side_by_side`)."""
+        return not (self.folder / MESSAGES).exists()
+
+    def _whole(self, task: TrainingTask) -> StageSegment:
+        """The segment of the task itself."""
+        if program_root(task.program) != self.work.program_root:
+            raise GroupMessageError(f"{self.folder} is about another program than the task's: remove it")
+        start = self._tensors(START, range(len(task.program.state)), task, "the segment's start")
+        first = task.first_step(self.work.segment)
+        return StageSegment(task.program, list(start.values()), task.data, first, task.segment_steps(self.work.segment))
+
     def pin(self) -> None:
         """Keep the record whatever its time: its statement is in court."""
         if not (self.folder / PINNED).exists():
@@ -134,12 +151,12 @@ class StageDossier:
 
 @dataclass(frozen=True)
 class RecordFiles:
-    """Where the parts of a record lie that are files; `sent` and `end` of a tolerant task only. They may be replaced
-    afterwards, but not changed."""
+    """Where the parts of a record lie that are files; `messages` not of a segment that one member trained alone, `sent`
+    and `end` of a tolerant task only. They may be replaced afterwards, but not changed."""
 
     plan: Path
     start: Path
-    messages: Path
+    messages: Path | None
     sent: Path | None = None
     end: Path | None = None
 

@@ -10,6 +10,7 @@ from assay.errors import AssayError
 from assay.group.execution.run import Seat, run_group_training
 from assay.group.execution.task_files import read_task
 from assay.group.plan import read_plan
+from assay.program.local_schedule import LocalSteps
 
 
 def main() -> None:
@@ -17,7 +18,9 @@ def main() -> None:
     seat = Seat(name, folder / "cluster.toml", "127.0.0.1", int(sys.argv[3]), **settings)
     try:
         task, graph = read_task(folder / "task")
-        done = run_group_training(task, read_plan(folder / "plan.toml"), seat, folder / name, graph)
+        told = folder / "local-steps.json"
+        local_steps = LocalSteps(**json.loads(told.read_text())) if told.exists() else None
+        done = run_group_training(task, read_plan(folder / "plan.toml"), seat, folder / name, graph, local_steps)
     except AssayError as error:
         print(json.dumps({"error": str(error), "code": error.code}))
         return
