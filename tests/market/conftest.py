@@ -39,6 +39,19 @@ def compressed_task(tmp_path_factory: pytest.TempPathFactory) -> tuple[TaskFile,
     return make_group_task(tmp_path_factory.mktemp("compressed") / "task", "tile-8-8")
 
 
+@pytest.fixture(scope="session")
+def local_task(tmp_path_factory: pytest.TempPathFactory) -> tuple[TaskFile, Bundle]:
+    """An exact task that two members train side by side."""
+    return make_group_task(tmp_path_factory.mktemp("local") / "task", local_members=2)
+
+
+@pytest.fixture
+def local_world(tmp_path: Path, local_task: tuple[TaskFile, Bundle]) -> Iterator[World]:
+    """A fresh market on which `local_task` is submitted."""
+    with tiny_world(tmp_path, *local_task) as found:
+        yield found
+
+
 @pytest.fixture
 def group_world(tmp_path: Path, group_task: tuple[TaskFile, Bundle]) -> Iterator[World]:
     """A fresh market on which `group_task` is submitted."""

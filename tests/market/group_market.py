@@ -48,6 +48,8 @@ PUT_IN = [int(contribution) * COIN for contribution in CONTRIBUTIONS]
 QUICK = {"grace_seconds": 4.0, "timeout_seconds": 30.0}
 """A seat's patience with members that are lost."""
 STEPS, INTERVAL = 60, 12
+LOCAL_STEPS = 6 * INTERVAL
+"""Three rounds of two members."""
 
 MODEL = """import torch
 
@@ -58,34 +60,48 @@ def make_model():
 OPTIONS = SolverOptions(stake_limit=100 * COIN)
 
 
-def make_group_task(folder: Path, compression: str = "") -> tuple[TaskFile, Bundle]:
+def make_group_task(folder: Path, compression: str = "", local_members: int = 0) -> tuple[TaskFile, Bundle]:
     """The tiny task with a model of three layers, and steps enough to kill somebody between two of them. With a
-    compression of the boundary behind its second module it is a tolerant one."""
+    compression of the boundary behind its second module it is a tolerant one; with `local_members` so many train side
+    by side, in rounds."""
     make_task(folder)
     (folder / "model.py").write_text(MODEL)
     text = TASK.replace("steps = 8", f"steps = {STEPS}").replace("interval = 2", f"interval = {INTERVAL}")
     if compression:
         text = text.replace("seed = 3", 'seed = 3\nmode = "tolerant"')
         text += f'[group]\nboundaries = ["1"]\ncompression = "{compression}"\n'
+    if local_members:
+        text = text.replace(f"steps = {STEPS}", f"steps = {LOCAL_STEPS}")
+        text += f"[local_steps]\nmembers = {local_members}\n"
     (folder / "task.toml").write_text(text)
     file = read_task_file(folder / "task.toml")
     return file, build_bundle(file, folder / "group-bundle")
 
 
 def group_toml(
-    world: World, port: int, working: int = 2, paid_for_presence: float = 0.0, owners: Sequence[str] = NAMES
-) -> Path:
-    """Writes group.toml, cluster.toml and plan.toml; the members' keystores; the deployment."""
+    world: World, port: int, working: int = 2, paid_for_presence: float = 0.0, owners: Sequence[str] | None = NAMES,
+    replicas: int = 1,
+) -> Path:  # fmt: skip
+    """Writes group.toml, cluster.toml and plan.toml; the members' keystores; the deployment. `owners` None: whoever
+    works."""
     folder = world.folder / "group"
     folder.mkdir()
-    program = {"stages": working, "replicas": 1, "activation_bytes": 1e6, "parameter_bytes": 1e6, "layers": 4}
+    program = {
+        "stages": working // replicas,
+        "replicas": replicas,
+        "activation_bytes": 1e6,
+        "parameter_bytes": 1e6,
+        "layers": 4,
+    }
     lines = ["[program]", *(f"{key} = {value}" for key, value in program.items())]
     lines += ["[[link]]", 'between = ["here", "here"]', "delay_ms = 1", "bandwidth_mbps = 1000"]
     for name in NAMES:
         lines += ["[[device]]", f'name = "{name}"', 'region = "here"']
     (folder / "cluster.toml").write_text("\n".join(lines))
     description = read_cluster_file(folder / "cluster.toml")
-    write_plan(make_plan(description.cluster, description.costs(working, 1)), folder / "plan.toml")
+    plan = make_plan(description.cluster, description.costs(working // replicas, replicas))
+    write_plan(plan, folder / "plan.toml")
+    owners = plan.members if owners is None else owners
     text = [f'meet = "127.0.0.1:{port}"', f"segments = {list(owners)!r}".replace("'", '"')]
     text += ["[limits]", 'most_stake = "6"', "evidence_hours = 0.02", "patience_minutes = 60"]
     text += [f"paid_for_presence = {paid_for_presence}"]

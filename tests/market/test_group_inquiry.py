@@ -4,10 +4,12 @@ loss."""
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from group_market import (
     INTERVAL,
+    LOCAL_STEPS,
     NAMES,
     PLACES,
     PUT_IN,
@@ -26,6 +28,7 @@ from torch._C._distributed_c10d import TCPStore
 from assay.group.plan import read_plan
 from assay.market.groups import GroupState
 from assay.market.types import TaskState
+from assay.roles.group_bench import GroupBench
 
 SIGNS = 0x80808080
 """The first bits of the bytes of a message. Less, from one in four values of a tiny model's compressed boundary, stays
@@ -34,11 +37,11 @@ HARDLY_EVER = 1e-12
 """Members sign for their stages, and audit none."""
 
 
-def play_to_a_failed_task(world: World, store: TCPStore, seats: int) -> None:
+def play_to_a_failed_task(world: World, store: TCPStore, seats: int, segments: int, **options: Any) -> None:
     """A group of which one member sends garbage that nobody audits, and says nothing afterwards, from its forming to
-    the end. The verifiers replay all segments."""
-    world.file = replace(world.file, market=replace(world.file.market, segments_per_verifier=STEPS // INTERVAL))
-    group = signed_group(world, store.port, owners=())
+    the end. The verifiers replay all `segments`; `options` of `signed_group`."""
+    world.file = replace(world.file, market=replace(world.file.market, segments_per_verifier=segments))
+    group = signed_group(world, store.port, **options)
     invoke(world, "ann", "form", str(group.terms.agreement))
     working = read_plan(group.terms.plan).members
     cheat = next(name for name in working if name != NAMES[0])
@@ -47,7 +50,10 @@ def play_to_a_failed_task(world: World, store: TCPStore, seats: int) -> None:
     }  # fmt: skip
     members = [group.member(place, fault=fault, audit_rate=HARDLY_EVER, **QUICK) for place in range(3)]
     guilty = NAMES.index(cheat)
-    members[guilty].bench.inquire = lambda _task, _segment: True  # type: ignore[method-assign]
+    silent = members[guilty].bench
+    assert isinstance(silent, GroupBench)
+    silent.inquire = lambda _task, _segment: True  # type: ignore[method-assign]
+    silent._check_segment = lambda *_: None  # type: ignore[method-assign]  # it signs for anything
     world.nodes = [*quick_market(group, seats), *members]
     address = group.contract.address
     world.play(lambda: world.market.stakes.seats(world.address(VERIFIER)) == seats)
@@ -76,9 +82,16 @@ def play_to_a_failed_task(world: World, store: TCPStore, seats: int) -> None:
 
 @pytest.mark.slow
 def test_whoever_sent_garbage_that_only_the_market_found_bears_the_loss(group_world: World, store: TCPStore) -> None:
-    play_to_a_failed_task(group_world, store, 1)
+    play_to_a_failed_task(group_world, store, 1, STEPS // INTERVAL, owners=())
 
 
 @pytest.mark.slow
 def test_so_does_it_in_a_tolerant_task(compressed_world: World, store: TCPStore) -> None:
-    play_to_a_failed_task(compressed_world, store, 2)
+    play_to_a_failed_task(compressed_world, store, 2, STEPS // INTERVAL, owners=())
+
+
+@pytest.mark.slow
+def test_so_does_a_member_that_trains_alone_and_tells_what_it_did_not_train(
+    local_world: World, store: TCPStore
+) -> None:
+    play_to_a_failed_task(local_world, store, 1, LOCAL_STEPS // INTERVAL, owners=None, replicas=2)

@@ -14,6 +14,7 @@ import pytest
 from group_market import (
     COIN,
     INTERVAL,
+    LOCAL_STEPS,
     MILLION,
     NAMES,
     PAID,
@@ -225,3 +226,32 @@ def reached(store: TCPStore, name: str, step: int) -> bool:
     """Whether a member has executed that many steps."""
     time.sleep(0.02)
     return bool(store.check([f"progress/{name}"])) and int(store.get(f"progress/{name}")) >= step
+
+
+@pytest.mark.slow
+def test_a_group_trains_local_steps_side_by_side_and_each_signs_for_what_it_trained(
+    local_world: World, store: TCPStore, local_task: tuple[TaskFile, Bundle], tmp_path: Path
+) -> None:
+    world = local_world
+    group = signed_group(world, store.port, owners=None, replicas=2)
+    invoke(world, "ann", "form", str(group.terms.agreement))
+    world.nodes = [*quick_market(group), *(group.member(place, **QUICK) for place in range(3))]
+    world.play(lambda: world.market.stakes.seats(world.address(VERIFIER)) == 1)
+    address = group.contract.address
+    world.play(lambda: view_of(world, address).state is GroupState.READY, limit=120)
+    task = world.submit()
+    world.play(lambda: world.market.tasks.state(task) is TaskState.TAKEN, limit=200)
+    world.play(lambda: world.market.tasks.state(task) is TaskState.VERIFYING, idle=lambda: False, limit=300)
+    record = world.reader.view.task(task)
+    assert record.checkpoint_root == train(local_task[1].task, tmp_path / "alone").root
+    working = read_plan(group.terms.plan).members
+    signed = {
+        segment: world.address(PLACES[NAMES.index(working[segment % 2])]) for segment in range(LOCAL_STEPS // INTERVAL)
+    }
+    for name in working:
+        assert signers_of(world.nodes[2 + NAMES.index(name)], record, group.contract) == signed
+    world.play(lambda: view_of(world, address).state is GroupState.SHARED, limit=200)
+    world.play(lambda: all(member.due == 0 for member in view_of(world, address).members), limit=100)
+    world.play(lambda: not any(credits(group)), limit=100)
+    assert world.reader.view.task(task).state is TaskState.SETTLED
+    assert sum(received(group).values()) == record.price + sum(PUT_IN)

@@ -23,7 +23,7 @@ from assay.market.presence import Receipt
 from assay.market.records import TaskRecord
 from assay.market.types import StageWork
 from assay.roles.bench import Workbench
-from assay.roles.group_inquiry import Ground, inquire, latest_record
+from assay.roles.group_inquiry import Ground, inquire, latest_record, replay_alone
 from assay.roles.group_work import Duty, SignedWork, exchange, sign_segments
 from assay.state import StateFolder
 from assay.storage.store import Store
@@ -138,6 +138,9 @@ class GroupBench(Workbench):
         graph = None if task.posting.exact else bundle.graph
         device = native_device(self.device) if graph is not None else "cpu"
         ground = Ground(task.id, bundle.task, graph, proof, audit, device)
+        if own.is_alone:
+            replay_alone(ground, own, self.seat.name)
+            return True
         limit = self.seat.timeout_seconds
         try:
             found = inquire(ground, segment, own, self._board(limit), self.stores, limit)

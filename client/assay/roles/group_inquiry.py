@@ -29,11 +29,13 @@ from assay.group.execution.stage_records import (
     PLAN,
     RECORDS,
     SENT,
+    START,
     RecordFiles,
     StageDossier,
     dossiers_in,
     write_dossier,
 )
+from assay.group.execution.stage_statements import SignedStage
 from assay.group.plan import read_plan
 from assay.program.graph import Graph
 from assay.roles.group_work import POLL_SECONDS, Board
@@ -63,7 +65,8 @@ class Ground:
 
 
 def latest_record(audit: Path, segment: int) -> StageDossier | None:
-    """The own record of a segment; of the last time, where it was trained several times. None where none is left."""
+    """The own record of a segment, or that of the member that trained it alone; of the last time, where it was trained
+    several times. None where none is left."""
     found = [record for record in dossiers_in(audit / RECORDS, _skip) if record.work.segment == segment]
     return max(found, key=lambda record: record.work.until, default=None)
 
@@ -120,6 +123,27 @@ def inquire(
             extra={"task": f"{ground.task_id:#x}", "segment": segment},
         )
     return found
+
+
+def replay_alone(ground: Ground, record: StageDossier, me: str) -> bool:
+    """Replay a segment that one member trained alone; whether it ends where that member signed. What does not is kept
+    to be brought to court, if it is not the own."""
+    if record.load(ground.task).end(ground.task.seed).root == record.work.end_root:
+        logger.warning(
+            "a segment that failed the task is as its member signed: what was registered is not what was trained, or "
+            "the verdict is false",
+            extra={"task": f"{ground.task_id:#x}", "segment": record.work.segment, "member": record.member},
+        )
+        return True
+    logger.warning(
+        "the member that trained a segment which failed the task signed for another state than its steps lead to",
+        extra={"task": f"{ground.task_id:#x}", "segment": record.work.segment, "member": record.member},
+    )
+    if record.member != me:
+        signed = SignedStage(record.work, record.signature, {})
+        files = RecordFiles(record.folder / PLAN, record.folder / START, None)
+        write_dossier(ground.audit / FINDINGS, record.member, record.stage, record.memory, signed, files)
+    return False
 
 
 def _skip(_error: GroupMessageError) -> None:
@@ -181,12 +205,12 @@ def _keep_finding(
     part, name = divided.parts[false.stage], members[false.stage]
     folder = place / f"{name}.finding"
     folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(folder / "start.safetensors", [agreed.start[n] for n in sorted({*part.state, *part.copies})])
+    write_tensors(folder / START, [agreed.start[n] for n in sorted({*part.state, *part.copies})])
     false.logs.received.tofile(folder / MESSAGES)
     sent = end = None
     if not engine.is_exact and false.logs.sent is not None:
         sent, end = folder / SENT, folder / "end.safetensors"
         false.logs.sent.tofile(sent)
         write_tensors(end, [agreed.end[number] for number in sorted(part.state)])
-    files = RecordFiles(own.folder / PLAN, folder / "start.safetensors", folder / MESSAGES, sent, end)
+    files = RecordFiles(own.folder / PLAN, folder / START, folder / MESSAGES, sent, end)
     write_dossier(ground.audit / FINDINGS, name, false.stage, own.memory, agreed.signed[false.stage], files)
