@@ -22,6 +22,6 @@ def test_many_tasks_under_kills_reorganisations_and_faults_end_and_leave_the_acc
     assert found["left_over_wei"] == {}
     assert found["unfinished"] == []
     assert sum(found["ends"].values()) == found["tasks"] == 4
-    # Otherwise this tries nothing. With this seed the first of each kind strikes in the first fifteen blocks.
+    # Otherwise this tries nothing. With this seed each kind strikes early.
     assert min(found["kills"], found["reorganisations"], found["store_faults"], found["endpoint_faults"]) > 0
     assert found["honest_lost"] == []

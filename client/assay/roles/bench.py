@@ -281,6 +281,10 @@ class Workbench:
         """What shows that members signed something false about their stages, where a group trains."""
         return []
 
+    def cannot_train(self, task: TaskRecord) -> str:
+        """Why a group cannot train a task whose files are right, "" if it can."""
+        return ""
+
     def trained_roots(self, task: TaskRecord) -> Sequence[bytes]:
         """Roots of the checkpoints that were trained here, in a group; nothing where they are not."""
         return ()

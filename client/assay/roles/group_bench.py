@@ -14,9 +14,15 @@ from eth_account import Account
 from torch._C._distributed_c10d import TCPStore
 
 from assay.engine.native.placement import native_device
-from assay.group.errors import GroupMessageError, MemberFailedError
+from assay.group.errors import GroupMessageError, MemberFailedError, PlacementError
 from assay.group.execution.receipts import RECEIPTS, ReceiptBook
-from assay.group.execution.run import PROOF, Seat, member_folder, run_group_training
+from assay.group.execution.run import (
+    PROOF,
+    Seat,
+    member_folder,
+    run_group_training,
+    trains_side_by_side,
+)
 from assay.group.execution.stage_records import FINDINGS, RECORDS, StageDossier, dossiers_in, find_dossier
 from assay.group.plan import GroupPlan
 from assay.market.presence import Receipt
@@ -50,6 +56,7 @@ class GroupBench(Workbench):
         super().__init__(folder, stores, state)
         self.plan, self.seat = plan, seat
         self._damaged: set[str] = set()
+        self._proofs: dict[int, Proof] = {}
         self._receipts: dict[int, tuple[tuple[int, int], tuple[Receipt, ...]]] = {}  # by task, with the file's state
 
     def signed_work(self, task: TaskRecord) -> SignedWork | None:
@@ -98,7 +105,7 @@ class GroupBench(Workbench):
         )  # fmt: skip
         if self.duty is not None:
             seat = replace(seat, chain_id=self.duty.chain_id, group=self.duty.group)
-            seat = replace(seat, owners=tuple(self._name_of(owner) for owner in self.duty.owner_accounts))
+            seat = replace(seat, owners=self._owners())
         bundle = self.bundle(task)
         graph = bundle.graph if bundle.task.mode is Mode.TOLERANT else None
         place = self.place(task.id) / "group"
@@ -113,21 +120,37 @@ class GroupBench(Workbench):
             self._exchange_work(task, done.proof, self.duty, [seat.addresses[name] for name in done.members])
         return done.proof
 
-    def trained_roots(self, task: TaskRecord) -> Sequence[bytes]:
-        proof = self._trained(task)
-        return () if proof is None else proof.roots
+    def _owners(self) -> tuple[str, ...]:
+        """The members that answer for the segments in turn, by name."""
+        return () if self.duty is None else tuple(self._name_of(owner) for owner in self.duty.owner_accounts)
 
-    def _trained(self, task: TaskRecord) -> Proof | None:
-        """The proof that the group made, if this member holds it to the end."""
-        program = self.bundle(task).task.program
+    def cannot_train(self, task: TaskRecord) -> str:
+        try:
+            trains_side_by_side(self.plan, self._owners(), self.bundle(task).manifest.local_steps)
+        except PlacementError as error:
+            logger.warning("the group cannot train a task", extra={"task": f"{task.id:#x}", "why": str(error)})
+            return str(error)
+        return ""
+
+    def trained_roots(self, task: TaskRecord) -> Sequence[bytes]:
+        return self._trained(task).roots
+
+    def _trained(self, task: TaskRecord) -> Proof:
+        """The proof that the group made, as far as this member holds it. Once it is whole it stays as it is."""
+        known = self._proofs.get(task.id)
+        if known is not None:
+            return known
         folder = member_folder(self.place(task.id) / "group", self.seat.name) / PROOF
-        roots = tuple(entry.root for entry in CheckpointFolder(folder, program.state).entries())
-        return Proof(folder, roots) if len(roots) == task.segments + 1 else None
+        roots = tuple(entry.root for entry in CheckpointFolder(folder, ()).entries()) if folder.exists() else ()
+        if len(roots) != task.segments + 1:
+            return Proof(folder, ())
+        self._proofs[task.id] = Proof(folder, roots)
+        return self._proofs[task.id]
 
     def inquire(self, task: TaskRecord, segment: int) -> bool:
         proof, audit = self._trained(task), self.audit_folder(task)
         own = latest_record(audit, segment)
-        if proof is None or own is None or own.work.until < self.clock():
+        if not proof.roots or own is None or own.work.until < self.clock():
             logger.warning(
                 "who was wrong in a segment that failed the task cannot be found out from here: nothing is kept of it "
                 "(limits.record_hours says for how long)",
@@ -142,14 +165,7 @@ class GroupBench(Workbench):
             replay_alone(ground, own, self.seat.name)
             return True
         limit = self.seat.timeout_seconds
-        try:
-            found = inquire(ground, segment, own, self._board(limit), self.stores, limit)
-        except RuntimeError as error:  # the store's client reports a lost connection this way
-            where = f"{self.seat.store_host}:{self.seat.store_port}"
-            raise MemberFailedError(
-                f"the group's meeting place {where} is gone ({error}), where members tell each other what they kept: "
-                "start `assay group meet` there again"
-            ) from error
+        found = inquire(ground, segment, own, lambda: self._board(limit), self.stores, limit)
         return bool(found.false) or not found.unknown
 
     def _board(self, limit: float) -> TCPStore:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from assay.errors import AssayError
-from assay.group.errors import GroupMessageError
+from assay.group.errors import GroupMessageError, MemberFailedError
 from assay.group.execution.engines import StageEngine, engine_of
 from assay.group.execution.inquiry import AgreedSegment, FalseStage, Inquest, Inquiry, StageLogs
 from assay.group.execution.kept_statements import read_statements
@@ -72,34 +72,36 @@ def latest_record(audit: Path, segment: int) -> StageDossier | None:
 
 
 def inquire(
-    ground: Ground, segment: int, own: StageDossier, board: Board, stores: Sequence[Store], limit_seconds: float
-) -> Inquest:
-    """Hand over what was kept of a segment, wait up to a limit for what the others kept, and judge all of it.
+    ground: Ground, segment: int, own: StageDossier, meet: Callable[[], Board], stores: Sequence[Store],
+    limit_seconds: float,
+) -> Inquest:  # fmt: skip
+    """Hand over what was kept of a segment, wait up to a limit for what the others kept, and judge all of it. `meet`
+    opens the group's board.
 
-    Raises `AssayError` where what is needed is not there.
+    Raises `AssayError` where what is needed is not there, `MemberFailedError` where the board is lost.
     """
     plan = read_plan(own.folder / PLAN)
     members = member_order(plan)
     engine = engine_of(ground.task, ground.graph, plan, ground.device, 1)
     divided = engine.divide(member_shares(plan), own.memory)
     signed = read_statements(own.folder, links_of(engine.program, divided))
-    prefix = f"inquiry/{ground.task_id:x}/{segment}"
-    board.set(f"{prefix}/{own.member}", _handed_over(own, stores[0], engine.is_exact))
     place = ground.audit / INQUIRIES / f"{segment:06d}"
+    mine = _handed_over(own, stores[0], engine.is_exact)
+    try:
+        told = _told(meet(), f"inquiry/{ground.task_id:x}/{segment}", own, mine, members, limit_seconds)
+    except RuntimeError as error:  # the store's client reports a lost connection this way
+        raise MemberFailedError(
+            f"the group's meeting place is gone ({error}), where members tell each other what they kept: start `assay "
+            "group meet` there again"
+        ) from error
     given = {own.stage: _own_logs(own, engine.is_exact)}
-    ends = time.monotonic() + limit_seconds
     schedules = engine.schedules(divided)
-    for stage, name in enumerate(members):
-        if stage == own.stage:
-            continue
-        key = f"{prefix}/{name}"
-        while not board.check([key]) and time.monotonic() < ends:
-            time.sleep(POLL_SECONDS)
-        if board.check([key]):
-            steps = (ground.task.first_step(segment), ground.task.segment_steps(segment))
-            logs = _taken(board.get(key), name, schedules[stage], steps, engine.is_exact, place / name, stores)
-            if logs is not None:
-                given[stage] = logs
+    steps = (ground.task.first_step(segment), ground.task.segment_steps(segment))
+    for stage, content in told.items():
+        name = members[stage]
+        logs = _taken(content, name, schedules[stage], steps, engine.is_exact, place / name, stores)
+        if logs is not None:
+            given[stage] = logs
     states = CheckpointFolder(ground.proof.folder, ground.task.program.state)
     roots = ground.proof.roots
     agreed = AgreedSegment(
@@ -125,16 +127,33 @@ def inquire(
     return found
 
 
-def replay_alone(ground: Ground, record: StageDossier, me: str) -> bool:
-    """Replay a segment that one member trained alone; whether it ends where that member signed. What does not is kept
-    to be brought to court, if it is not the own."""
+def _told(
+    board: Board, prefix: str, own: StageDossier, mine: str, members: Sequence[str], limit_seconds: float
+) -> dict[int, bytes]:
+    """Tell the others where the own logs lie, and what they tell within the limit, by stage."""
+    board.set(f"{prefix}/{own.member}", mine)
+    ends, found = time.monotonic() + limit_seconds, dict[int, bytes]()
+    for stage, name in enumerate(members):
+        if stage == own.stage:
+            continue
+        key = f"{prefix}/{name}"
+        while not (is_there := board.check([key])) and time.monotonic() < ends:
+            time.sleep(POLL_SECONDS)
+        if is_there:
+            found[stage] = board.get(key)
+    return found
+
+
+def replay_alone(ground: Ground, record: StageDossier, me: str) -> None:
+    """Replay a segment that one member trained alone. If it does not end where that member signed, and that is not
+    this one, it is kept to be brought to court."""
     if record.load(ground.task).end(ground.task.seed).root == record.work.end_root:
         logger.warning(
             "a segment that failed the task is as its member signed: what was registered is not what was trained, or "
             "the verdict is false",
             extra={"task": f"{ground.task_id:#x}", "segment": record.work.segment, "member": record.member},
         )
-        return True
+        return
     logger.warning(
         "the member that trained a segment which failed the task signed for another state than its steps lead to",
         extra={"task": f"{ground.task_id:#x}", "segment": record.work.segment, "member": record.member},
@@ -143,7 +162,6 @@ def replay_alone(ground: Ground, record: StageDossier, me: str) -> bool:
         signed = SignedStage(record.work, record.signature, {})
         files = RecordFiles(record.folder / PLAN, record.folder / START, None)
         write_dossier(ground.audit / FINDINGS, record.member, record.stage, record.memory, signed, files)
-    return False
 
 
 def _skip(_error: GroupMessageError) -> None:

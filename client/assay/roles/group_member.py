@@ -47,6 +47,11 @@ class GroupMember(Solver):
             return f"the stake is {stake}, the members contributed {context.purse.free}"
         return super().refusal(context, task)
 
+    def inspect(self, context: Context, task: TaskRecord) -> str:
+        """Fetch and check the files: `fits`, or why the task is not for this machine, or not for this group."""
+        found = super().inspect(context, task)
+        return found if found != "fits" else context.bench.cannot_train(task) or "fits"
+
     def _plan(self, context: Context) -> Iterator[Action]:
         group = context.group
         place = None if group is None else group.place_of(context.me)

@@ -9,6 +9,8 @@ from click.testing import CliRunner
 from eth_account import Account
 
 from assay.cli.group import group
+from assay.group.cost import StepTime
+from assay.group.plan import GroupPlan, write_plan
 from assay.market.errors import GroupAgreementError
 from assay.market.group_agreement import agreement_signer, read_agreement, sign_agreement, write_agreement
 from assay.market.types import MILLION
@@ -76,10 +78,11 @@ def test_members_answer_for_their_stages_as_long_as_their_records_are_kept(
     path.write_text(
         "\n".join(line if each.startswith("record_hours") else each for each in path.read_text().splitlines())
     )
-    (tmp_path / "plan.toml").write_text("")
+    pipelines = (("ann", "ben"),)
+    made = GroupPlan(pipelines, (1, 1), (), "none", 1, StepTime(0.0, 0.0, 0.0, 0.0), 0.0, 0.0, False)
+    write_plan(made, tmp_path / "plan.toml")
     terms = read_group_file(path)
     account = terms.members[0].account
     draft = terms.draft(1, 31337, FACTORY, 2)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("assay.roles.group_file.read_plan", lambda _path: None)
-        assert terms.training(draft, account, "")[1].record_seconds == seconds
+    plan, seat = terms.training(draft, account, "")
+    assert (plan, seat.record_seconds) == (made, seconds)

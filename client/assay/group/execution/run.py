@@ -65,13 +65,26 @@ class Seat:
     owners: tuple[str, ...] = ()
 
 
-def check_owners(owners: Sequence[str], local_steps: LocalSteps) -> None:
-    """Raise PlacementError unless every run of a round has one member that answers for it, or none has one."""
-    if owners and len(owners) != local_steps.members:
+def trains_side_by_side(plan: GroupPlan, owners: Sequence[str], local_steps: LocalSteps | None) -> bool:
+    """Whether the members of a plan train whole segments of their own, and not stages.
+
+    Raises PlacementError where they would, and the plan has more members than a round has runs, or not each run has one
+    member that answers for it (`owners`, by run), unless none has one.
+    """
+    if local_steps is None or plan.stages > 1:
+        return False
+    runs = local_steps.members
+    if len(plan.members) > runs:
         raise PlacementError(
-            f"the task trains {local_steps.members} members side by side, and {len(owners)} answer for segments in "
-            f"turn: name {local_steps.members} in group.toml's `segments`, or leave it out"
+            f"the task trains {runs} members side by side, the plan has {len(plan.members)}: set [program] replicas = "
+            f"{runs} in cluster.toml and plan again"
         )
+    if owners and len(owners) != runs:
+        raise PlacementError(
+            f"the task trains {runs} members side by side, and {len(owners)} answer for segments in turn: name {runs} "
+            "in group.toml's `segments`, or leave it out"
+        )
+    return True
 
 
 @dataclass(frozen=True)
@@ -111,10 +124,9 @@ def run_group_training(
         }  # fmt: skip
     arguments: dict[str, Any] = {"task": str(folder / "task")}
     trainer = "assay.group.execution.member"
-    if local_steps is not None and plan.stages == 1 and graph is None:
+    if local_steps is not None and trains_side_by_side(plan, seat.owners, local_steps):
         trainer = "assay.group.execution.side_by_side"
         arguments["local_steps"] = asdict(local_steps)
-        check_owners(seat.owners, local_steps)
     orders = SessionOrders(
         name=seat.name,
         cluster=str(seat.cluster),

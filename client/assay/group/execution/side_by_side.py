@@ -26,7 +26,7 @@ from torch._C._distributed_c10d import Store
 
 from assay.commitments.execution import state_root
 from assay.engine.cpu.device import CpuDevice
-from assay.group.errors import GroupMessageError, MemberFailedError, PlacementError
+from assay.group.errors import GroupMessageError, MemberFailedError
 from assay.group.execution.audit import is_audited, judge_distance
 from assay.group.execution.journals import Journals, bytes_of, wait_all
 from assay.group.execution.partition import member_order
@@ -79,11 +79,6 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
     plan = read_plan(Path(orders["plan"]))
     members, generation, settings = member_order(plan), int(orders["generation"]), orders.get("settings", {})
     local = LocalSteps(**orders["arguments"]["local_steps"])
-    if len(members) > local.members:
-        raise PlacementError(
-            f"the task trains {local.members} members side by side, the plan has {len(members)}: set [program] "
-            f"replicas = {local.members} in cluster.toml and plan again"
-        )
     store = join_generation(orders, members)
     task, _ = read_task(orders["arguments"]["task"])
     place = member_folder(Path(orders["directory"]), orders["name"])
@@ -98,6 +93,8 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
     # A round counts when all of it is there.
     done = (len(roots) - 1) // local.members
     roots = roots[: done * local.members + 1]
+    # What follows is written again: the journal must not say that it is there.
+    folder.note(done * local.members, roots[-1])
     group = _Group(orders, store, task, local, members, runs, place, bool(plan.spares))
     training = _Rounds(group, own, folder, roots)
     training.train(done)
@@ -328,6 +325,7 @@ class _Rounds:
                     "from the same parts: use one version of assay on all members"
                 )
             self.roots.append(root)
+            self.group.beat()
         signed = self._sign(segments)
         self._audit([s for s in segments if self.rate > 0 and is_audited(self.roots[s + 1], self.rate)], signed)
         for segment in segments:

@@ -64,6 +64,30 @@ class Signer:
         """The time on the chain, as far as it is known here."""
         return time.time() + self.clock_offset
 
+    @property
+    def until(self) -> int:
+        """The last second, on the chain's clock, in which what is signed now can be taken to court."""
+        return int(self.now) + self.record_seconds
+
+    def sign(self, work: StageWork) -> bytes:
+        """The own signature (EIP-712, in the group's name) under a statement."""
+        return sign_statement(work.statement(self.task), self.chain_id, work.group, Account.from_key(self.private_key))
+
+    def check(self, work: StageWork, signature: bytes, name: str, what: str) -> None:
+        """Raise GroupMessageError, naming the member and `what` it signed for, unless it signed this statement, for as
+        long as was agreed."""
+        if work.until < self.now + self.record_seconds / 2:
+            raise GroupMessageError(
+                f"{name!r} answers for {what} {work.segment} until {work.until} only, {self.record_seconds} seconds "
+                "were agreed: set its clock right, or exclude it"
+            )
+        address = self.addresses[name]
+        if statement_signer(work.statement(self.task), self.chain_id, work.group, signature) != address:
+            raise GroupMessageError(
+                f"what {name!r} signed about {what} {work.segment} is not what was agreed and sent, or not signed by "
+                f"{address}; exclude the member"
+            )
+
     @staticmethod
     def of(keys: Mapping[str, Any]) -> Signer:
         """Out of a session's orders."""
@@ -71,6 +95,20 @@ class Signer:
             int(keys["task"]), int(keys.get("chain_id", 0)), str(keys.get("group") or NOBODY), keys["private_key"],
             keys["addresses"], int(keys.get("record_seconds", 86400)), float(keys.get("clock_offset", 0.0)),
         )  # fmt: skip
+
+
+def read_signed(content: bytes, links: Sequence[Link], name: str) -> tuple[int, bytes, dict[Link, bytes]]:
+    """What a member left of its statement: until when it stands, its signature, and the roots (32 bytes each) of the
+    tables of `links` that it says it sent. Raises GroupMessageError where nothing of it can be read."""
+    try:
+        document = json.loads(content)
+        until, signature = int(document["until"]), bytes.fromhex(document["signature"])
+        sent = {link: bytes.fromhex(document["sent"][link.name]) for link in links}
+        if not 0 <= until < 1 << 40 or any(len(root) != tree.HASH_BYTES for root in sent.values()):
+            raise ValueError(f"a root or a time is out of range in {str(document)[:200]}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise GroupMessageError(f"{name!r} signed nothing that can be read ({error}); exclude it") from error
+    return until, signature, sent
 
 
 class StageStatements:
@@ -101,16 +139,14 @@ class StageStatements:
         `start_roots`: the agreed roots of all state tensors; `ends`: those of the tensors held here, after the segment.
         """
         own, roots = self.programs[self.stage], self.recorder.roots()
-        until = int(self.signer.now) + self.signer.record_seconds
+        until = self.signer.until
         work = self._work(own, segment, until, start_roots, ends, roots)
-        account = Account.from_key(self.signer.private_key)
-        signature = sign_statement(work.statement(self.signer.task), self.signer.chain_id, work.group, account)
-        signed = SignedStage(work, signature, {link: roots[link] for link in own.sent})
+        signed = SignedStage(work, self.signer.sign(work), {link: roots[link] for link in own.sent})
         keep(signed)
         document = {
             "until": until,
             "sent": {link.name: root.hex() for link, root in signed.sent.items()},
-            "signature": signature.hex(),
+            "signature": signed.signature.hex(),
         }
         self.store.set(self._key(segment, self.members[self.stage]), json.dumps(document))
         # Nobody shows a state, from which it follows whether the segment is audited, before all have signed.
@@ -136,17 +172,7 @@ class StageStatements:
         ends, found = dict(enumerate(end_roots)), []
         for program, name, (until, signature, sent) in zip(self.programs, self.members, given, strict=True):
             work = self._work(program, segment, until, start_roots, ends, tables)
-            statement, address = work.statement(self.signer.task), self.signer.addresses[name]
-            if until < self.signer.now + self.signer.record_seconds / 2:
-                raise GroupMessageError(
-                    f"{name!r} answers for its stage in segment {segment} until {until} only, "
-                    f"{self.signer.record_seconds} seconds were agreed: set its clock right, or exclude it"
-                )
-            if statement_signer(statement, self.signer.chain_id, work.group, signature) != address:
-                raise GroupMessageError(
-                    f"what {name!r} signed about its stage in segment {segment} is not what was agreed and sent, or "
-                    f"not signed by {address}; exclude the member"
-                )
+            self.signer.check(work, signature, name, "its stage in segment")
             found.append(SignedStage(work, signature, sent))
         return tuple(found)
 
@@ -160,15 +186,7 @@ class StageStatements:
 
     def _given(self, segment: int, stage: int) -> tuple[int, bytes, dict[Link, bytes]]:
         name = self.members[stage]
-        try:
-            document = json.loads(self.store.get(self._key(segment, name)))
-            until, signature = int(document["until"]), bytes.fromhex(document["signature"])
-            sent = {link: bytes.fromhex(document["sent"][link.name]) for link in self.programs[stage].sent}
-            if not 0 <= until < 1 << 40 or any(len(root) != tree.HASH_BYTES for root in sent.values()):
-                raise ValueError(f"a root or a time is out of range in {str(document)[:200]}")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise GroupMessageError(f"{name!r} signed nothing that can be read ({error}); exclude it") from error
-        return until, signature, sent
+        return read_signed(self.store.get(self._key(segment, name)), self.programs[stage].sent, name)
 
     def _key(self, segment: int, name: str) -> str:
         return f"stage/{self.generation}/{segment}/{name}"

@@ -94,7 +94,7 @@ class Member:
         """The stages that this member finds false."""
         own = latest_record(self.ground.audit, SEGMENT)
         assert own is not None
-        found = inquire(self.ground, SEGMENT, own, self.board, [self.store], 0.1)
+        found = inquire(self.ground, SEGMENT, own, lambda: self.board, [self.store], 0.1)
         return [false.stage for false in found.false]
 
     @property

@@ -6,7 +6,7 @@ import json
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ import pytest
 from eth_account import Account
 from test_local_steps import SETTINGS, local_task
 
+from assay.group.cost import StepTime
 from assay.group.errors import PlacementError
-from assay.group.execution.run import check_owners
+from assay.group.execution.run import trains_side_by_side
 from assay.group.execution.side_by_side import assign_runs
 from assay.group.execution.stage_records import dossiers_in
+from assay.group.plan import GroupPlan
 from assay.market.group_agreement import statement_signer
 from assay.training.task import TrainingTask
 from assay.training.train import train
@@ -39,11 +41,27 @@ def test_each_run_is_its_owners_and_the_runs_of_who_is_lost_are_dealt_out() -> N
     assert assign_runs(5, (), ("ann", "ben")) == (0, 1, 0, 1, 0)
 
 
+def plan_of(*names: str) -> GroupPlan:
+    """One stage, a replica for each member."""
+    pipelines = tuple((name,) for name in names)
+    return GroupPlan(pipelines, (1,), (), "none", 1, StepTime(0.0, 0.0, 0.0, 0.0), 0.0, 0.0, False)
+
+
 def test_owners_that_are_not_one_for_each_run_are_refused() -> None:
-    check_owners((), SETTINGS)
-    check_owners(NAMES, SETTINGS)
+    assert trains_side_by_side(plan_of(*NAMES), (), SETTINGS)
+    assert trains_side_by_side(plan_of(*NAMES[:2]), NAMES, SETTINGS)
     with pytest.raises(PlacementError, match="trains 3 members side by side, and 2 answer"):
-        check_owners(NAMES[:2], SETTINGS)
+        trains_side_by_side(plan_of(*NAMES), NAMES[:2], SETTINGS)
+
+
+def test_other_tasks_and_plans_of_several_stages_are_trained_in_stages() -> None:
+    assert not trains_side_by_side(plan_of(*NAMES), NAMES, None)
+    assert not trains_side_by_side(replace(plan_of(*NAMES), layers=(1, 1)), NAMES, SETTINGS)
+
+
+def test_a_plan_of_more_members_than_a_round_has_runs_is_refused() -> None:
+    with pytest.raises(PlacementError, match=r"trains 3 members side by side, the plan has 4: .* replicas = 3"):
+        trains_side_by_side(plan_of(*NAMES, "dan"), (), SETTINGS)
 
 
 @contextmanager
