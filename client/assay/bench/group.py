@@ -2,7 +2,7 @@
 
 Placement figures are modelled communication seconds (data parallel plus pipeline) on the networks of the decentralised
 foundation-model study; `search_seconds` is wall-clock time on one core. `aqsgd` are final losses (mean over the last of
-20 epochs, and over 24 seeds: one run's differs by 0.01 from another's by chance alone) of a 4-layer character GPT, 64
+20 epochs, and over 16 seeds: one run's differs by 0.01 from another's by chance alone) of a 4-layer character GPT, 64
 wide, on 256 samples, cut into 4 stages. `wire_ratio` counts bytes of whole messages on repeated visits.
 `slow_link_speedup` is throughput of the same 4 stages with 4/8 bits over without, at 100 Mbit/s and 50 ms between any
 two members; `fast_link_slowdown` how much longer a step of 2 stages takes where the link costs nothing.
@@ -46,7 +46,7 @@ SETTINGS = {
     "tile_4_8": "tile-4-8",
 }
 SAMPLES, CONTEXT, BATCH, EPOCHS, BOUNDARIES = 256, 64, 16, 20, 3
-SEEDS = 24
+SEEDS = 16
 
 
 @dataclass(frozen=True)
