@@ -52,7 +52,7 @@ SEEDS = 16
 @dataclass(frozen=True)
 class GroupBenchSettings:
     """`text`: a file to train on instead of made text. `pairs`: interleaved measurements of each kind on slow
-    links; where links cost nothing, twice as many. `device`: of native execution, "cpu" or "cuda"."""
+    links and of pipelines; where links cost nothing, twice as many. `device`: of native execution, "cpu" or "cuda"."""
 
     text: Path | None = None
     mode: str = "auto"
@@ -65,14 +65,14 @@ class GroupBenchSettings:
 def run_group_bench(settings: GroupBenchSettings, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
     """All figures; `say` receives a line when a part is done. On a GPU, only what runs there: native execution."""
     if settings.device != "cpu":
-        return {"execution": {"native": native_figures(say, settings.device)}}
+        return {"execution": {"native": native_figures(say, settings.device, settings.pairs)}}
     losses, count = compression_losses(settings, say)
     return {
         "placement": placement_figures(settings, say),
         "aqsgd": losses,
         "wire_ratio": wire_figures(count),
         **throughput_figures(settings, say),
-        "execution": execution_figures(say),
+        "execution": execution_figures(say, settings.pairs),
     }
 
 

@@ -60,7 +60,7 @@ def engine(repetitions: int, threads: int, figures: tuple[str, ...], device: str
 @click.option("--text", type=click.Path(exists=True, dir_okay=False), help="Text to train on instead of made text.")
 @click.option(
     "--pairs", type=click.IntRange(1, 100), default=3, show_default=True,
-    help="Runs of each kind on slow links; twice as many on fast ones.",
+    help="Runs of each kind on slow links and of each pipeline; twice as many on fast links.",
 )  # fmt: skip
 @_device_option("Of native execution; on cuda, nothing else is measured.")
 @json_option

@@ -99,7 +99,8 @@ class NativeEngine(StageEngine):
 
     def schedules(self, divided: Partition) -> tuple[StageSchedule, ...]:
         """The order of every stage."""
-        return make_schedules(self.program, divided, self.plan.pieces if len(divided.parts) > 1 else WHOLE_BATCH)
+        pieces = self.plan.pieces if len(divided.parts) > 1 else WHOLE_BATCH
+        return make_schedules(self.program, divided, pieces, [value.node for value in self.plan.values])
 
     def stage_program(self, divided: Partition, stage: int) -> StageProgram:
         """What tells garbage from rounding."""

@@ -8,9 +8,11 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from eth_account import Account
 from torch._C._distributed_c10d import TCPStore
 
 from assay.group.cost import StepTime
@@ -23,13 +25,21 @@ from assay.program.graph import Graph
 from assay.training.task import TrainingTask
 
 
+TRAINER = "assay.group.execution.member"
+"""The module that trains a market task for a member."""
+
+SIGNED_AUDIT_RATE = 1e-12
+"""Of a group that signs: everything is kept ready for audits, and none comes."""
+
+
 def run_local_group(
     task: TrainingTask, members: int, microbatches: int, limit_seconds: float, graph: Graph | None = None,
-    replicas: int = 1, device: str = "cpu",
+    replicas: int = 1, device: str = "cpu", *, signed: bool = False, trainer: str = TRAINER,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Train `task` with `members` processes of one thread each; returns their reports, in order of stages. With its
     recorded `graph` they train with PyTorch's kernels on `device` ("cpu", or one GPU that all share: "cuda"), each
-    stage with `replicas` of them.
+    stage with `replicas` of them. `signed`: members hash, log and sign what crosses, as those of a market's group do.
+    `trainer`: the module that each of them runs.
 
     Raises MemberFailedError with a member's last words where one fails.
     """
@@ -54,28 +64,39 @@ def run_local_group(
             checkpoint_interval=task.interval,
             factory="",
             arguments={"task": str(folder / "task")},
-            trainer="assay.group.execution.member",
+            trainer=trainer,
             deadline_seconds=limit_seconds,
-            settings={"keepers": 1, "device": device},
+            settings={"keepers": 1, "device": device, "audit_rate": SIGNED_AUDIT_RATE},
         )
-        return _run_members(folder, orders, names, limit_seconds)
+        keys = _keys_of(names) if signed else dict.fromkeys(names, {})
+        return _run_members(folder, orders, keys, limit_seconds)
+
+
+def _keys_of(names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """What each member signs with. They are made of the names: nothing is at stake here."""
+    accounts = {name: Account.from_key(sha256(name.encode()).digest()) for name in names}
+    addresses = {name: account.address for name, account in accounts.items()}
+    return {
+        name: {"task": 0, "private_key": account.key.to_0x_hex(), "addresses": addresses}
+        for name, account in accounts.items()
+    }
 
 
 def _run_members(
-    folder: Path, orders: SessionOrders, names: tuple[str, ...], limit_seconds: float
+    folder: Path, orders: SessionOrders, keys: dict[str, dict[str, Any]], limit_seconds: float
 ) -> list[dict[str, Any]]:
     environment = {**member_environment(threads=1), "PYTHONPATH": os.pathsep.join(sys.path)}
     processes = []
     try:
-        for name in names:
+        for name, own in keys.items():
             path = folder / f"{name}.json"
-            path.write_text(json.dumps({**asdict(orders), "name": name}), encoding="utf-8")
+            path.write_text(json.dumps({**asdict(orders), "name": name, "keys": own}), encoding="utf-8")
             command = [sys.executable, "-m", "assay.group.session", str(path)]
             processes.append(
                 subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
             )
         reports = []
-        for name, process in zip(names, processes, strict=True):
+        for name, process in zip(keys, processes, strict=True):
             output, problems = process.communicate(timeout=limit_seconds)
             if process.returncode != 0:
                 raise MemberFailedError(f"{name} failed: {problems.strip()[-400:]}")

@@ -130,6 +130,7 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
         "last_step_sent_bytes": bytes_in_step([schedule], task.steps - 1),
         "predicted_bytes_per_step": bytes_in_step(schedules, task.steps - 1),
         "step_seconds": trainer.step_seconds,
+        "segment_end_seconds": trainer.end_seconds,
     }
 
 
@@ -168,6 +169,8 @@ class _SegmentTrainer:
         self.channel = GroupChannel(schedule, members, self.log, self._distort, sent, self.recorder)
         self.busy_seconds, self.segment_seconds = 0.0, 0.0
         self.step_seconds = math.inf  # a step's mean over the fastest segment
+        self.end_seconds = math.inf  # the least between the last step of a segment and the first of the next
+        self._ended = -math.inf
         self._garbage = False
 
     def train(self, segment: int) -> None:
@@ -181,6 +184,7 @@ class _SegmentTrainer:
         if self.recorder is not None:
             self.recorder.begin_segment()
         started, waited = time.monotonic(), self.channel.waited_seconds
+        self.end_seconds = min(self.end_seconds, started - self._ended)
         for number in range(first, end):
             kind = ordered_fault(self.orders, number)
             self._garbage = kind == "garbage"
@@ -190,7 +194,8 @@ class _SegmentTrainer:
             if self.recorder is not None:
                 self.recorder.end_step(number)
             self.store.set(f"progress/{self.orders['name']}", str(number + 1))
-        self.segment_seconds = time.monotonic() - started
+        self._ended = time.monotonic()
+        self.segment_seconds = self._ended - started
         self.step_seconds = min(self.step_seconds, self.segment_seconds / (end - first))
         # Waiting for others is their time; what is left tells a slow member from a slow group.
         self.busy_seconds = self.segment_seconds - (self.channel.waited_seconds - waited)

@@ -102,9 +102,12 @@ class StageSchedule:
     receives: tuple[Message, ...]
 
 
-def make_schedules(program: Program, partition: Partition, pieces: Pieces) -> tuple[StageSchedule, ...]:
-    """The schedules of all stages; a pure function of its arguments."""
-    maker = _Maker(program, partition, pieces)
+def make_schedules(
+    program: Program, partition: Partition, pieces: Pieces, calls: Sequence[int] = ()
+) -> tuple[StageSchedule, ...]:
+    """The schedules of all stages; a pure function of its arguments. `calls`, if given, has a number for each operator:
+    those with the same one are results of one call, which read the same and are best computed at once."""
+    maker = _Maker(program, partition, pieces, calls)
     return tuple(maker.stage(number) for number in range(len(partition.parts)))
 
 
@@ -116,9 +119,10 @@ def bytes_in_step(schedules: Sequence[StageSchedule], step: int) -> int:
 class _Maker:
     """Depths and messages of all stages, from which each stage's schedule follows."""
 
-    def __init__(self, program: Program, partition: Partition, pieces: Pieces) -> None:
+    def __init__(self, program: Program, partition: Partition, pieces: Pieces, calls: Sequence[int] = ()) -> None:
         self.program, self.partition, self.pieces = program, partition, pieces
         self.section = program.section(Role.STEP)
+        self.calls = calls or range(len(self.section.operators))
         self.depths = self._depths()
         self.messages = self._messages()
 
@@ -186,13 +190,18 @@ class _Maker:
         for number, slot in instances:
             for other in set(operands_of(operators[number], Source.OPERATOR)):
                 readers.setdefault(other, []).append((number, slot))
-        due: dict[tuple[int, Slot], Slot] = {}
+        due: dict[tuple[int, Slot], Slot] = {}  # by call: that of the result which is due first
         for number, slot in reversed(instances):
-            followers = [due[reader] for reader in readers.get(number, ()) if self._reads_piece(number, slot, *reader)]
-            due[number, slot] = min([slot if number in sent else LAST, *followers])
+            followers = [
+                due[self.calls[reader], when]
+                for reader, when in readers.get(number, ())
+                if self._reads_piece(number, slot, reader, when)
+            ]
+            before = due.get((self.calls[number], slot), LAST)
+            due[self.calls[number], slot] = min([before, slot if number in sent else LAST, *followers])
         groups: dict[tuple[Slot, Slot], list[int]] = {}
         for number, slot in instances:
-            groups.setdefault((due[number, slot], slot), []).append(number)
+            groups.setdefault((due[self.calls[number], slot], slot), []).append(number)
         held = {*part.state, *part.copies}
         wanted = {self.section.next_state[number].operator for number in held} | sent | {self.program.loss}
         arrival = {(value, message.piece): message.slot for message in receives for value in message.values}

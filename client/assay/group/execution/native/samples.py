@@ -64,14 +64,23 @@ class NodeReach:
 
     def __init__(self, graph: Graph, lowered: LoweredNodes) -> None:
         self.graph, self.operators, self.values = graph, lowered.operators, lowered.values
+        self._first: dict[int, int] = {}  # the first node of which each operator is a result
+        for number, outputs in enumerate(lowered.values):
+            for output in range(len(outputs)):
+                for operator in self.root(Value(number, output)):
+                    self._first.setdefault(operator, number)
 
     def made_of(self, value: Value) -> set[int]:
         """The operators that a node computes for one of its outputs: down to those of its arguments."""
         return self._within(self.root(value), self._given(value.node))
 
     def work(self, value: Value) -> int:
-        """Work units of `made_of`."""
-        return sum(self.operators[number].work for number in self.made_of(value))
+        """Work units of what a node's call computes for an output: as `made_of`, but down to the results of any earlier
+        node. Some are lowered to less than their arguments take: they read what others left on the way."""
+        given, root = self._given(value.node), self.root(value)
+        earlier = {operator for operator, first in self._first.items() if first < value.node}
+        made = self._within(root, given | (earlier - set(root)))
+        return sum(self.operators[number].work for number in made)
 
     def root(self, value: Value) -> list[int]:
         """The operator whose result an output is or looks at; empty for parts of the state, data and constants."""

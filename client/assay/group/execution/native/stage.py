@@ -24,7 +24,7 @@ from assay.group.execution.native.pieces import leading, piece_meta
 from assay.group.execution.native.update import Update
 from assay.group.execution.partition import Partition
 from assay.group.execution.schedule import WHOLE, Message, Phase, StageSchedule
-from assay.group.execution.stage import Stage
+from assay.group.execution.stage import Channel, Stage
 from assay.program.graph import StateInput, TensorMeta, Value, inputs_of
 from assay.program.operator import Array, Source
 from assay.program.sections import Precision
@@ -66,6 +66,11 @@ class NativeStage(Stage):
         """The tensors of `held` by number; valid until the next step."""
         return {number: self._memory.state[number].detach().cpu().numpy() for number in self.held}
 
+    def step(self, number: int, channel: Channel) -> None:
+        """Execute this stage's part of global step `number`."""
+        with native_settings(self._memory.precision, self._memory.device):
+            super().step(number, channel)
+
     def load(self, tensors: Mapping[int, Array]) -> None:
         """Copy the held tensors in; `tensors` may hold more."""
         self._memory.load_some({number: tensors[number] for number in self.held})
@@ -101,8 +106,7 @@ class NativeStage(Stage):
         part = self._parts[phase]
         if part is None:
             return
-        with native_settings(self._memory.precision, self._memory.device):
-            results = part.run(step, lambda value, is_part: self._value(value, phase.piece if is_part else WHOLE))
+        results = part.run(step, lambda value, is_part: self._value(value, phase.piece if is_part else WHOLE))
         for value, result in zip(part.wanted, results, strict=True):
             self._values[value, phase.piece] = result
 
@@ -154,16 +158,15 @@ class NativeStage(Stage):
             unit for phase in self.schedule.phases for unit in phase.operators
         }
         self._loss = self._values[loss, WHOLE].clone() if is_mine else None
-        with native_settings(memory.precision, memory.device):
-            following = {
-                number: self._value(value, WHOLE)
-                for number in self.held
-                if isinstance(value := graph.next_state[number], Value) and graph.nodes[value.node].call not in UPDATES
-            }
-            if self._update is not None:
-                self._update.run(step, lambda value: self._value(value, WHOLE))
-            for number, tensor in following.items():
-                memory.state[number].copy_(tensor)
+        following = {
+            number: self._value(value, WHOLE)
+            for number in self.held
+            if isinstance(value := graph.next_state[number], Value) and graph.nodes[value.node].call not in UPDATES
+        }
+        if self._update is not None:
+            self._update.run(step, lambda value: self._value(value, WHOLE))
+        for number, tensor in following.items():
+            memory.state[number].copy_(tensor)
         self._values.clear()
 
 
