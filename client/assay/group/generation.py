@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
+from assay.engine.cpu import isa
 from assay.errors import AssayError
 from assay.group.errors import MemberFailedError
 from assay.group.transcript import Statement, Transcript, account_signer, check_statement, make_statement
@@ -39,7 +40,10 @@ class SlowMemberError(MemberFailedError):
 
 def join_generation(orders: dict[str, Any], members: Sequence[str]) -> TCPStore:
     """Open the process group of `members`, in the order of ranks; returns the store where the group meets."""
-    torch.set_num_threads(int(orders.get("threads", 1)))
+    threads = int(orders.get("threads", 1))
+    torch.set_num_threads(threads)
+    # Hashing, too: where members share a machine, threads that wait for each other take the processors from them.
+    isa.set_threads(threads)
     timeout = timedelta(seconds=float(orders["timeout_seconds"]))
     os.environ["GLOO_SOCKET_IFNAME"] = orders["interface"]
     store = TCPStore(orders["store_host"], int(orders["store_port"]), is_master=False, timeout=timeout)
