@@ -250,6 +250,36 @@ def test_an_outline_is_as_much_work_as_the_program() -> None:
         assert exact / 2 < native < 2 * exact
 
 
+def test_a_gradient_is_not_the_work_of_the_whole_forward_pass() -> None:
+    _, graph = task_and_graph("gpt", mode=Mode.TOLERANT)
+    plan = outline(graph, 1)
+    section = plan.program.sections[0]
+    (unit,) = [u for u, v in enumerate(plan.values) if "log_softmax_backward" in plan.graph.nodes[v.node].call]
+    products = [
+        section.operators[u].work
+        for u, v in enumerate(plan.values)
+        if plan.graph.nodes[v.node].call == "aten.mm.default"
+    ]
+    assert 0 < section.operators[unit].work < max(products)
+
+
+@pytest.mark.parametrize("name", ["gpt", "cnn"])
+@pytest.mark.parametrize("stages", [1, 2, 3])
+def test_no_call_is_made_twice_for_the_same_samples(name: str, stages: int) -> None:
+    task, graph = task_and_graph(name, mode=Mode.TOLERANT)
+    engine = NativeEngine(task, graph, 4)
+    several = 0
+    for schedule in engine.schedules(engine.divide([1.0] * stages)):
+        made = [
+            (node, phase.slot)
+            for phase in schedule.phases
+            for node in {engine.plan.values[unit].node for unit in phase.operators}
+        ]
+        assert len(made) == len(set(made))
+        several += sum(len(phase.operators) for phase in schedule.phases) - len(made)
+    assert several  # calls have several results
+
+
 def test_adamw_continues_from_a_checkpoint_as_if_nothing_had_happened() -> None:
     torch.manual_seed(2)
     data = (torch.randn(SAMPLES, 7), torch.randint(0, 5, (SAMPLES,)))
