@@ -8,11 +8,12 @@ be equal.
 `wire_ratio` compares the bytes of a step after all samples have been visited, by direction; and as the partition has
 them, all that two replicas tell each other, parameters included, where the task declares 4 bits for gradients.
 
-Three ways with two stages and four pieces are measured in turn, each the mean over its fastest segment of several runs.
-`pipeline_ratio` is the step time of PyTorch's own pipeline (`torch_pipeline`, ScheduleGPipe, the same task; on the
-processor only) over the own execution's (`two_pieces`). `signed_overhead` is how much longer a step takes whose members
-hash and log all that crosses, to sign it and answer for it (`two_signed`); what they do between segments, statements and
-receipts among it, is not in the time of a step: `segment_end_seconds` is the least that it took, per segment.
+Three ways with two stages and four pieces are measured in turn; each figure is the least of several runs.
+`pipeline_ratio` is the step time of PyTorch's own pipeline (`torch_pipeline`: ScheduleGPipe, the same task; on the
+processor only) over that of the own execution (`two_pieces`). `signed_overhead` is how much longer a step takes whose
+members hash and log all that crosses, to sign it and answer for it (`two_signed`). What they do between segments is not
+in the time of a step: `segment_end_seconds` is the least that it took (hashes and checkpoint; statements and receipts
+where they sign).
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def engine(repetitions: int, threads: int, figures: tuple[str, ...], device: str
 @json_option
 def group(text: str | None, pairs: int, device: str, as_json: bool) -> None:
     """Placement on the published networks, losses and bytes under compression, throughput on slow links, and market
-    tasks trained by two members beside one."""
+    tasks trained by two members beside one and beside PyTorch's own pipeline, signed and not."""
     from assay.bench.group import GroupBenchSettings, run_group_bench
 
     settings = GroupBenchSettings(text=Path(text) if text else None, pairs=pairs, device=device)

@@ -24,7 +24,6 @@ from assay.group.session import SessionOrders
 from assay.program.graph import Graph
 from assay.training.task import TrainingTask
 
-
 TRAINER = "assay.group.execution.member"
 """The module that trains a market task for a member."""
 
@@ -68,7 +67,7 @@ def run_local_group(
             deadline_seconds=limit_seconds,
             settings={"keepers": 1, "device": device, "audit_rate": SIGNED_AUDIT_RATE},
         )
-        keys = _keys_of(names) if signed else dict.fromkeys(names, {})
+        keys = _keys_of(names) if signed else {name: {} for name in names}
         return _run_members(folder, orders, keys, limit_seconds)
 
 
