@@ -1,23 +1,18 @@
 """A stateful model of the market: random calls of every external function by honest, adversarial and outside accounts.
 
-The model keeps a ledger of its own, from events alone, and what it knows of tasks, rounds, cases and demands. After
-every call it checks that nothing was paid twice and that states only move forward; every few calls, that the chain's
-sums are its own and that the balance covers them; at the end, that calls anyone may make end every task and leave
+What is checked after every call is in model_books.py; at the end calls that anyone may make end every task and leave
 nothing held.
 """
 
 from __future__ import annotations
 
-import random
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from eth_abi import encode
 from eth_utils import keccak
 
-from market_chain import Chain, Event, Outcome, RevertedError, address_of
+from market_chain import Chain
 from market_world import (
     CASE,
     CLASSES,
@@ -34,227 +29,49 @@ from market_world import (
     STATES,
     ZERO,
     Round,
-    World,
+    Tree,
     claim_tree,
     header,
     named,
     sha,
 )
+from model_books import (
+    BLOWERS,
+    CHALLENGERS,
+    CHEAT,
+    EVERYBODY,
+    GUESSER,
+    HONEST,
+    HONEST_PEOPLE,
+    HONEST_SOLVER,
+    LIARS,
+    OUTSIDER,
+    SUBMITTERS,
+    TERMINAL,
+    Books,
+    OpenCase,
+    Play,
+    Task,
+)
 
-SUBMITTERS = [address_of(f"submitter {n}") for n in range(2)]
-HONEST_SOLVER, CHEAT = address_of("honest solver"), address_of("cheating solver")
-HONEST = [address_of(f"honest verifier {n}") for n in range(4)]
-LIARS = [address_of(f"lying verifier {n}") for n in range(3)]
-BLOWERS = [address_of(f"whistleblower {n}") for n in range(3)]
-GUESSER = address_of("guessing whistleblower")
-CHALLENGERS = [address_of(f"challenger {n}") for n in range(2)]
-OUTSIDER = address_of("outsider")
-EVERYBODY = [*SUBMITTERS, HONEST_SOLVER, CHEAT, *HONEST, *LIARS, *BLOWERS, GUESSER, *CHALLENGERS, OUTSIDER]
-HONEST_PEOPLE = [HONEST_SOLVER, *HONEST, *BLOWERS]
-
-TERMINAL = STATES.index("Settled")
 CHUNK = sha(b"data") * 32
 DATA_ENTRY = sha(b"\x09", b"\x01", (256).to_bytes(4, "big"))
 HEADERS = {exact: (lambda text: text[:12] + DATA_ENTRY + text[44:])(header(exact)) for exact in (True, False)}
 DATA_ROOT = sha(b"\x00", CHUNK)
 
 
-@dataclass
-class Task:
-    """What the model knows of a task."""
-
-    id: int
-    exact: bool
-    verifiers: int
-    submitter: str
-    cheat: int | None = None
-    state: str = "None"
-    relists: int = 0
-    solver: str = ""
-
-
-@dataclass
-class Play:
-    """What the model knows of a round beside what its verifier keeps."""
-
-    round: Round
-    truth: list[Any]
-    joined: dict[str, bytes] = field(default_factory=dict)
-    revealed: set[str] = field(default_factory=set)
-    state: int = 1
-
-
-@dataclass
-class OpenCase:
-    """A case the court has not closed."""
-
-    id: int
-    claim: int
-    line: int
-    root: bytes
-
-
-class Model:
+class Model(Books):
     """The random driver. `gentle` lets honest people act before every deadline, and the court decide truly."""
 
     def __init__(self, chain: Chain, seed: int, gentle: bool) -> None:
-        self.random = random.Random(seed)
-        self.gentle = gentle
-        self.world = World(chain, forcedRate=300_000, maximalReplacements=1, activeBlocks=100)
-        self.buckets: Counter[tuple[int, int]] = Counter()
-        self.once: set[tuple[Any, ...]] = set()
-        self.tasks: dict[int, Task] = {}
-        self.plays: dict[int, Play] = {}
-        self.lines: dict[int, bytes] = {}
-        self.until: dict[int, int] = {}
+        super().__init__(chain, seed, gentle)
         self.accusations: dict[int, tuple[int, int]] = {}
         self.cases: dict[int, OpenCase] = {}
-        self.demands: dict[int, int] = {}
         self.training: dict[int, int] = {}
-        self.calls = 0
-        self.done: Counter[str] = Counter()
-        self.refused: Counter[str] = Counter()
-        self.deposited: Counter[str] = Counter()
-        self.withdrawn: Counter[str] = Counter()
         for actor in EVERYBODY:
             self.deposit(actor, 60 * ETHER)
         for actor in [*HONEST, *LIARS]:
             self.call(actor, "Stakes", "enlist", 3, 100)
-
-    # ---- calls and what is checked after each ----
-
-    def call(self, actor: str, name: str, function: str, *arguments: Any, value: int = 0) -> Outcome | None:
-        self.calls += 1
-        try:
-            outcome = self.world.do(actor, name, function, *arguments, value=value)
-        except RevertedError as error:
-            self.refusal_is_meant(error, function, arguments)
-            self.refused[function] += 1
-            return None
-        self.done[function] += 1
-        for event in outcome.events:
-            self.note(event)
-        if self.calls % 25 == 0:
-            self.check_sums()
-        return outcome
-
-    @staticmethod
-    def refusal_is_meant(error: RevertedError, *context: Any) -> None:
-        """Whatever is refused is refused by a custom error, never by an overflow or for want of gas."""
-        assert error.name not in ("Panic", "halted", "unknown"), (context, error)
-
-    def pay_once(self, *what: Any) -> None:
-        assert what not in self.once, f"twice: {what}"
-        self.once.add(what)
-
-    def note(self, event: Event) -> None:
-        values = event.values
-        if event.contract == "Stakes" and event.name == "Entered":
-            self.buckets[values["class"], values["id"]] += values["amount"]
-        elif event.name == "Moved":
-            source, target = (values["from"], values["fromId"]), (values["to"], values["toId"])
-            assert self.buckets[source] >= values["amount"], event
-            self.buckets[source] -= values["amount"]
-            self.buckets[target] += values["amount"]
-            if values["from"] == CREDIT:
-                assert (values["to"], values["toId"]) == (FREE, values["fromId"]), "only its owner moves a credit"
-        elif event.name == "Left":
-            self.buckets[CREDIT, int(values["account"], 16)] -= values["amount"]
-            self.withdrawn[values["account"].lower()] += values["amount"]
-        elif event.name == "Submitted":
-            self.step(values["taskId"], "Profiling")
-        elif event.contract == "Market" and event.name in ("Opened", "Taken", "Registered"):
-            self.step(values["taskId"], {"Opened": "Open", "Taken": "Taken", "Registered": "Verifying"}[event.name])
-        elif event.name == "Finished":
-            self.pay_once("finished", values["taskId"])
-            self.step(values["taskId"], STATES[values["state"]])
-        elif event.name == "Drawn":
-            self.pay_once("drawn", values["roundId"])
-            self.note_draw(values)
-        elif event.name in ("Committed", "ReplayShown", "ProfileShown", "Disclosed", "Voided"):
-            state = {"Committed": 2, "ReplayShown": 3, "ProfileShown": 3, "Disclosed": 4, "Voided": 5}[event.name]
-            play = self.plays[values["roundId"]]
-            assert state > play.state, "rounds only move forward"
-            assert state == play.state + 1 or event.name == "Voided", "no phase is skipped"
-            play.state = state
-        elif event.name == "Released":
-            self.pay_once("released", values["taskId"], values["share"])
-            assert STATES.index(self.tasks[values["taskId"]].state) >= TERMINAL or values["share"] == PROFILE
-        elif event.name == "Collected":
-            self.pay_once("collected", values["roundId"], values["whistleblower"])
-        elif event.name == "CaseClosed":
-            self.pay_once("case", values["caseId"])
-        elif event.name in ("Served", "NotServed"):
-            self.pay_once("demand", values["demandId"])
-        elif event.name == "AccusationClosed":
-            self.pay_once("accusation", values["line"])
-        elif event.name == "Entered":
-            self.lines[values["line"]] = values["root"]
-            self.until[values["line"]] = values["until"]
-        elif event.name == "Fell":
-            self.lines[values["line"]] = values["newRoot"]
-            self.until[values["line"]] = values["until"]
-        elif event.name == "Demanded":
-            self.demands[values["demandId"]] = values["taskId"]
-
-    def step(self, task_id: int, state: str) -> None:
-        task = self.tasks.setdefault(task_id, Task(task_id, True, 1, ""))
-        before = task.state
-        if state == "Open" and before == "Taken":
-            task.relists += 1
-            assert task.relists <= self.world.parameters["maximalRelists"]
-        else:
-            assert STATES.index(state) > STATES.index(before) or state == before == "Profiling", (before, state)
-            assert STATES.index(before) < TERMINAL, (before, state)
-        task.state = state
-
-    def note_draw(self, values: dict[str, Any]) -> None:
-        round_ = self.world.round_of(values)
-        task = self.tasks[round_.task]
-        truth = round_.truth
-        if round_.share != PROFILE and not task.exact and task.cheat is not None:
-            truth = [
-                (leaf[0], 0x40000000 if s >= task.cheat else leaf[1], leaf[2])
-                for s, leaf in zip(round_.segments, truth, strict=True)
-            ]
-        round_.truth = truth
-        if round_.verifier in [liar.lower() for liar in LIARS] and self.random.random() < 0.6:
-            round_.truth = self.world.wrong(round_, "lie", self.random.random() < 0.5)
-        self.plays[round_.id] = Play(round_, truth)
-
-    def check_sums(self) -> None:
-        sums: Counter[int] = Counter()
-        for (kind, _), amount in self.buckets.items():
-            sums[kind] += amount
-        for kind in range(len(CLASSES)):
-            assert self.world.see("Stakes", "totalOf", kind) == sums[kind], CLASSES[kind]
-        balance = self.world.chain.balance(self.world.chain.addresses["Stakes"])  # type: ignore[attr-defined]
-        assert balance == sum(sums.values())
-        for module in ("Market", "Verification", "Answers", "Claims", "Settlement", "Demands", "Jackpot"):
-            assert self.world.chain.balance(self.world.chain.addresses[module]) == 0  # type: ignore[attr-defined]
-
-    # ---- choosing ----
-
-    def pick(self, among: list[Any]) -> Any:
-        return self.random.choice(among) if among else None
-
-    def someone(self, likely: str) -> str:
-        """Usually the one whose move it is, sometimes anybody (in gentle runs, anybody who is not honest)."""
-        if self.random.random() < 0.85:
-            return likely
-        return self.pick([actor for actor in EVERYBODY if not (self.gentle and actor in HONEST_PEOPLE)])
-
-    def task(self, *states: str) -> Task | None:
-        found = [task for task in self.tasks.values() if task.state in states]
-        if self.random.random() < 0.05:
-            found = list(self.tasks.values())
-        return self.pick(found)
-
-    def play(self, *states: int) -> Play | None:
-        found = [play for play in self.plays.values() if play.state in states]
-        if self.random.random() < 0.05:
-            found = list(self.plays.values())
-        return self.pick(found[-12:])
 
     # ---- what people do ----
 
@@ -321,15 +138,15 @@ class Model:
             self.register_for(task, self.someone(task.solver))
 
     def register_for(self, task: Task, solver: str) -> None:
-        try:
-            self.world.register(solver, task.id, task.cheat)
-        except RevertedError as error:
-            self.refusal_is_meant(error, "register", (task.id,))
-            self.refused["register"] += 1
-            return
-        self.calls += 1
-        self.done["register"] += 1
-        self.step(task.id, "Verifying")
+        tree = Tree(self.world.states_of(task.id, task.cheat))
+        if self.call(solver, *self.registration(task, tree)):
+            self.world.checkpoints[task.id] = tree
+
+    def registration(self, task: Task, tree: Tree) -> tuple[Any, ...]:
+        """The call that registers a task's proof."""
+        last = len(self.world.states_of(task.id)) - 1
+        ends = (tree.levels[0][last], tree.proof(0), tree.proof(last))
+        return "Market", "register", task.id, tree.root, *ends, "ipfs://proof"
 
     def market(self) -> None:
         task = self.task("Open", "Taken")
@@ -338,10 +155,14 @@ class Model:
         function = self.random.choice(["stepDown", "late", "cancel", "expire"])
         if self.random.random() < 0.3 and function in ("stepDown", "cancel"):
             return
-        actor = {"stepDown": task.solver or OUTSIDER, "cancel": task.submitter}.get(function, OUTSIDER)
-        if function == "stepDown" and actor == HONEST_SOLVER:
-            return
-        self.call(self.someone(actor) if function != "stepDown" else actor, "Market", function, task.id)
+        if function == "stepDown":
+            self.step_down(task, task.solver or OUTSIDER)
+        else:
+            self.call(self.someone(task.submitter if function == "cancel" else OUTSIDER), "Market", function, task.id)
+
+    def step_down(self, task: Task, actor: str) -> None:
+        if actor != HONEST_SOLVER:
+            self.call(actor, "Market", "stepDown", task.id)
 
     def draw(self) -> None:
         task = self.task("Profiling", "Verifying")
@@ -635,38 +456,39 @@ class Model:
     def trespass(self) -> None:
         """Functions that only the market's own contracts may call."""
         actor = self.pick(EVERYBODY)
+        name, function, *arguments = self.pick(self.trespasses(actor))
+        assert self.call(actor, name, function, *arguments) is None, function
+
+    def trespasses(self, actor: str) -> list[tuple[Any, ...]]:
         task = self.pick(list(self.tasks)) or 0
         round_id = self.pick(list(self.plays)) or 0
         account = int(actor, 16)
-        name, function, *arguments = self.pick(
-            [
-                ("Stakes", "move", ESCROW, task, CREDIT, account, 1),
-                ("Stakes", "lock", actor, 1),
-                ("Stakes", "noteJoin", actor),
-                ("Stakes", "enter", CREDIT, account),
-                ("Market", "open", task, ZERO),
-                ("Market", "settled", task),
-                ("Market", "failed", task, actor),
-                ("Market", "abandoned", task, True),
-                ("Market", "refused", task),
-                ("Market", "refuted", task, actor),
-                ("Market", "chargeSolver", task, 1),
-                ("Verification", "beginProfile", task),
-                ("Verification", "beginReplay", task, 1),
-                ("Verification", "markReleased", task, 0),
-                ("Verification", "markVoid", round_id),
-                ("Answers", "voidRound", round_id),
-                ("Answers", "resolve", round_id, ZERO, 1),
-                ("Claims", "enter", round_id, actor, ZERO, True, ZERO, 0),
-                ("Claims", "caseOpened", 1, 1, actor, ZERO),
-                ("Claims", "caseClosed", 1, 1, True, 0),
-                ("Claims", "programRefuted", task, actor),
-                ("Claims", "returnBond", round_id),
-                ("Jackpot", "reserve", round_id, 1),
-                ("Jackpot", "fixWinners", round_id, 1),
-            ]
-        )
-        assert self.call(actor, name, function, *arguments) is None, function
+        return [
+            ("Stakes", "move", ESCROW, task, CREDIT, account, 1),
+            ("Stakes", "lock", actor, 1),
+            ("Stakes", "noteJoin", actor),
+            ("Stakes", "enter", CREDIT, account),
+            ("Market", "open", task, ZERO),
+            ("Market", "settled", task),
+            ("Market", "failed", task, actor),
+            ("Market", "abandoned", task, True),
+            ("Market", "refused", task),
+            ("Market", "refuted", task, actor),
+            ("Market", "chargeSolver", task, 1),
+            ("Verification", "beginProfile", task),
+            ("Verification", "beginReplay", task, 1),
+            ("Verification", "markReleased", task, 0),
+            ("Verification", "markVoid", round_id),
+            ("Answers", "voidRound", round_id),
+            ("Answers", "resolve", round_id, ZERO, 1),
+            ("Claims", "enter", round_id, actor, ZERO, True, ZERO, 0),
+            ("Claims", "caseOpened", 1, 1, actor, ZERO),
+            ("Claims", "caseClosed", 1, 1, True, 0),
+            ("Claims", "programRefuted", task, actor),
+            ("Claims", "returnBond", round_id),
+            ("Jackpot", "reserve", round_id, 1),
+            ("Jackpot", "fixWinners", round_id, 1),
+        ]
 
     # ---- time, and the duties of the honest ----
 
@@ -710,11 +532,10 @@ class Model:
                 HONEST_SOLVER, "Demands", "serve", demand, CHUNK, []
             ):
                 del self.demands[demand]
-        now = self.world.chain.time  # type: ignore[attr-defined]
         for line, root in list(self.lines.items()):
             # An honest challenger watches every claim; one case is enough.
             if (
-                self.until[line] - 12 >= now
+                self.until[line] - 12 >= self.now
                 and not any(case.line == line and case.root == root for case in self.cases.values())
                 and root != self.truth_of(line)
             ):
