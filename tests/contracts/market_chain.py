@@ -163,10 +163,10 @@ class _Decoding:
         return RevertedError("unknown", (data.hex(),))
 
     def decoded(self, logs: list[tuple[str, list[bytes], bytes]]) -> list[Event]:
-        by_address = {address: name for name, address in self.addresses.items()}
+        by_address = {address.lower(): name for name, address in self.addresses.items()}
         events = []
         for address, topics, data in logs:
-            name = by_address.get(to_checksum_address(address))
+            name = by_address.get(address.lower())
             event = self.interface(name).event(topics, data) if name else None
             if event:
                 events.append(event)

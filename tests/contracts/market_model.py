@@ -99,6 +99,9 @@ class Model(Books):
             self.call(OUTSIDER, "Stakes", "prune", actor)
 
     def roll(self, actor: str) -> None:
+        if self.gentle and actor in HONEST_PEOPLE and actor not in HONEST:
+            # An honest account that does no verifier's duties takes no seat.
+            return
         if self.random.random() < 0.7:
             self.call(actor, "Stakes", "enlist", self.random.randrange(3), self.random.choice([3, 60, 100, 200]))
         else:
@@ -417,7 +420,8 @@ class Model(Books):
             return
         play = self.pick([play for play in self.plays.values() if play.round.task == task.id])
         asker = self.pick([task.submitter or OUTSIDER, *([play.round.verifier] if play else []), *BLOWERS])
-        if self.gentle and asker in [actor.lower() for actor in HONEST]:
+        if self.gentle and asker.lower() in [actor.lower() for actor in HONEST_PEOPLE]:
+            # A demand costs its price: an honest account makes none for nothing.
             return
         outcome = self.call(
             asker,
