@@ -6,14 +6,14 @@ foundation-model study; `search_seconds` is wall-clock time on one core. `aqsgd`
 wide, on 256 samples, cut into 4 stages. `wire_ratio` counts bytes of whole messages on repeated visits.
 `slow_link_speedup` is throughput of the same 4 stages with 4/8 bits over without, at 100 Mbit/s and 50 ms between any
 two members; `fast_link_slowdown` how much longer a step of 2 stages takes where the link costs nothing.
-`execution` is that of `group_execution`.
+`execution` is that of `group_execution`, `local_steps` that of `group_local_steps`.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from assay.bench.group_execution import execution_figures, native_figures
+from assay.bench.group_local_steps import local_steps_figures
 from assay.engine.cpu.isa import available_threads
 from assay.group.bound import proven_bound
 from assay.group.compression.choice import parse_compression
@@ -47,12 +48,14 @@ SETTINGS = {
 }
 SAMPLES, CONTEXT, BATCH, EPOCHS, BOUNDARIES = 256, 64, 16, 20, 3
 SEEDS = 16
+FIGURES = ("placement", "compression", "throughput", "execution", "local-steps")
 
 
 @dataclass(frozen=True)
 class GroupBenchSettings:
     """`text`: a file to train on instead of made text. `pairs`: interleaved measurements of each kind on slow
-    links and of pipelines; where links cost nothing, twice as many. `device`: of native execution, "cpu" or "cuda"."""
+    links and of pipelines; where links cost nothing, twice as many. `device`: of native execution, "cpu" or "cuda".
+    `figures`: which of `FIGURES`."""
 
     text: Path | None = None
     mode: str = "auto"
@@ -60,20 +63,26 @@ class GroupBenchSettings:
     seed: int = 0
     bound_visits: int = 200_000_000
     device: str = "cpu"
+    figures: Sequence[str] = FIGURES
 
 
 def run_group_bench(settings: GroupBenchSettings, say: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """All figures; `say` receives a line when a part is done. On a GPU, only what runs there: native execution."""
+    """The figures; `say` receives a line when a part is done. On a GPU, only what runs there: native execution."""
     if settings.device != "cpu":
         return {"execution": {"native": native_figures(say, settings.device, settings.pairs)}}
-    losses, count = compression_losses(settings, say)
-    return {
-        "placement": placement_figures(settings, say),
-        "aqsgd": losses,
-        "wire_ratio": wire_figures(count),
-        **throughput_figures(settings, say),
-        "execution": execution_figures(say, settings.pairs),
-    }
+    found: dict[str, Any] = {}
+    if "placement" in settings.figures:
+        found["placement"] = placement_figures(settings, say)
+    if "compression" in settings.figures:
+        found["aqsgd"], count = compression_losses(settings, say)
+        found["wire_ratio"] = wire_figures(count)
+    if "throughput" in settings.figures:
+        found.update(throughput_figures(settings, say))
+    if "execution" in settings.figures:
+        found["execution"] = execution_figures(say, settings.pairs)
+    if "local-steps" in settings.figures:
+        found["local_steps"] = local_steps_figures(say)
+    return found
 
 
 def placement_figures(settings: GroupBenchSettings, say: Callable[[str], None]) -> dict[str, dict[str, Any]]:

@@ -30,13 +30,15 @@ from assay.group.compression.choice import parse_compression
 from assay.group.compression.crossing import compress_boundaries
 from assay.group.errors import GroupMessageError
 from assay.group.execution.engines import NativeEngine
-from assay.group.execution.local import TRAINER, run_local_group
+from assay.group.execution.local import run_local_group
 from assay.group.execution.native.replicas import with_replicas
+from assay.group.execution.run import TRAINER
 from assay.group.execution.schedule import bytes_in_step
 from assay.program.graph import Graph
+from assay.program.operator import Array
 from assay.program.optimizer import AdamW
 from assay.program.sections import Precision, build_program
-from assay.program.trace import trace
+from assay.program.trace import TracedTask, trace
 from assay.training.task import Mode, TrainingTask
 
 BATCH, SAMPLES, TIME, WIDTH, LAYERS = 16, 128, 64, 128, 4
@@ -58,17 +60,23 @@ def gpt_module() -> Gpt:
 def gpt_task(mode: Mode = Mode.EXACT, compression: str = "none", replicas: int = 1) -> tuple[TrainingTask, Graph]:
     """A character GPT of 4 layers, 128 wide, on random text, with AdamW; compressed between its second and third, and
     between replicas."""
+    traced, data = traced_gpt(compression)
+    if replicas > 1:
+        traced = with_replicas(traced, replicas, GRADIENT_BITS)
+    program = build_program(traced.graph, Precision.FP32 if mode is Mode.TOLERANT else None)
+    return TrainingTask(program, traced.initial_state, data, 7, STEPS, INTERVAL, mode), traced.graph
+
+
+def traced_gpt(compression: str = "none") -> tuple[TracedTask, tuple[Array, Array]]:
+    """Its step, and the text: int32 (samples, time) and what follows each character."""
     module = gpt_module()
     data = (torch.randint(0, 65, (SAMPLES, TIME)), torch.randint(0, 65, (SAMPLES, TIME)))
     batch = [part[:BATCH] for part in data]
     if compression != "none":
         compress_boundaries(module, ["blocks.1"], parse_compression(compression), batch[:1], SAMPLES, STEPS)
     traced = trace(module, language_loss, AdamW(RATE, weight_decay=WEIGHT_DECAY), batch, SAMPLES)
-    if replicas > 1:
-        traced = with_replicas(traced, replicas, GRADIENT_BITS)
-    arrays = tuple(part.numpy().astype(np.int32) for part in data)
-    program = build_program(traced.graph, Precision.FP32 if mode is Mode.TOLERANT else None)
-    return TrainingTask(program, traced.initial_state, arrays, 7, STEPS, INTERVAL, mode), traced.graph
+    inputs, targets = (part.numpy().astype(np.int32) for part in data)
+    return traced, (inputs, targets)
 
 
 def execution_figures(say: Callable[[str], None], rounds: int = 3) -> dict[str, Any]:

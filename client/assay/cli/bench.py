@@ -62,14 +62,22 @@ def engine(repetitions: int, threads: int, figures: tuple[str, ...], device: str
     "--pairs", type=click.IntRange(1, 100), default=3, show_default=True,
     help="Runs of each kind on slow links and of each pipeline; twice as many on fast links.",
 )  # fmt: skip
+@click.option(
+    "--figure", "figures", multiple=True,
+    type=click.Choice(["placement", "compression", "throughput", "execution", "local-steps"]),
+    help="Measure only this; may be repeated.",
+)  # fmt: skip
 @_device_option("Of native execution; on cuda, nothing else is measured.")
 @json_option
-def group(text: str | None, pairs: int, device: str, as_json: bool) -> None:
+def group(text: str | None, pairs: int, figures: tuple[str, ...], device: str, as_json: bool) -> None:
     """Placement on the published networks, losses and bytes under compression, throughput on slow links, and market
-    tasks trained by two members beside one and beside PyTorch's own pipeline, signed and not."""
-    from assay.bench.group import GroupBenchSettings, run_group_bench
+    tasks trained by two members beside one: in stages, beside PyTorch's own pipeline, signed and not, and side by side
+    with local steps."""
+    from assay.bench.group import FIGURES, GroupBenchSettings, run_group_bench
 
-    settings = GroupBenchSettings(text=Path(text) if text else None, pairs=pairs, device=device)
+    settings = GroupBenchSettings(
+        text=Path(text) if text else None, pairs=pairs, device=device, figures=figures or FIGURES
+    )
     _print(run_group_bench(settings, _say), as_json)
 
 

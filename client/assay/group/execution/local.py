@@ -17,15 +17,14 @@ from torch._C._distributed_c10d import TCPStore
 
 from assay.group.cost import StepTime
 from assay.group.errors import MemberFailedError
+from assay.group.execution.run import SIDE_BY_SIDE, TRAINER
 from assay.group.execution.task_files import write_task
 from assay.group.member_process import member_environment
 from assay.group.plan import GroupPlan, write_plan
 from assay.group.session import SessionOrders
 from assay.program.graph import Graph
+from assay.program.local_schedule import LocalSteps
 from assay.training.task import TrainingTask
-
-TRAINER = "assay.group.execution.member"
-"""The module that trains a market task for a member."""
 
 SIGNED_AUDIT_RATE = 1e-12
 """Of a group that signs: everything is kept ready for audits, and none comes."""
@@ -34,14 +33,18 @@ SIGNED_AUDIT_RATE = 1e-12
 def run_local_group(
     task: TrainingTask, members: int, microbatches: int, limit_seconds: float, graph: Graph | None = None,
     replicas: int = 1, device: str = "cpu", *, signed: bool = False, trainer: str = TRAINER,
+    local_steps: LocalSteps | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Train `task` with `members` processes of one thread each; returns their reports, in order of stages. With its
     recorded `graph` they train with PyTorch's kernels on `device` ("cpu", or one GPU that all share: "cuda"), each
     stage with `replicas` of them. `signed`: members hash, log and sign what crosses, as those of a market's group do.
-    `trainer`: the module that each of them runs.
+    `trainer`: the module that each of them runs. `local_steps`: those of the task; its members train side by side.
 
     Raises MemberFailedError with a member's last words where one fails.
     """
+    arguments: dict[str, Any] = {}
+    if local_steps is not None:
+        replicas, trainer, arguments = members, SIDE_BY_SIDE, {"local_steps": asdict(local_steps)}
     names = tuple(f"member-{number}" for number in range(members))
     none = StepTime(0.0, 0.0, 0.0, 0.0)
     pipelines = tuple(names[replica::replicas] for replica in range(replicas))
@@ -62,7 +65,7 @@ def run_local_group(
             steps=task.steps,
             checkpoint_interval=task.interval,
             factory="",
-            arguments={"task": str(folder / "task")},
+            arguments={"task": str(folder / "task"), **arguments},
             trainer=trainer,
             deadline_seconds=limit_seconds,
             settings={"keepers": 1, "device": device, "audit_rate": SIGNED_AUDIT_RATE},

@@ -19,6 +19,12 @@ from assay.training.train import Proof
 AUDIT_RATE = 0.1
 """Fraction of the segments that are audited unless the settings say otherwise, where messages are signed."""
 
+TRAINER = "assay.group.execution.member"
+"""The module that trains a member's stage of a market task."""
+
+SIDE_BY_SIDE = "assay.group.execution.side_by_side"
+"""The module that trains a member's segments of one with local steps."""
+
 PROOF = "proof"
 """Where in its folder a member keeps the checkpoints."""
 
@@ -123,9 +129,9 @@ def run_group_training(
             "addresses": seat.addresses, "record_seconds": seat.record_seconds, "clock_offset": seat.clock_offset,
         }  # fmt: skip
     arguments: dict[str, Any] = {"task": str(folder / "task")}
-    trainer = "assay.group.execution.member"
+    trainer = TRAINER
     if local_steps is not None and trains_side_by_side(plan, seat.owners, local_steps):
-        trainer = "assay.group.execution.side_by_side"
+        trainer = SIDE_BY_SIDE
         arguments["local_steps"] = asdict(local_steps)
     orders = SessionOrders(
         name=seat.name,

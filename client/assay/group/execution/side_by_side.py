@@ -110,6 +110,7 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
         "proof": str(folder.folder),
         "sent_bytes": training.sent_bytes,
         "step_seconds": training.step_seconds,
+        "round_seconds": training.round_seconds,
     }
 
 
@@ -193,6 +194,7 @@ class _Rounds:
             self.receipts = Receipts(group.store, self.signer, group.members, group.rank, group.generation, book)
             self.receipts.catch_up()
         self.sent_bytes, self.step_seconds = 0, math.inf
+        self.round_seconds = math.inf  # the least between the beginnings of two rounds
         self._travelling: _Travelling | None = None
         self._is_garbage = False
 
@@ -202,9 +204,10 @@ class _Rounds:
         self.composer = Composer(self.task, self.local, state, done * self.local.members)
         for member in self.own.values():
             member.resume(done, state)
-        rounds = self.task.steps // self.local.round_steps
+        rounds, before = self.task.steps // self.local.round_steps, -math.inf
         for number in range(done, rounds):
             started = time.monotonic()
+            self.round_seconds, before = min(self.round_seconds, started - before), started
             parts = {run: self._trained(member) for run, member in self.own.items()}
             seconds = time.monotonic() - started
             if self.own:
