@@ -86,7 +86,7 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
     folder.claim(task.fingerprint.hex())
     runs = assign_runs(local.members, settings.get("owners", ()), members)
     rank = members.index(orders["name"])
-    own = {run: LocalMember(task, local, run, CpuDevice(int(orders.get("threads", 1)))) for run in _of(runs, rank)}
+    own = {run: LocalMember(task, local, run) for run in _of(runs, rank)}
     wait_until_ready(store, generation, orders["name"], members, float(orders["timeout_seconds"]))
     journals = Journals(store, generation, members, task.program, folder, len(members))
     roots, _ = journals.catch_up(task.state)
@@ -320,7 +320,7 @@ class _Rounds:
                     f"{self._name(trainer)} sent another replica in round {coming.number} than it stated; exclude it"
                 )
             self.composer.add(part)
-            root = self.folder.put(segment + 1, self.composer.state)
+            root = self.folder.put(segment + 1, self.composer.state, threads=None)  # nothing else computes now
             agreed = self.group.store.compare_set(f"round/{self.group.generation}/{segment}", "", root.hex()).decode()
             if agreed != root.hex():
                 raise GroupMessageError(
