@@ -382,7 +382,8 @@ class Sender:
             time.sleep(pause)
 
     def send(self, key: str, call: Call, timeout: float = 300.0) -> Sent:
-        """`submit` and `wait`."""
+        """`submit` and `wait`. What was sent under the key before and failed is sent again."""
+        key, _ = self.attempt(key)
         self.submit(key, call)
         return self.wait(key, timeout)
 
@@ -392,6 +393,15 @@ class Sender:
         """The transaction of a key, if it was ever submitted."""
         row = self._row(key)
         return None if row is None else _sent(row)
+
+    def attempt(self, key: str) -> tuple[str, int]:
+        """The key of the latest attempt at what `key` stands for, and how many before it failed. If that one failed,
+        too, it is the next one's, under which nothing has been sent."""
+        tried, failed = key, 0
+        while (known := self.find(tried)) is not None and known.outcome is Outcome.FAILED:
+            failed += 1
+            tried = f"{key}#{failed}"
+        return tried, failed
 
     def pending(self) -> list[Sent]:
         """Transactions that are not final yet, by nonce."""

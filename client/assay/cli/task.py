@@ -26,7 +26,9 @@ from assay.roles.session import deployment_of, keystore_path, open_market, open_
 from assay.settings import Settings
 
 if TYPE_CHECKING:
+    from assay.chain.sender import Call, Sender, Sent
     from assay.market.parameters import Parameters
+    from assay.market.types import TaskState
     from assay.tasks.bundle import Bundle
     from assay.tasks.posting import Estimate
     from assay.tasks.task_file import TaskFile
@@ -152,9 +154,9 @@ def submit(
 @json_option
 def cancel(number: str, settings: Settings, as_json: bool) -> None:
     """Withdraw an open task of the own account; its escrow becomes credit, which `assay task withdraw` pays out."""
+    from assay.market.errors import TaskStateError
     from assay.market.explain import coins
     from assay.market.types import TaskState
-    from assay.tasks.errors import TaskFileError
 
     market = open_market(settings)
     reader = open_reader(settings, market)
@@ -162,14 +164,11 @@ def cancel(number: str, settings: Settings, as_json: bool) -> None:
     record = reader.view.find_task(number)
     with open_sender(settings, market) as sender:
         if record.state not in (TaskState.OPEN, TaskState.CANCELLED):
-            raise TaskFileError(
+            raise TaskStateError(
                 f"task {record.id:#x} is {record.state.name.lower()}: only open tasks can be cancelled; see "
                 "`assay task explain`"
             )
-        key = f"cancel:{record.id:x}"
-        if record.state is TaskState.OPEN:
-            sender.submit(key, market.tasks.cancel(record.id))
-        sent = sender.wait(key) if sender.find(key) is not None else None
+        sent = _cancelled(sender, f"cancel:{record.id:x}", market.tasks.cancel(record.id), record.state)
         credit = market.stakes.credit(sender.address)
     if as_json:
         transaction = None if sent is None else sent.hash
@@ -178,24 +177,41 @@ def cancel(number: str, settings: Settings, as_json: bool) -> None:
         click.echo(f"cancelled; the account's credit is {coins(credit)}")
 
 
+def _cancelled(sender: Sender, key: str, call: Call, state: TaskState) -> Sent | None:
+    """Cancel an open task, and wait; what cancelled one that is not open any more, None if that was not sent here."""
+    from assay.chain.sender import Outcome
+    from assay.market.errors import TaskStateError
+    from assay.market.types import TaskState
+
+    if state is not TaskState.OPEN:
+        return sender.find(sender.attempt(key)[0])
+    sent = sender.send(key, call)
+    if sent.outcome is not Outcome.SUCCEEDED:
+        raise TaskStateError(
+            f"the chain refused {sent.hash}, probably because the task was taken first; see `assay task show`"
+        )
+    return sent
+
+
 @task.command()
 @settings_options
 @json_option
 def withdraw(settings: Settings, as_json: bool) -> None:
     """Pay the account's credit (refunds, earnings) out to it."""
+    from assay.chain.errors import ChainError
     from assay.chain.sender import Outcome
+    from assay.market.errors import TaskStateError
     from assay.market.explain import coins
-    from assay.tasks.errors import TaskFileError
 
     market = open_market(settings)
     with open_sender(settings, market) as sender:
         credit = market.stakes.credit(sender.address)
         if credit == 0:
-            raise TaskFileError(f"{sender.address} has no credit to withdraw")
+            raise TaskStateError(f"{sender.address} has no credit to withdraw")
         nonce = market.chain.web3.eth.get_transaction_count(market.chain.web3.to_checksum_address(sender.address))
         sent = sender.send(f"withdraw:{nonce}", market.stakes.withdraw())
         if sent.outcome is not Outcome.SUCCEEDED:
-            raise TaskFileError(f"the withdrawal {sent.hash} failed: try again")
+            raise ChainError(f"the chain refused the withdrawal {sent.hash}: try again")
     if as_json:
         click.echo(json.dumps({"amount": str(credit), "transaction": sent.hash}))
     else:

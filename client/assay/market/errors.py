@@ -23,6 +23,12 @@ class UnknownTaskError(AssayError):
     code = "unknown-task"
 
 
+class TaskStateError(AssayError):
+    """A task is not in a state, or an account's credit not such, that what was asked for can be had."""
+
+    code = "task-state"
+
+
 class GroupAgreementError(AssayError):
     """The terms of a group are wrong, or not signed as they must be."""
 

@@ -229,16 +229,12 @@ class Node:
         return actions
 
     def _send(self, action: Send) -> bool:
-        key = action.key
-        for attempt in range(RETRIES + 1):
-            key = action.key if attempt == 0 else f"{action.key}#{attempt}"
-            known = self.sender.find(key)
-            if known is None:
-                break
-            if known.outcome is not Outcome.FAILED:
-                self._check_final(known)
-                return False
-        else:
+        key, failed = self.sender.attempt(action.key)
+        if failed > RETRIES:
+            return False
+        known = self.sender.find(key)
+        if known is not None:
+            self._check_final(known)
             return False
         try:
             sent = self.sender.submit(key, action.call)

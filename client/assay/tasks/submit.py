@@ -43,9 +43,9 @@ def submit_posting(sender: Sender, market: Market, posting: Posting, another: bo
     `TaskFileError` where the account cannot pay, `RevertedError` where the market refuses the posting.
     """
     copy = 0
-    while another and sender.find(submission_key(posting, copy)) is not None:
+    while another and sender.find(sender.attempt(submission_key(posting, copy))[0]) is not None:
         copy += 1
-    key = submission_key(posting, copy)
+    key, _ = sender.attempt(submission_key(posting, copy))
     repeated = sender.find(key) is not None
     if not repeated:
         escrow = market.tasks.escrow_of(posting)
@@ -54,8 +54,7 @@ def submit_posting(sender: Sender, market: Market, posting: Posting, another: bo
     sent = sender.wait(key)
     if sent.outcome is not Outcome.SUCCEEDED:
         raise ChainError(
-            f"the submission {sent.hash} was mined and refused: look at it with a block explorer, then submit with "
-            "--another"
+            f"the submission {sent.hash} was mined and refused: look at it with a block explorer, then submit again"
         )
     return Submission(task_of_transaction(market, sent), sent, repeated)
 

@@ -134,6 +134,19 @@ def test_a_refused_call_costs_nothing(anvil: LocalChain, chain: Chain, tmp_path:
         assert sender.find("call") is None
 
 
+def test_what_failed_is_sent_again_when_it_is_asked_for_again(anvil: LocalChain, chain: Chain, tmp_path: Path) -> None:
+    with StateFolder(tmp_path) as state:
+        sender = sender_of(chain, anvil, state)
+        contract = sender.send("deploy", Call(None, REFUSER)).contract
+        for failed in range(2):
+            assert sender.attempt("call") == ("call" if not failed else f"call#{failed}", failed)
+            assert sender.send("call", Call(contract, b"", gas=50_000)).outcome is Outcome.FAILED
+        done = sender.send("call", Call(anvil.addresses[1], b"", 1))
+        assert done.outcome is Outcome.SUCCEEDED
+        assert sender.attempt("call") == ("call#2", 2)
+        assert sender.send("call", Call(anvil.addresses[1], b"", 1)).hash == done.hash
+
+
 def test_a_dropped_block_sends_the_transaction_again(anvil: LocalChain, chain: Chain, tmp_path: Path) -> None:
     with StateFolder(tmp_path) as state:
         sender = sender_of(chain, anvil, state, confirmations=3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ from assay.commitments.execution import ReplayLeaf as ClaimLeaf
 from assay.commitments.execution import claim_root, derived_false_claim
 from assay.errors import AssayError
 from assay.market.deployment import write_deployment
+from assay.market.errors import TaskStateError
 from assay.market.events import ProofRegistered
 from assay.market.reader import MarketReader
+from assay.market.tasks import TasksContract
 from assay.market.types import NO_DERIVATION, Checkpoint, Derivation, ReplayLeaf
 from assay.market.verification import hidden_of, is_forced, salt_of
 from assay.storage.directory import DirectoryStore
@@ -147,7 +149,7 @@ def test_submit_list_show_explain_cancel_refund(desk: Desk) -> None:
     assert desk.json("withdraw")["amount"] == made["escrow"]
     gained = market.chain.web3.eth.get_balance(address) - balance
     assert int(made["escrow"]) * 0.99 < gained < int(made["escrow"])
-    with pytest.raises(TaskFileError, match="no credit"):
+    with pytest.raises(TaskStateError, match="no credit"):
         desk.run("withdraw")
     assert "TaskFinished" in desk.run("watch", number)
 
@@ -243,6 +245,26 @@ def test_only_the_submitter_cancels(desk: Desk) -> None:
             ASSAY_ACCOUNT_KEYSTORE=str(desk.folder / f"{STRANGER}.key"),
             ASSAY_STATE_FOLDER=str(desk.folder / "stranger"),
         )
+
+
+def test_a_cancellation_that_the_chain_refused_can_be_made_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    number, cancel = desk.json("submit")["task"], TasksContract.cancel
+    with monkeypatch.context() as short_of_gas:
+        short_of_gas.setattr(TasksContract, "cancel", lambda self, task_id: replace(cancel(self, task_id), gas=30_000))
+        with pytest.raises(TaskStateError, match="the chain refused"):
+            desk.run("cancel", number)
+    assert desk.json("show", number)["state"] == "open"
+    cancelled = desk.json("cancel", number)
+    assert desk.json("show", number)["state"] == "cancelled"
+    assert desk.json("cancel", number)["transaction"] == cancelled["transaction"]
+
+
+def test_a_task_that_is_taken_is_not_cancelled(desk: Desk) -> None:
+    number = desk.json("submit")["task"]
+    take_and_register(desk, int(number, 16))
+    with pytest.raises(TaskStateError, match="only open tasks can be cancelled") as refusal:
+        desk.run("cancel", number)
+    assert refusal.value.code == "task-state"
 
 
 def take_and_register(desk: Desk, number: int, cheat: bool = False) -> Proof:
