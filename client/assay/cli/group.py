@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from assay.cli.group_market import COMMANDS
 from assay.cli.group_run import meet, member
 from assay.cli.options import json_option, print_written
+
+if TYPE_CHECKING:
+    from assay.group.cluster_file import Declared
 
 
 @click.group()
@@ -34,6 +38,12 @@ def new(folder: Path, as_json: bool) -> None:
 
 @group.command()
 @click.argument("cluster", type=click.Path(path_type=Path))
+@click.option(
+    "--task",
+    "task_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The task.toml to plan for: its [group] says how many replicas there are, and what is compressed.",
+)
 @click.option("--output", type=click.Path(path_type=Path), help="Write the plan here (TOML) for the members.")
 @click.option("--picture", type=click.Path(path_type=Path), help="Also draw the plan as an SVG file.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the search; same seed, same plan.")
@@ -43,6 +53,7 @@ def new(folder: Path, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 def plan(
     cluster: Path,
+    task_path: Path | None,
     output: Path | None,
     picture: Path | None,
     seed: int,
@@ -51,8 +62,14 @@ def plan(
     bound: bool,
     as_json: bool,
 ) -> None:
-    """Place the members of CLUSTER (a cluster.toml): who holds which layers and who sends to whom."""
+    """Place the members of CLUSTER (a cluster.toml): who holds which layers and who sends to whom.
+
+    With --task the plan has the replicas that the task declares, or as many as CLUSTER asks for if each of them has
+    equally many of the task's parts of a batch; and what the task compresses counts instead of CLUSTER's compression.
+    """
     # Compiled kernels and tables are loaded only when the command runs, so that --help stays quick.
+    from dataclasses import asdict
+
     from assay.group.bound import proven_bound
     from assay.group.cluster_file import read_cluster_file
     from assay.group.cost import cost_tables
@@ -61,6 +78,9 @@ def plan(
     from assay.group.search import SearchSettings
 
     description = read_cluster_file(cluster)
+    said = description.compression
+    if task_path is not None:
+        description = description.for_task(_declared(task_path))
     started = time.perf_counter()
     made, costs = choose_plan(
         description.cluster,
@@ -85,6 +105,7 @@ def plan(
                     "pipelines": made.pipelines,
                     "spares": made.spares,
                     "compression": made.compression,
+                    "declared": None if description.declared is None else asdict(description.declared),
                     "step_seconds": made.time.total,
                     "communication_seconds": made.time.communication,
                     "data_parallel_seconds": made.time.data_parallel,
@@ -101,6 +122,11 @@ def plan(
             )
         )
         return
+    if task_path is not None and description.declared is not None:
+        click.echo(f"taken from {task_path}: {_taken(description.declared, made.replicas)}")
+        if said != made.compression:
+            click.echo(f"  so compression is {made.compression}, whatever {cluster} says of it ({said})")
+        click.echo()
     click.echo(draw_text(made, description.cluster, tables, region))
     how = "every placement tried" if made.exact else f"seed {seed}"
     click.echo(f"\n{made.stages} stages x {made.replicas} replicas, found in {searched:.1f} s ({how})")
@@ -115,6 +141,30 @@ def plan(
         click.echo(f"lower bound         {lower.seconds:10.4f} s  of communication{proven}")
     if made.spares:
         click.echo(f"spares: {', '.join(made.spares)}")
+
+
+def _declared(path: Path) -> Declared:
+    """What the task of a task.toml declares for groups."""
+    from assay.group.cluster_file import Declared
+    from assay.tasks.task_file import read_task_file
+
+    terms = read_task_file(path).group
+    if terms is None:
+        return Declared()
+    return Declared(terms.boundaries, terms.compression, terms.replicas, terms.gradient_bits)
+
+
+def _taken(declared: Declared, replicas: int) -> str:
+    """What a plan has of it, in words."""
+    parts = declared.replicas
+    if declared.boundaries:
+        crossing = f"{declared.compression} behind {', '.join(declared.boundaries)}"
+    else:
+        crossing = "what crosses between stages in full"
+    if parts == 1:
+        return f"{crossing}; nothing of replicas, whose gradients travel in full"
+    each = "" if replicas == parts else f" ({parts // replicas} for each of the {replicas} that the cluster asks for)"
+    return f"{parts} replicas{each}, their gradients in {declared.gradient_bits} bits; {crossing}"
 
 
 @group.command()

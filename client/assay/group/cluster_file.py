@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from assay.group.compression.choice import parse_compression, wire_ratios
+from assay.group.compression.choice import declared_gradient_ratio, parse_compression, wire_ratios
 from assay.group.cost import TrainingCosts
 from assay.group.errors import ClusterError
 from assay.group.network import Cluster, Device, Network
@@ -17,8 +17,24 @@ from assay.group.scenarios import load_scenario
 
 
 @dataclass(frozen=True)
+class Declared:
+    """What a task's own program compresses, whoever trains it: what crosses at `boundaries` of the model by the scheme
+    `compression`, and with `replicas`, which have a part of each batch, their gradients in `gradient_bits`."""
+
+    boundaries: tuple[str, ...] = ()
+    compression: str = "none"
+    replicas: int = 1
+    gradient_bits: int = 0
+
+    def __str__(self) -> str:
+        choice = parse_compression(self.compression)
+        return str(replace(choice, gradient_bits=self.gradient_bits))
+
+
+@dataclass(frozen=True)
 class ClusterFile:
-    """A parsed description. `shapes`: the (stages, replicas) to consider; `model_bytes`: gradients of all layers."""
+    """A parsed description. `shapes`: the (stages, replicas) to consider; `model_bytes`: gradients of all layers;
+    `declared`: what the task to plan for compresses, where that is known."""
 
     cluster: Cluster
     regions: tuple[str, ...]
@@ -26,6 +42,34 @@ class ClusterFile:
     program: dict[str, float]
     compression: str
     shapes: tuple[tuple[int, int], ...]
+    declared: Declared | None = None
+
+    def for_task(self, declared: Declared) -> ClusterFile:
+        """The description for a task: its replicas, unless the file asks for fewer that have equally many parts each,
+        and its compression instead of the file's. Raises ClusterError where the file asks for replicas that the task's
+        parts cannot be dealt out to, or has too few devices."""
+        parts, asked, devices = declared.replicas, int(self.program.get("replicas", 0)), self.cluster.network.size
+        even = [count for count in range(1, parts + 1) if parts % count == 0]
+        shapes = self.shapes
+        if parts > 1 and asked:
+            if asked not in even:
+                raise ClusterError(
+                    f"[program] replicas is {asked}, and the task has each batch in {parts} parts ([group] replicas), "
+                    f"of which {asked} cannot have equally many: they would divide layers and share no batch. Leave "
+                    f"replicas out, or write {' or '.join(map(str, even))}"
+                )
+        elif parts > 1:
+            stages = int(self.program.get("stages", 0)) or 1
+            if stages * parts > devices:
+                enough = [str(count) for count in even if stages * count <= devices]
+                raise ClusterError(
+                    f"{stages} stage(s) of the {parts} replicas that the task declares need {stages * parts} devices, "
+                    f"the cluster has {devices}; "
+                    + (f"write replicas = {' or '.join(enough)} in [program], " if enough else "ask for fewer stages, ")
+                    + "or add devices"
+                )
+            shapes = _shapes({**self.program, "replicas": float(parts)}, devices)
+        return replace(self, compression=str(declared), shapes=shapes, declared=declared)
 
     def costs(self, stages: int, replicas: int) -> TrainingCosts:
         """The program's costs when cut into that shape; per-replica volumes are given for the file's own replicas."""
@@ -34,6 +78,12 @@ class ClusterFile:
         # A replica's share of the batch shrinks as replicas are added.
         share = asked / replicas if asked else 1.0 / replicas
         forward, backward, gradient = wire_ratios(parse_compression(self.compression))
+        if self.declared is not None:
+            forward, backward = (
+                _over_cuts(ratio, stages - 1, len(self.declared.boundaries)) for ratio in (forward, backward)
+            )
+            if self.declared.replicas > 1:
+                gradient = declared_gradient_ratio(self.declared.gradient_bits, self.declared.replicas, replicas)
         layers = int(program.get("layers", 0))
         if "model_bytes" in program:
             parameter_bytes = program["model_bytes"] / stages
@@ -52,6 +102,13 @@ class ClusterFile:
             backward_ratio=backward,
             gradient_ratio=gradient,
         )
+
+
+def _over_cuts(ratio: float, cuts: int, compressed: int) -> float:
+    """The ratio over all cuts between stages; what crosses at more than are `compressed` travels in full."""
+    if cuts <= compressed:
+        return ratio
+    return cuts / (compressed / ratio + cuts - compressed)
 
 
 PROGRAM_KEYS = {

@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -148,7 +148,8 @@ def _plan_anew(
     if store.check([f"slow/{generation - 1}"]):
         absent |= set(json.loads(store.get(f"slow/{generation - 1}")))
     description = read_cluster_file(Path(orders.cluster))
-    costs = description.costs(plan.stages, plan.replicas)
+    # The plan may have been made for what a task declares, which the cluster's description does not say.
+    costs = replace(description, compression=plan.compression).costs(plan.stages, plan.replicas)
     done = max((int(store.get(f"progress/{n}")) for n in everybody if store.check([f"progress/{n}"])), default=0)
     known = {device.name for device in description.cluster.devices}
     absent |= known - set(everybody)

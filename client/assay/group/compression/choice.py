@@ -63,6 +63,21 @@ def suit_to_visits(choice: CompressionChoice, visits_per_sample: float) -> tuple
     return choice, ""
 
 
+def declared_gradient_ratio(bits: int, parts: int, members: int) -> float:
+    """Bytes that `members` replicas send each other when they exchange their share of float32 gradients and of what
+    becomes of them, over those sent where a task has each batch in `parts`, with gradients in `bits` bits.
+
+    A task's program adds up the codes of all parts. Every member sends those of its own, either to all others, or to
+    the one that updates a parameter and sends it back in full: whichever is less, as the group's execution chooses.
+    """
+    if members < 2:
+        return 1.0
+    coded = 4 / wire_ratios(CompressionChoice("none", gradient_bits=bits))[2]  # bytes a value, scales included
+    if parts * bits * (members - 1) < 32 * members:
+        return 8 / (parts * coded)
+    return 8 / (parts / members * coded + 4)
+
+
 def wire_ratios(choice: CompressionChoice, values: int = 1 << 20) -> tuple[float, float, float]:
     """Bytes of float32 over bytes sent (forward on repeated visits, backward, between replicas), for large messages."""
     if choice.scheme == "none":

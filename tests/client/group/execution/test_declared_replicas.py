@@ -18,7 +18,7 @@ from assay.arithmetic.permutation import permutation
 from assay.commitments.execution import state_root
 from assay.engine.cpu.device import CpuDevice
 from assay.engine.native.run import NativeRun
-from assay.group.compression.choice import parse_compression
+from assay.group.compression.choice import declared_gradient_ratio, parse_compression
 from assay.group.compression.crossing import compress_boundaries
 from assay.group.compression.error_feedback import ErrorFeedback
 from assay.group.errors import CompressionError, PlacementError
@@ -295,6 +295,19 @@ def test_where_sending_the_parameters_is_cheaper_they_are_sent() -> None:
     divided = NativeEngine(task, graph, 1, replicas=8).divide([1.0] * 8)
     parameters = sum(entry.count for entry in task.program.state[:6])
     assert crossing_bytes(divided, task)[1] == 4 * 7 * parameters
+
+
+@pytest.mark.parametrize(
+    ("members", "replicas", "bits"), [(2, 2, 8), (2, 2, 3), (4, 4, 8), (2, 4, 8), (8, 8, 8), (8, 8, 4), (1, 4, 8)]
+)
+def test_what_replicas_exchange_is_what_a_plan_reckons_with(members: int, replicas: int, bits: int) -> None:
+    task, graph = compressed(replicas, bits)
+    values, state = crossing_bytes(NativeEngine(task, graph, 1, replicas=members).divide([1.0] * members), task)
+    # In full: every member sends its part of the gradients to each other, and gets theirs.
+    large = sum(entry.count for entry in task.program.state if GRADIENT_ERROR in entry.name) // replicas
+    expected = 2 * (members - 1) * 4 * large / declared_gradient_ratio(bits, replicas, members)
+    beside = (members - 1) * 4 * (2 * WIDTH + CLASSES) * (replicas // members + 1)  # small gradients, in full
+    assert expected <= values + state <= 1.02 * (expected + beside)
 
 
 @pytest.mark.parametrize(("stages", "members", "replicas"), [(1, 2, 2), (2, 2, 2), (1, 2, 4), (1, 8, 8)])
