@@ -19,7 +19,7 @@ class Device:
     """One member's machine.
 
     `flops` is its sustained speed in floating-point operations a second; 0 means that the plan leaves compute out.
-    `memory_bytes` limits how many layers it can hold; 0 means no limit.
+    `memory_bytes` limits how many layers it is given, and what it holds of a stage in training; 0 means no limit.
     """
 
     name: str

@@ -20,7 +20,7 @@ from assay.group.execution.engines import StageEngine, engine_of
 from assay.group.execution.inquiry import AgreedSegment, FalseStage, Inquest, Inquiry, StageLogs
 from assay.group.execution.kept_statements import read_statements
 from assay.group.execution.message_log import log_words, read_log
-from assay.group.execution.partition import Partition, member_order, member_shares
+from assay.group.execution.partition import Partition, member_order
 from assay.group.execution.schedule import StageSchedule
 from assay.group.execution.stage_program import links_of
 from assay.group.execution.stage_records import (
@@ -83,7 +83,7 @@ def inquire(
     plan = read_plan(own.folder / PLAN)
     members = member_order(plan)
     engine = engine_of(ground.task, ground.graph, plan, ground.device, 1)
-    divided = engine.divide(member_shares(plan), own.memory)
+    divided = engine.divide_plan(plan, own.memory)
     signed = read_statements(own.folder, links_of(engine.program, divided))
     place = ground.audit / INQUIRIES / f"{segment:06d}"
     mine = _handed_over(own, stores[0], engine.is_exact)

@@ -4,7 +4,7 @@ little crosses."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -24,71 +24,86 @@ LEAST_PART = 0.1
 _BISECTIONS = 60
 
 
-def deal_families(
-    program: Program, families: Families, shares: Sequence[float], memory_bytes: Sequence[float],
-    reads: Mapping[int, set[int]], measured: Callable[[int], tuple[int, int]] | None = None,
-) -> tuple[int, ...]:  # fmt: skip
-    """The stage of every family, in order. `shares`: how much of the work each stage should get (any unit).
+class Dealing:
+    """Deals the families of a program out to stages. `shares`: how much of the work each should get (any unit).
 
-    `memory_bytes`: limit of each stage, 0 for none; counted are the state twice and every intermediate value once.
     `reads`: what each live operator reads. `measured` gives the bytes that cross a cut before a family and the work on
     the near side of it. It costs more than the estimate that is made without it; cuts may then be less balanced.
-    Raises PlacementError where there are more stages than families, or where they do not fit.
+    Raises PlacementError where there are more stages than families.
     """
-    count, stages = len(families.families), len(shares)
-    if stages < 1 or min(shares) <= 0:
-        raise PlacementError(f"the shares of the stages are {list(shares)}; each must be positive")
-    if count < stages:
-        raise PlacementError(
-            f"the program has {count} groups of state tensors, too few for {stages} members; plan with fewer members"
-        )
-    limits = [float(limit) or float("inf") for limit in memory_bytes] or [float("inf")] * stages
-    work, memory, crossing = _estimates(program, families, reads)
-    work_before = np.array([0, *accumulate(work)], np.float64)
-    if measured is not None:
-        cuts_found = [measured(family) for family in range(1, count)]
-        crossing = [0, *(size for size, _ in cuts_found), 0]
-        near = [0, *(before for _, before in cuts_found), work_before[-1]]
-        work_before = np.maximum.accumulate(np.array(near, np.float64))
-    memory_before = np.array([0, *accumulate(memory)], np.float64)
 
-    def fits(first: int, end: int, stage: int, time: float) -> bool:
-        enough = work_before[end] - work_before[first] <= time * shares[stage]
-        return bool(enough and memory_before[end] - memory_before[first] <= limits[stage])
+    def __init__(
+        self, program: Program, families: Families, shares: Sequence[float], reads: Mapping[int, set[int]],
+        measured: Callable[[int], tuple[int, int]] | None = None,
+    ) -> None:  # fmt: skip
+        self.count, self.shares = len(families.families), shares
+        if len(shares) < 1 or min(shares) <= 0:
+            raise PlacementError(f"the shares of the stages are {list(shares)}; each must be positive")
+        if self.count < len(shares):
+            raise PlacementError(
+                f"the program has {self.count} groups of state tensors, too few for {len(shares)} members; plan with "
+                "fewer members"
+            )
+        work, memory, self._crossing = _estimates(program, families, reads)
+        self._work_before = np.array([0, *accumulate(work)], np.float64)
+        if measured is not None:
+            cuts_found = [measured(family) for family in range(1, self.count)]
+            self._crossing = [0, *(size for size, _ in cuts_found), 0]
+            near = [0, *(before for _, before in cuts_found), self._work_before[-1]]
+            self._work_before = np.maximum.accumulate(np.array(near, np.float64))
+        self._memory_before = np.array([0, *accumulate(memory)], np.float64)
+        self._slack = DECLARED_SLACK if measured is not None else BALANCE_SLACK
 
-    def feasible(time: float) -> bool:
-        first = 0
-        for stage in range(stages):
-            end, most = first, count - (stages - 1 - stage)
-            while end < most and fits(first, end + 1, stage, time):
-                end += 1
-            if end == first:
-                return False
-            first = end
-        return first == count
+    def estimated(self, stage_of: Sequence[int]) -> list[float]:
+        """Bytes dealt to each stage: the state twice, and once the values of operators that would best run beside it.
+        What a member holds when everything is placed is another matter (`memory`)."""
+        ends = [0, *(sum(stage <= each for stage in stage_of) for each in range(len(self.shares)))]
+        return [float(self._memory_before[b] - self._memory_before[a]) for a, b in pairwise(ends)]
 
-    longest = 2 * work_before[-1] / min(shares) + 1
-    if not feasible(longest):
-        raise PlacementError(
-            f"{memory_before[-1]:.3g} bytes of state and intermediate values do not fit the members' memory "
-            f"({', '.join(f'{limit:.3g}' for limit in limits)}); use more members"
-        )
-    low, high = 0.0, longest
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if feasible(middle) else (middle, high)
-    slack = DECLARED_SLACK if measured is not None else BALANCE_SLACK
-    least = LEAST_PART * work_before[-1] / sum(shares)
+    def deal(self, bounds: Sequence[float]) -> tuple[int, ...]:
+        """The stage of every family, in order, such that no stage is estimated at more than its bound. Raises
+        PlacementError where they do not fit."""
+        count, stages, shares = self.count, len(self.shares), self.shares
+        work_before, memory_before = self._work_before, self._memory_before
 
-    def pays(first: int, end: int, stage: int, time: float) -> bool:
-        return fits(first, end, stage, time) and bool(work_before[end] - work_before[first] >= least * shares[stage])
+        def fits(first: int, end: int, stage: int, time: float) -> bool:
+            enough = work_before[end] - work_before[first] <= time * shares[stage]
+            return bool(enough and memory_before[end] - memory_before[first] <= bounds[stage])
 
-    longest = high * (1 + slack)
-    cuts = _cheapest_cuts(count, stages, longest, pays, crossing)
-    if cuts is None:
-        cuts = _cheapest_cuts(count, stages, longest, fits, crossing)
-    assert cuts is not None  # the bisection found a feasible time
-    return tuple(sum(cut <= family for cut in cuts) for family in range(count))
+        def feasible(time: float) -> bool:
+            first = 0
+            for stage in range(stages):
+                end, most = first, count - (stages - 1 - stage)
+                while end < most and fits(first, end + 1, stage, time):
+                    end += 1
+                if end == first:
+                    return False
+                first = end
+            return first == count
+
+        longest = 2 * work_before[-1] / min(shares) + 1
+        if not feasible(longest):
+            raise PlacementError(
+                f"{memory_before[-1]:.3g} bytes of state and intermediate values do not fit the members' memory "
+                f"({', '.join(f'{bound:.3g}' for bound in bounds)}); use more members"
+            )
+        low, high = 0.0, longest
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            low, high = (low, middle) if feasible(middle) else (middle, high)
+        least = LEAST_PART * work_before[-1] / sum(shares)
+
+        def pays(first: int, end: int, stage: int, time: float) -> bool:
+            return fits(first, end, stage, time) and bool(
+                work_before[end] - work_before[first] >= least * shares[stage]
+            )
+
+        longest = high * (1 + self._slack)
+        cuts = _cheapest_cuts(count, stages, longest, pays, self._crossing)
+        if cuts is None:
+            cuts = _cheapest_cuts(count, stages, longest, fits, self._crossing)
+        assert cuts is not None  # the bisection found a feasible time
+        return tuple(sum(cut <= family for cut in cuts) for family in range(count))
 
 
 def _cheapest_cuts(

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 
 from assay.engine.cpu.device import CpuDevice
 from assay.engine.device import Device
+from assay.group.errors import MemoryLimitError
 from assay.group.execution.declared.compression import hints_of, packed
 from assay.group.execution.declared.program import read_compression
 from assay.group.execution.native.checking import checking_program
 from assay.group.execution.native.outline import Outline, outline
 from assay.group.execution.native.stage import NativeStage
-from assay.group.execution.partition import Partition, partition
+from assay.group.execution.partition import Partition, member_order, member_shares, partition
 from assay.group.execution.pieces import WHOLE_BATCH, find_pieces
 from assay.group.execution.schedule import StageSchedule, make_schedules
 from assay.group.execution.stage import Stage, StageRun
@@ -36,7 +37,15 @@ class StageEngine(ABC):
 
     @abstractmethod
     def divide(self, shares: Sequence[float], memory_bytes: Sequence[float] = ()) -> Partition:
-        """Who computes what; see `partition`."""
+        """Who computes what; see `partition`. Members are in the order of stages, and of replicas within each."""
+
+    def divide_plan(self, plan: GroupPlan, memory_bytes: Sequence[float] = ()) -> Partition:
+        """Who computes what of a plan's members. Raises MemoryLimitError naming one that would hold more than its
+        memory, PlacementError where the program cannot be divided so."""
+        try:
+            return self.divide(member_shares(plan), memory_bytes)
+        except MemoryLimitError as error:
+            raise error.naming(member_order(plan)) from error
 
     @abstractmethod
     def schedules(self, divided: Partition) -> tuple[StageSchedule, ...]:

@@ -23,7 +23,7 @@ from assay.group.execution.exchange import GroupChannel
 from assay.group.execution.keeping import Keeping
 from assay.group.execution.message_log import MessageLog
 from assay.group.execution.packing import Words
-from assay.group.execution.partition import Partition, member_order, member_shares
+from assay.group.execution.partition import Partition, member_order
 from assay.group.execution.receipts import RECEIPTS, ReceiptBook, Receipts
 from assay.group.execution.ring import AuditRing
 from assay.group.execution.run import AUDIT_RATE, PROOF, member_folder
@@ -57,7 +57,7 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
         task, graph, plan, native_device(str(settings.get("device", "auto"))), int(orders.get("threads", 1))
     )
     memory = _memory(orders, members)
-    divided = engine.divide(member_shares(plan), memory)
+    divided = engine.divide_plan(plan, memory)
     _agree_on_partition(store, generation, members, divided)
     schedules = engine.schedules(divided)
     schedule = schedules[dist.get_rank()]

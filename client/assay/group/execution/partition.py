@@ -17,8 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from assay.group.execution.dealing import deal_families
+from assay.group.execution.dealing import Dealing
 from assay.group.execution.families import Families, find_families, operands_of
+from assay.group.execution.memory import Held, divide_within
 from assay.group.execution.min_cut import UNBOUNDED, FlowNetwork
 from assay.group.execution.packing import IN_FULL, Packing
 from assay.group.plan import GroupPlan
@@ -115,41 +116,82 @@ def member_shares(plan: GroupPlan) -> tuple[float, ...]:
     return tuple(plan.layers[stage] / plan.replicas for stage in range(plan.stages) for _ in range(plan.replicas))
 
 
-def partition(
-    program: Program, shares: Sequence[float], memory_bytes: Sequence[float] = (), hints: Hints | None = None
-) -> Partition:
-    """Divide the step section among `len(shares)` stages. Raises PlacementError where that many cannot be filled."""
-    hints = hints or Hints.of(program)
-    families, operators = hints.families, program.section(Role.STEP).operators
-    reads = {number: hints.reads(operators, number) for number in families.live}
+class Division:
+    """The step section of a program, to be divided among `len(shares)` stages. Raises PlacementError where that many
+    cannot be filled."""
 
-    def placed(stage_of: Sequence[int], stages: int) -> _Placement:
-        owner = [0] * len(program.state)  # replicated state: the first stage answers for it
-        for group, stage in zip(families.families, stage_of, strict=True):
+    def __init__(self, program: Program, shares: Sequence[float], hints: Hints | None = None) -> None:
+        self.program, self.stages = program, len(shares)
+        self.hints = hints or Hints.of(program)
+        self._reads = _reads_of(program, self.hints)
+        # Where some values take few bytes, the best place of a cut is not seen from the sizes of values alone.
+        measured = self._cut_before if self.hints.wire_bytes else None
+        self._dealing = Dealing(program, self.hints.families, shares, self._reads, measured)
+
+    def within(self, bounds: Sequence[float]) -> tuple[Partition, list[float]]:
+        """A partition whose stages get families estimated at no more bytes than `bounds`, and at how many. Raises
+        PlacementError where they do not fit."""
+        stage_of = self._dealing.deal(bounds)
+        return self._placed(stage_of, self.stages).result(), self._dealing.estimated(stage_of)
+
+    def _placed(self, stage_of: Sequence[int], stages: int) -> _Placement:
+        owner = [0] * len(self.program.state)  # replicated state: the first stage answers for it
+        for group, stage in zip(self.hints.families.families, stage_of, strict=True):
             for state in group:
                 owner[state] = stage
-        placement = _Placement(program, hints, reads, owner, stages)
+        placement = _Placement(self.program, self.hints, self._reads, owner, stages)
         placement.improve()
         return placement
 
-    def cut_before(family: int) -> tuple[int, int]:
-        placement = placed([int(number >= family) for number in range(len(families.families))], 2)
+    def _cut_before(self, family: int) -> tuple[int, int]:
+        operators = self.program.section(Role.STEP).operators
+        placement = self._placed([int(number >= family) for number in range(len(self.hints.families.families))], 2)
         return placement.cost(), sum(operators[n].work for n, stage in placement.home.items() if stage == 0)
 
-    # Where some values take few bytes, the best place of a cut is not seen from the sizes of values alone.
-    measured = cut_before if hints.wire_bytes else None
-    stage_of = deal_families(program, families, shares, memory_bytes, reads, measured)
-    return placed(stage_of, len(shares)).result()
+
+def partition(
+    program: Program, shares: Sequence[float], memory_bytes: Sequence[float] = (), hints: Hints | None = None
+) -> Partition:
+    """Divide the step section among `len(shares)` stages, each of which holds no more than its `memory_bytes` (0 for no
+    limit; `memory.Held` says what counts). Raises PlacementError where that many cannot be filled, MemoryLimitError
+    where no division was found that fits."""
+    division = Division(program, shares, hints)
+
+    def attempt(bounds: Sequence[float]) -> tuple[Partition, Sequence[Held], Sequence[float]]:
+        made, dealt = division.within(bounds)
+        return made, held_by(program, made), dealt
+
+    return divide_within(memory_bytes, attempt, len(shares))
+
+
+def held_by(program: Program, divided: Partition) -> list[Held]:
+    """What every member holds."""
+    operators = program.section(Role.STEP).operators
+    received = [0] * len(divided.parts)
+    for crossing in divided.crossings:
+        received[crossing.receiver] += 4 * crossing.elements
+    return [
+        Held(
+            sum(8 * program.state[number].count for number in part.state),
+            sum(8 * program.state[number].count for number in part.copies),
+            sum(4 * operators[number].elements for number in part.operators),
+            received[stage],
+        )
+        for stage, part in enumerate(divided.parts)
+    ]
 
 
 def arrange(program: Program, hints: Hints, owner: Sequence[int], pinned: Mapping[int, int], stages: int) -> Partition:
     """The partition in which every state tensor has its owner and the operators in `pinned` their stage; the others go
     where the fewest bytes cross."""
-    operators = program.section(Role.STEP).operators
-    reads = {number: hints.reads(operators, number) for number in hints.families.live}
-    placement = _Placement(program, hints, reads, list(owner), stages, pinned)
+    placement = _Placement(program, hints, _reads_of(program, hints), list(owner), stages, pinned)
     placement.improve()
     return placement.result()
+
+
+def _reads_of(program: Program, hints: Hints) -> dict[int, set[int]]:
+    operators = program.section(Role.STEP).operators
+    return {number: hints.reads(operators, number) for number in hints.families.live}
 
 
 class _Placement:

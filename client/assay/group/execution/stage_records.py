@@ -25,7 +25,6 @@ from assay.group.errors import GroupMessageError
 from assay.group.execution.engines import engine_of
 from assay.group.execution.link_tables import logged_segment
 from assay.group.execution.message_log import read_log
-from assay.group.execution.partition import member_shares
 from assay.group.execution.stage_statements import SignedStage
 from assay.group.plan import read_plan
 from assay.market.types import StageWork
@@ -109,7 +108,7 @@ class StageDossier:
             return self._whole(task)
         plan = read_plan(self.folder / PLAN)
         engine = engine_of(task, graph, plan, "cpu", 1)
-        divided = engine.divide(member_shares(plan), self.memory)
+        divided = engine.divide_plan(plan, self.memory)
         made = engine.stage_program(divided, self.stage)
         if made.root != self.work.program_root:
             raise GroupMessageError(

@@ -18,6 +18,7 @@ from assay.group.execution.declared.program import read_compression
 from assay.group.execution.engines import ExactEngine, NativeEngine, StageEngine
 from assay.group.execution.native.outline import outline
 from assay.group.execution.packing import FULL, NEVER, SHORT, Packing
+from assay.group.execution.partition import held_by
 from assay.group.execution.schedule import bytes_in_step
 from assay.program.graph import Graph
 from assay.program.lowering import lower_step
@@ -138,6 +139,16 @@ def test_both_ends_keep_the_memory_and_the_sender_answers_for_it(mode: Mode) -> 
     (shared,) = (number for number in memories if number in divided.parts[1].copies)  # the one that is cut through
     assert divided.owner[shared] == 0
     assert shared in divided.parts[0].state
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_the_memory_that_both_ends_keep_counts_at_both(mode: Mode) -> None:
+    engine = engine_of("aqsgd-4-8", mode)
+    divided = engine.divide([1.0, 1.0])
+    held = held_by(engine.program, divided)[1]
+    assert held.copies == 8 * SAMPLES * WIDTH + 16  # and both powers of beta
+    limit = held.total - held.copies / 2
+    assert held_by(engine.program, engine.divide([1.0, 1.0], [0.0, limit]))[1].total <= limit
 
 
 def test_a_narrow_end_of_the_model_does_not_lure_the_cut_away_from_a_boundary() -> None:

@@ -21,14 +21,14 @@ from assay.engine.native.run import NativeRun
 from assay.group.compression.choice import declared_gradient_ratio, parse_compression
 from assay.group.compression.crossing import compress_boundaries
 from assay.group.compression.error_feedback import ErrorFeedback
-from assay.group.errors import CompressionError, PlacementError
+from assay.group.errors import CompressionError, MemoryLimitError, PlacementError
 from assay.group.execution.engines import NativeEngine
 from assay.group.execution.local import run_local_group
 from assay.group.execution.native.gradients import LEAST_ELEMENTS
 from assay.group.execution.native.outline import outline
 from assay.group.execution.native.replicas import with_replicas
 from assay.group.execution.packing import SHORT
-from assay.group.execution.partition import Partition
+from assay.group.execution.partition import Partition, held_by
 from assay.group.execution.schedule import bytes_in_step
 from assay.program.errors import GraphError
 from assay.program.graph import Graph, Input, Node, Value, dump_graph, load_graph, with_inputs
@@ -321,6 +321,29 @@ def test_an_error_stays_with_the_member_that_computes_the_part(stages: int, memb
         assert divided.owner[number] % members == replica * members // replicas
         assert all(number not in part.copies for part in divided.parts)
         assert all(crossing.value != (Source.STATE, number) for crossing in divided.crossings)
+
+
+def test_copies_that_replicas_update_count_for_those_who_keep_them() -> None:
+    task, graph = compressed(2, 8)
+    engine = NativeEngine(task, graph, 1, replicas=2)
+    divided = engine.divide([1.0, 1.0])
+    held = held_by(engine.program, divided)
+    for member, part in zip(held, divided.parts, strict=True):
+        assert member.copies == 8 * sum(task.program.state[number].count for number in part.copies) > 0
+    limits = [float(member.total) for member in held]
+    assert engine.divide([1.0, 1.0], limits) == divided
+    with pytest.raises(MemoryLimitError, match=rf"{held[1].copies} of copies") as refused:
+        engine.divide([1.0, 1.0], [limits[0], limits[1] - held[1].copies])
+    assert refused.value.place == 1
+
+
+@pytest.mark.parametrize("member", [0, 1, 2, 3])
+def test_a_replica_s_limit_holds_beside_one_without(member: int) -> None:
+    task, graph = compressed(2, 8)
+    engine = NativeEngine(task, graph, 1, replicas=2)
+    limits = [0.0] * 4
+    limits[member] = 0.9 * held_by(engine.program, engine.divide([1.0] * 4))[member].total
+    assert held_by(engine.program, engine.divide([1.0] * 4, limits))[member].total <= limits[member]
 
 
 def test_training_with_compressed_gradients_ends_where_uncompressed_does() -> None:

@@ -21,6 +21,8 @@ from assay.commitments.execution import data_root, state_root
 from assay.commitments.tree import ZERO_HASH
 from assay.engine.cpu.device import CpuDevice
 from assay.group.cluster_file import read_cluster_file
+from assay.group.execution.engines import ExactEngine
+from assay.group.execution.partition import held_by
 from assay.group.execution.stage_records import StageDossier, dossiers_in
 from assay.group.execution.task_files import write_task
 from assay.group.plan import make_plan, write_plan
@@ -239,6 +241,33 @@ def test_a_member_that_sends_garbage_is_named_and_the_proof_is_still_one_machine
     statement = finding.work.statement(9)
     assert statement_signer(statement, 0, finding.work.group, finding.signature) == addresses[cheat]
     assert end_of(finding, task) != finding.work.end_root
+
+
+@pytest.mark.slow
+def test_a_group_with_a_member_of_little_memory_trains_and_keeps_what_can_be_replayed(tmp_path: Path) -> None:
+    task = task_of("mlp", 20, 10)
+    names = ("ann", "ben")
+    keys = {name: Account.from_key(sha256(name.encode()).digest()) for name in names}
+    addresses = {name: account.address for name, account in keys.items()}
+    with group(tmp_path, task, 2, names) as formed:
+        engine, small = ExactEngine(task, 1), formed.plan.members[0]
+        roomy = engine.divide([1.0, 1.0])
+        limits = (float(held_by(engine.program, roomy)[0].total - 1), 0.0)
+        cluster = tmp_path / "cluster.toml"
+        described = cluster.read_text().replace(f'name = "{small}"', f'name = "{small}"\nmemory_bytes = {limits[0]}')
+        cluster.write_text(described)
+        for name in names:
+            key = keys[name].key.to_0x_hex()
+            formed.start(name, private_key=key, addresses=addresses, task_id=9, audit_rate=1.0)
+        outcomes = [formed.outcome(name) for name in names]
+    alone = train(task, tmp_path / "alone")
+    for outcome in outcomes:
+        assert [bytes.fromhex(root) for root in outcome["roots"]] == list(alone.roots)
+    assert engine.stage_program(engine.divide([1.0, 1.0], limits), 0).root != engine.stage_program(roomy, 0).root
+    for name in names:
+        kept = list(dossiers_in(tmp_path / name / "members" / name / "audit" / "records", pytest.fail))
+        assert [dossier.memory for dossier in kept] == [limits] * 2
+        assert all(end_of(dossier, task) == dossier.work.end_root for dossier in kept)
 
 
 def found_by(folder: Path, name: str) -> list[StageDossier]:

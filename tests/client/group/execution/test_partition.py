@@ -7,12 +7,14 @@ from dataclasses import replace
 import pytest
 
 from assay.group.cost import StepTime
-from assay.group.errors import PlacementError
+from assay.group.errors import MemoryLimitError, PlacementError
+from assay.group.execution.engines import ExactEngine
 from assay.group.execution.families import find_families
 from assay.group.execution.min_cut import FlowNetwork
-from assay.group.execution.partition import Partition, member_order, member_shares, partition
+from assay.group.execution.partition import Partition, held_by, member_order, member_shares, partition
 from assay.group.execution.pieces import Pieces, find_pieces
 from assay.group.execution.schedule import make_schedules
+from assay.group.execution.stage import StageRun
 from assay.group.plan import GroupPlan
 from assay.program.operator import Body, Program, Role, Source
 
@@ -109,6 +111,48 @@ def test_members_without_enough_memory_are_refused() -> None:
     program = task_of("mlp").program
     roomy, tight = (partition(program, [1.0, 1.0], [limit, 0.0]).parts[0] for limit in (0.0, 12000.0))
     assert len(tight.state) < len(roomy.state)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_stage_takes_is_no_more_than_what_is_counted(name: str) -> None:
+    engine = ExactEngine(task_of(name), 1)
+    divided = engine.divide([1.0, 1.0, 1.0])
+    for held, schedule in zip(held_by(engine.program, divided), engine.schedules(divided), strict=True):
+        run = engine.stage(divided, schedule)
+        assert isinstance(run, StageRun)
+        state = 2 * sum(array.nbytes for array in run.held_state.values())  # this step's and the next one's
+        assert state <= held.state + held.copies
+        rounding = 64 * len(divided.parts[schedule.stage].operators)  # every buffer begins at a cache line
+        assert state + run.memory_bytes + held.received <= held.total + rounding
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_limits_that_nobody_meets_change_nothing(name: str) -> None:
+    program = task_of(name).program
+    divided = partition(program, [1.0, 1.0])
+    limits = [float(held.total) for held in held_by(program, divided)]
+    assert partition(program, [1.0, 1.0], limits) == divided
+
+
+@pytest.mark.parametrize("part", [0.9, 0.6])
+@pytest.mark.parametrize("stage", [0, 1])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_member_holds_no_more_than_its_memory(name: str, stage: int, part: float) -> None:
+    program = task_of(name).program
+    limits = [0.0, 0.0]
+    limits[stage] = part * held_by(program, partition(program, [1.0, 1.0]))[stage].total
+    assert held_by(program, partition(program, [1.0, 1.0], limits))[stage].total <= limits[stage]
+
+
+def test_the_member_that_has_too_little_is_named_with_what_it_needs() -> None:
+    engine = ExactEngine(task_of("mlp"), 1)
+    time = StepTime(0.0, 0.0, 1.0, 0.0)
+    plan = GroupPlan((("ann", "ben"),), (1, 1), (), "none", 1, time, 1.0, 1.0, False)
+    least = min(held.total for held in held_by(engine.program, engine.divide([1.0, 1.0])))
+    with pytest.raises(MemoryLimitError, match=r"'ben' would hold \d+ bytes .* its memory_bytes are 1000") as refused:
+        engine.divide_plan(plan, [0.0, 1000.0])
+    assert refused.value.place == 1
+    assert int(str(refused.value).split("hold ")[1].split()[0]) <= least
 
 
 def test_more_members_than_parameters_are_refused() -> None:

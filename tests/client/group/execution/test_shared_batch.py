@@ -17,6 +17,7 @@ from assay.group.execution.engines import NativeEngine
 from assay.group.execution.native.expand import expand
 from assay.group.execution.native.outline import outline
 from assay.group.execution.native.shards import SharedBatch, share_batch
+from assay.group.execution.partition import held_by
 from assay.program.graph import Graph, Value
 from assay.program.lowering import lower_nodes
 from assay.program.operator import Array
@@ -213,6 +214,18 @@ def test_every_replica_answers_for_a_part_of_the_parameters() -> None:
     sizes = [sum(task.program.state[number].count for number in part.state) for part in divided.parts]
     assert min(sizes) > 0.5 * max(sizes)
     assert sorted(number for part in divided.parts for number in part.state) == list(range(len(task.program.state)))
+
+
+def test_a_replica_counts_the_parameters_that_it_receives_and_its_part_of_the_batch_only() -> None:
+    task, graph = task_and_graph("mlp", mode=Mode.TOLERANT)
+    alone, engine = NativeEngine(task, graph, 1), NativeEngine(task, graph, 1, replicas=4)
+    (whole,), shared = (held_by(each.program, each.divide([1.0] * n)) for each, n in ((alone, 1), (engine, 4)))
+    parameters = sum(entry.count for entry in task.program.state if not entry.name.startswith("momentum"))
+    assert sum(member.state for member in shared) == whole.state
+    for member in shared:
+        assert member.received >= 4 * parameters - member.state / 4  # its own half of the state are moments
+    assert min(member.values for member in shared) < whole.values
+    assert engine.divide([1.0] * 4, [float(member.total) for member in shared]) == engine.divide([1.0] * 4)
 
 
 def test_all_replicas_do_the_same_amount_of_work() -> None:

@@ -43,7 +43,7 @@ def made(folder: Path) -> StageProgram:
     """The second stage of the plan in a folder."""
     plan = read_plan(folder / "plan.toml")
     engine = ExactEngine(TASK, plan.microbatches)
-    return engine.stage_program(engine.divide(member_shares(plan)), STAGE)
+    return engine.stage_program(engine.divide_plan(plan), STAGE)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from assay.group.errors import PlacementError
 from assay.group.execution.declared.compression import Compression, complete, hints_of, packed
 from assay.group.execution.declared.needs import Choice
 from assay.group.execution.families import operands_of
+from assay.group.execution.memory import Held, divide_within
 from assay.group.execution.native.expand import UPDATES, expand
 from assay.group.execution.native.pieces import WHOLE_BATCH, NodePieces, find_node_pieces
 from assay.group.execution.native.replicas import declared_replicas
@@ -23,7 +24,7 @@ from assay.group.execution.native.samples import NodeReach
 from assay.group.execution.native.shards import NotSharedError, SharedBatch, share_batch
 from assay.group.execution.native.terms import GraphReader
 from assay.group.execution.packing import FULL, SHORT
-from assay.group.execution.partition import Hints, Partition, arrange, partition
+from assay.group.execution.partition import Division, Hints, Partition, arrange, held_by, partition
 from assay.group.execution.pieces import Pieces
 from assay.program.graph import (
     ConstantInput,
@@ -122,9 +123,19 @@ class Outline:
         members = self.members
         if len(shares) % members:
             raise PlacementError(f"{len(shares)} members cannot be {members} replicas of the same stages")
-        stages = [shares[first : first + members] for first in range(0, len(shares), members)]
-        memory = [min(memory_bytes[n * members : (n + 1) * members]) for n in range(len(stages)) if memory_bytes]
-        divided = layers.divide([sum(stage) for stage in stages], memory)
+        stages = [sum(shares[first : first + members]) for first in range(0, len(shares), members)]
+        division = Division(layers.program, stages, layers.hints)
+
+        def attempt(bounds: Sequence[float]) -> tuple[Partition, Sequence[Held], Sequence[float]]:
+            # Dealt out are whole layers, with the whole batch; held is what each replica has of it.
+            divided, dealt = division.within(bounds)
+            made = self._among_replicas(shared, layers, divided, len(shares))
+            return made, held_by(self.program, made), dealt
+
+        return divide_within(memory_bytes, attempt, len(stages))
+
+    def _among_replicas(self, shared: SharedBatch, layers: Outline, divided: Partition, member_count: int) -> Partition:
+        members = self.members
 
         def place(original: Value, replica: int) -> int | None:
             stage = divided.home.get(layers.units.get(original, -1))
@@ -139,7 +150,7 @@ class Outline:
         # An error stays with the member whose part of a gradient it is the error of.
         errors = {number: place(origin, replica) or 0 for number, (replica, origin) in shared.errors.items()}
         owner = _owners(self.program, self.hints, divided.owner, members, errors)
-        return arrange(self.program, self.hints, owner, pinned, len(shares))
+        return arrange(self.program, self.hints, owner, pinned, member_count)
 
 
 def _owners(
