@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from assay.cli.group_market import COMMANDS
 from assay.cli.group_run import meet, member
 from assay.cli.options import json_option, print_written
-
-if TYPE_CHECKING:
-    from assay.group.cluster_file import Declared
 
 
 @click.group()
@@ -42,7 +38,8 @@ def new(folder: Path, as_json: bool) -> None:
     "--task",
     "task_path",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The task.toml to plan for: its [group] says how many replicas there are, and what is compressed.",
+    help="The task.toml to plan for: its [group] or [local_steps] says how many replicas there are, and what is "
+    "compressed.",
 )
 @click.option("--output", type=click.Path(path_type=Path), help="Write the plan here (TOML) for the members.")
 @click.option("--picture", type=click.Path(path_type=Path), help="Also draw the plan as an SVG file.")
@@ -66,6 +63,8 @@ def plan(
 
     With --task the plan has the replicas that the task declares, or as many as CLUSTER asks for if each of them has
     equally many of the task's parts of a batch; and what the task compresses counts instead of CLUSTER's compression.
+    Of a task with [local_steps] the plan has one stage and a replica for each member of a round. Its predicted step is
+    one that all members take at once, each of its own; the exchange at the end of a round is spread over the steps.
     """
     # Compiled kernels and tables are loaded only when the command runs, so that --help stays quick.
     from dataclasses import asdict
@@ -73,14 +72,17 @@ def plan(
     from assay.group.bound import proven_bound
     from assay.group.cluster_file import read_cluster_file
     from assay.group.cost import cost_tables
+    from assay.group.declared import declared_by
     from assay.group.picture import draw_svg, draw_text
     from assay.group.plan import choose_plan, write_plan
+    from assay.group.rounds import RoundTime
     from assay.group.search import SearchSettings
+    from assay.tasks.task_file import read_task_file
 
     description = read_cluster_file(cluster)
     said = description.compression
     if task_path is not None:
-        description = description.for_task(_declared(task_path))
+        description = description.for_task(declared_by(read_task_file(task_path)))
     started = time.perf_counter()
     made, costs = choose_plan(
         description.cluster,
@@ -89,6 +91,8 @@ def plan(
     )
     searched = time.perf_counter() - started
     tables = cost_tables(description.cluster, costs)
+    local = None if description.declared is None else description.declared.local_steps
+    rounds = None if local is None else RoundTime.of(local, made.time)
     lower = proven_bound(description.cluster, costs, made.time.communication) if bound else None
     if output is not None:
         write_plan(made, output)
@@ -112,6 +116,7 @@ def plan(
                     "pipeline_seconds": made.time.pipeline,
                     "compute_seconds": made.time.compute,
                     "stall_seconds": made.time.stalls,
+                    "round": None if rounds is None else asdict(rounds),
                     "random_seconds": made.random_seconds,
                     "naive_seconds": made.naive_seconds,
                     "lower_bound_seconds": None if lower is None else lower.seconds,
@@ -123,7 +128,7 @@ def plan(
         )
         return
     if task_path is not None and description.declared is not None:
-        click.echo(f"taken from {task_path}: {_taken(description.declared, made.replicas)}")
+        click.echo(f"taken from {task_path}: {description.declared.in_words(made.replicas)}")
         if said != made.compression:
             click.echo(f"  so compression is {made.compression}, whatever {cluster} says of it ({said})")
         click.echo()
@@ -134,6 +139,8 @@ def plan(
         f"predicted step      {made.time.total:10.4f} s  (exchange {made.time.data_parallel:.4f}, pipeline "
         f"{made.time.pipeline:.4f}, compute {made.time.compute:.4f}, stalls {made.time.stalls:.4f})"
     )
+    if rounds is not None:
+        click.echo(rounds.in_words())
     for label, seconds in (("members as listed", made.naive_seconds), ("random placement", made.random_seconds)):
         click.echo(f"{label:<19} {seconds:10.4f} s  ({seconds / made.time.total:.2f} times as long)")
     if lower is not None:
@@ -141,30 +148,6 @@ def plan(
         click.echo(f"lower bound         {lower.seconds:10.4f} s  of communication{proven}")
     if made.spares:
         click.echo(f"spares: {', '.join(made.spares)}")
-
-
-def _declared(path: Path) -> Declared:
-    """What the task of a task.toml declares for groups."""
-    from assay.group.cluster_file import Declared
-    from assay.tasks.task_file import read_task_file
-
-    terms = read_task_file(path).group
-    if terms is None:
-        return Declared()
-    return Declared(terms.boundaries, terms.compression, terms.replicas, terms.gradient_bits)
-
-
-def _taken(declared: Declared, replicas: int) -> str:
-    """What a plan has of it, in words."""
-    parts = declared.replicas
-    if declared.boundaries:
-        crossing = f"{declared.compression} behind {', '.join(declared.boundaries)}"
-    else:
-        crossing = "what crosses between stages in full"
-    if parts == 1:
-        return f"{crossing}; nothing of replicas, whose gradients travel in full"
-    each = "" if replicas == parts else f" ({parts // replicas} for each of the {replicas} that the cluster asks for)"
-    return f"{parts} replicas{each}, their gradients in {declared.gradient_bits} bits; {crossing}"
 
 
 @group.command()

@@ -9,32 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from assay.group.compression.choice import declared_gradient_ratio, parse_compression, wire_ratios
+from assay.group.compression.choice import declared_gradient_ratio, parse_compression, told_to_all_ratio, wire_ratios
 from assay.group.cost import TrainingCosts
+from assay.group.declared import Declared
 from assay.group.errors import ClusterError
 from assay.group.network import Cluster, Device, Network
 from assay.group.scenarios import load_scenario
-
-
-@dataclass(frozen=True)
-class Declared:
-    """What a task's own program compresses, whoever trains it: what crosses at `boundaries` of the model by the scheme
-    `compression`, and with `replicas`, which have a part of each batch, their gradients in `gradient_bits`."""
-
-    boundaries: tuple[str, ...] = ()
-    compression: str = "none"
-    replicas: int = 1
-    gradient_bits: int = 0
-
-    def __str__(self) -> str:
-        choice = parse_compression(self.compression)
-        return str(replace(choice, gradient_bits=self.gradient_bits))
+from assay.program.local_schedule import LocalSteps
 
 
 @dataclass(frozen=True)
 class ClusterFile:
     """A parsed description. `shapes`: the (stages, replicas) to consider; `model_bytes`: gradients of all layers;
-    `declared`: what the task to plan for compresses, where that is known."""
+    `declared`: what the task to plan for declares, where that is known."""
 
     cluster: Cluster
     regions: tuple[str, ...]
@@ -46,8 +33,11 @@ class ClusterFile:
 
     def for_task(self, declared: Declared) -> ClusterFile:
         """The description for a task: its replicas, unless the file asks for fewer that have equally many parts each,
-        and its compression instead of the file's. Raises ClusterError where the file asks for replicas that the task's
-        parts cannot be dealt out to, or has too few devices."""
+        and its compression instead of the file's. With local steps one stage, and a replica for each member. Raises
+        ClusterError where the file asks for another shape than the task can be trained in, or has too few devices."""
+        if declared.local_steps is not None:
+            shape = self._side_by_side(declared.local_steps)
+            return replace(self, compression=str(declared), shapes=(shape,), declared=declared)
         parts, asked, devices = declared.replicas, int(self.program.get("replicas", 0)), self.cluster.network.size
         even = [count for count in range(1, parts + 1) if parts % count == 0]
         shapes = self.shapes
@@ -71,10 +61,32 @@ class ClusterFile:
             shapes = _shapes({**self.program, "replicas": float(parts)}, devices)
         return replace(self, compression=str(declared), shapes=shapes, declared=declared)
 
+    def _side_by_side(self, local: LocalSteps) -> tuple[int, int]:
+        """The shape in which members train alone."""
+        members, devices = local.members, self.cluster.network.size
+        for key, wanted in (("stages", 1), ("replicas", members)):
+            asked = int(self.program.get(key, wanted))
+            if asked != wanted:
+                raise ClusterError(
+                    f"[program] {key} is {asked}, and the task has [local_steps]: its {members} members train alone, "
+                    f"which is one stage of {members} replicas; write {key} = {wanted}, or leave it out"
+                )
+        if devices < members:
+            raise ClusterError(
+                f"the task trains {members} members side by side ([local_steps]), the cluster has {devices} devices; "
+                "add devices, or submit the task with fewer members"
+            )
+        return 1, members
+
     def costs(self, stages: int, replicas: int) -> TrainingCosts:
-        """The program's costs when cut into that shape; per-replica volumes are given for the file's own replicas."""
+        """The program's costs when cut into that shape; per-replica volumes are given for the file's own replicas.
+
+        With local steps a replica's share is a whole batch of the task's, and what fewer replicas than the task has
+        members train for the others.
+        """
         program = self.program
-        asked = program.get("replicas", 0)
+        local = None if self.declared is None else self.declared.local_steps
+        asked = program.get("replicas", 0) if local is None else local.members
         # A replica's share of the batch shrinks as replicas are added.
         share = asked / replicas if asked else 1.0 / replicas
         forward, backward, gradient = wire_ratios(parse_compression(self.compression))
@@ -82,14 +94,16 @@ class ClusterFile:
             forward, backward = (
                 _over_cuts(ratio, stages - 1, len(self.declared.boundaries)) for ratio in (forward, backward)
             )
-            if self.declared.replicas > 1:
+            if local is not None:
+                gradient = told_to_all_ratio(local.bits, local.members)
+            elif self.declared.replicas > 1:
                 gradient = declared_gradient_ratio(self.declared.gradient_bits, self.declared.replicas, replicas)
         layers = int(program.get("layers", 0))
         if "model_bytes" in program:
             parameter_bytes = program["model_bytes"] / stages
         else:
             parameter_bytes = program["parameter_bytes"] * (program.get("stages", stages) / stages)
-        return TrainingCosts(
+        made = TrainingCosts(
             stages=stages,
             replicas=replicas,
             activation_bytes=program["activation_bytes"] * share,
@@ -102,6 +116,11 @@ class ClusterFile:
             backward_ratio=backward,
             gradient_ratio=gradient,
         )
+        if self.declared is None or local is None:
+            return made
+        # What a run ended in goes to all others, who compose the proof, while the next one is trained.
+        replica_bytes = (1 + self.declared.moments) * parameter_bytes * local.members / replicas
+        return replace(made, microbatches=1, period=local.inner_steps, background_bytes=replica_bytes)
 
 
 def _over_cuts(ratio: float, cuts: int, compressed: int) -> float:

@@ -9,7 +9,9 @@ A model is cut into stages, every stage is held by `replicas` members. A step co
 
 With one micro-batch, equal devices and no compression this is the published model to the last bit of arithmetic.
 Extensions, all off by default: compute time of unequal devices with an uneven split of layers under memory limits
-(a stage is as fast as its slowest member), micro-batches (the slowest stage or link repeats), compression ratios.
+(a stage is as fast as its slowest member), micro-batches (the slowest stage or link repeats), compression ratios; and
+replicas that take several steps of their own between exchanges, after each of which they send each other more in the
+background, of which counts what the next steps do not hide.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ class TrainingCosts:
     `layers`: layers that can be dealt out (0: one a stage). `layer_flops`: forward and backward of one layer on one
     replica's share of the batch. `layer_memory_bytes`: what one layer needs on a member.
     The ratios are how many times fewer bytes compression puts on the wire.
+    `period`: steps that a replica takes between two exchanges. `background_bytes`: what each replica of a stage then
+    sends to each other, while the next `period` steps are taken.
     """
 
     stages: int
@@ -46,11 +50,14 @@ class TrainingCosts:
     forward_ratio: float = 1.0
     backward_ratio: float = 1.0
     gradient_ratio: float = 1.0
+    period: int = 1
+    background_bytes: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.stages < 1 or self.replicas < 1 or self.microbatches < 1:
+        if min(self.stages, self.replicas, self.microbatches, self.period) < 1:
             raise PlacementError(
-                f"{self.stages} stages, {self.replicas} replicas, {self.microbatches} micro-batches: each must be >= 1"
+                f"{self.stages} stages, {self.replicas} replicas, {self.microbatches} micro-batches, {self.period} "
+                "steps between exchanges: each must be >= 1"
             )
         if self.layers and self.layers < self.stages:
             raise PlacementError(f"{self.layers} layers cannot fill {self.stages} stages; ask for fewer stages")
@@ -65,12 +72,14 @@ class TrainingCosts:
 
 @dataclass(frozen=True)
 class CostTables:
-    """Seconds between every two devices, ready for the kernels; all (n, n) except `speed` and `room`, (n,)."""
+    """Seconds of a step between every two devices, ready for the kernels; all (n, n) except `speed` and `room`, (n,).
+    Of exchanges and of what travels in the background it is the part that falls to one step."""
 
     round_trip: FloatArray
     occupancy: FloatArray
     exchange_delay: FloatArray
     exchange_per_byte: FloatArray
+    background: FloatArray
     layer_volume: float
     speed: FloatArray
     room: IntArray
@@ -130,8 +139,9 @@ def cost_tables(cluster: Cluster, costs: TrainingCosts) -> CostTables:
         round_trip=2 * delay + wire * per_byte,
         # Both directions run at once, so the busier one limits a link.
         occupancy=share / min(costs.forward_ratio, costs.backward_ratio) * per_byte,
-        exchange_delay=np.where(apart, 2 * delay, 0.0),
-        exchange_per_byte=2 * per_byte / costs.replicas,
+        exchange_delay=np.where(apart, 2 * delay, 0.0) / costs.period,
+        exchange_per_byte=2 * per_byte / costs.replicas / costs.period,
+        background=costs.background_bytes * per_byte / costs.period,
         layer_volume=costs.parameter_bytes * costs.stages / costs.layer_count / costs.gradient_ratio,
         speed=speed,
         room=room,
@@ -165,7 +175,17 @@ def step_time(order: IntArray, tables: CostTables, costs: TrainingCosts) -> Step
     )
     if not np.isfinite(seconds):
         return StepTime(np.inf, np.inf, np.inf, np.inf)
-    return StepTime(*(float(part) for part in parts))
+    exchange, pipeline, compute, stalls = (float(part) for part in parts)
+    # Where nobody says how long steps take, they are taken to hide what travels meanwhile.
+    if costs.background_bytes and costs.layer_flops:
+        stalls += max(0.0, _background_seconds(order, tables, costs) - compute)
+    return StepTime(exchange, pipeline, compute, stalls)
+
+
+def _background_seconds(order: IntArray, tables: CostTables, costs: TrainingCosts) -> float:
+    """What replicas send each other in the background: its part of a step, of the slowest member."""
+    stages = np.asarray(order[: costs.stages * costs.replicas]).reshape(costs.stages, costs.replicas)
+    return max(float(tables.background[np.ix_(stage, stage)].sum(axis=1).max()) for stage in stages)
 
 
 def layer_split(order: IntArray, tables: CostTables, costs: TrainingCosts) -> tuple[int, ...]:

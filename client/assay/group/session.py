@@ -22,10 +22,12 @@ from typing import Any
 from torch._C._distributed_c10d import TCPStore
 
 from assay.group.cluster_file import read_cluster_file
+from assay.group.declared import Declared
 from assay.group.errors import MemberFailedError
 from assay.group.generation import DONE, SLOW
 from assay.group.member_process import member_environment
 from assay.group.plan import GroupPlan, read_plan, render_plan, replan
+from assay.program.local_schedule import LocalSteps
 
 POLL_SECONDS = 0.1
 PLANNING_SECONDS = 60.0
@@ -149,7 +151,10 @@ def _plan_anew(
         absent |= set(json.loads(store.get(f"slow/{generation - 1}")))
     description = read_cluster_file(Path(orders.cluster))
     # The plan may have been made for what a task declares, which the cluster's description does not say.
-    costs = replace(description, compression=plan.compression).costs(plan.stages, plan.replicas)
+    local = orders.arguments.get("local_steps")
+    declared = Declared(local_steps=LocalSteps(**local)) if local else None
+    description = replace(description, compression=plan.compression, declared=declared)
+    costs = description.costs(plan.stages, plan.replicas)
     done = max((int(store.get(f"progress/{n}")) for n in everybody if store.check([f"progress/{n}"])), default=0)
     known = {device.name for device in description.cluster.devices}
     absent |= known - set(everybody)

@@ -10,8 +10,16 @@ import pytest
 import torch
 from torch import nn
 
+from assay.group.compression.choice import parse_compression, wire_ratios
 from assay.group.errors import GroupMessageError, PlacementError
-from assay.group.local_steps import Composer, LocalMember, LocalPart, member_of_segment, message_bytes
+from assay.group.local_steps import (
+    Composer,
+    LocalMember,
+    LocalPart,
+    empty_replica,
+    member_of_segment,
+    message_bytes,
+)
 from assay.program.errors import UnsupportedError
 from assay.program.graph import dump_graph, load_graph
 from assay.program.local_schedule import LocalSteps
@@ -155,6 +163,21 @@ def test_a_message_is_four_times_smaller_than_the_parameters() -> None:
     made = with_local_steps(trace(model, "cross_entropy", SGD(0.1), batch, 8), SETTINGS)
     count = sum(parameter.numel() for parameter in model.parameters())
     assert 4 * count / message_bytes(build_program(made.graph), SETTINGS) > 3.9
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "moments"), [(SGD(0.1), 0), (SGD(0.1, 0.9), 1), (AdamW(0.1), 2)], ids=["sgd", "momentum", "adamw"]
+)
+def test_what_members_send_is_what_a_plan_reckons_with(optimizer: Optimizer, moments: int) -> None:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 8))
+    batch = [torch.zeros(8, 64), torch.zeros(8, dtype=torch.int64)]
+    program = build_program(with_local_steps(trace(model, "cross_entropy", optimizer, batch, 8), SETTINGS).graph)
+    parameter_bytes = 4 * sum(parameter.numel() for parameter in model.parameters())
+    ratio = wire_ratios(parse_compression(f"none-g{SETTINGS.bits}"))[2]
+    assert message_bytes(program, SETTINGS) == pytest.approx(parameter_bytes / ratio, rel=0.01)
+    replica_bytes = sum(part.nbytes for part in empty_replica(program))
+    assert replica_bytes == pytest.approx((1 + moments) * parameter_bytes, rel=0.001)
 
 
 def test_the_graph_is_data_like_any_other() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,15 @@ import pytest
 from click.testing import CliRunner
 
 from assay.cli.group import group
-from assay.group.cluster_file import ClusterFile, Declared, parse_cluster, read_cluster_file
+from assay.group.cluster_file import ClusterFile, parse_cluster, read_cluster_file
 from assay.group.compression.choice import parse_compression, wire_ratios
 from assay.group.cost import cost_tables
+from assay.group.declared import Declared, declared_by
 from assay.group.errors import ClusterError
 from assay.group.picture import draw_svg, draw_text
 from assay.group.plan import GroupPlan, make_plan, read_plan, replan, write_plan
+from assay.program.local_schedule import LocalSteps
+from assay.tasks.task_file import read_task_file
 from assay.templates import template, write_task
 
 CLUSTER = """
@@ -158,11 +162,14 @@ def test_plan_command_writes_what_it_prints(cluster_path: Path, tmp_path: Path) 
     assert svg.read_text().startswith("<svg")
 
 
-def described(stages: int = 0, replicas: int = 0, compression: str = "none") -> ClusterFile:
-    """Four devices in each of two regions, far apart."""
+def described(stages: int = 0, replicas: int = 0, compression: str = "none", layer_flops: float = 0.0) -> ClusterFile:
+    """Four devices in each of two regions, far apart; each has 1e9 flops."""
     program: dict[str, Any] = {"activation_bytes": 1e6, "model_bytes": 1e7, "layers": 8, "compression": compression}
+    program |= {"layer_flops": layer_flops, "microbatches": 4}
     program |= {key: value for key, value in (("stages", stages), ("replicas", replicas)) if value}
-    devices = [{"name": f"{region}{number}", "region": region} for region in ("a", "b") for number in range(4)]
+    devices = [
+        {"name": f"{region}{number}", "region": region, "flops": 1e9} for region in ("a", "b") for number in range(4)
+    ]
     links = [{"between": list(ends), "delay_ms": 10.0, "bandwidth_mbps": 100.0} for ends in ("ab", "aa", "bb")]
     return parse_cluster({"program": program, "device": devices, "link": links})
 
@@ -244,7 +251,9 @@ def test_plan_command_plans_for_the_task(cluster_path: Path, task_path: Path, tm
     result = CliRunner().invoke(group, asked)
     assert result.exit_code == 0, result.output
     printed = json.loads(result.output)
-    assert printed["declared"] == {"boundaries": [], "compression": "none", "replicas": 2, "gradient_bits": 4}
+    declared = Declared(replicas=2, gradient_bits=4)
+    assert printed["declared"] == {**asdict(declared), "boundaries": []}
+    assert printed["round"] is None
     assert (read_plan(out).replicas, read_plan(out).compression) == (2, "none-g4")
 
 
@@ -258,3 +267,104 @@ def test_plan_command_refuses_a_cluster_with_other_replicas(cluster_path: Path, 
 def test_a_plan_without_a_task_is_what_the_cluster_says(cluster_path: Path) -> None:
     result = CliRunner().invoke(group, ["plan", str(cluster_path), "--json"])
     assert json.loads(result.output)["declared"] is None
+
+
+ALONE = Declared(local_steps=LocalSteps(4, 50, 8))
+
+
+@pytest.mark.parametrize("asked", [(0, 0), (1, 0), (0, 4), (1, 4)])
+def test_a_task_with_local_steps_has_one_stage_and_a_replica_for_each_member(asked: tuple[int, int]) -> None:
+    found = described(*asked, compression="aqsgd-4-8").for_task(ALONE)
+    assert (found.shapes, found.compression) == (((1, 4),), "none-g8")
+
+
+@pytest.mark.parametrize(
+    ("asked", "problem"),
+    [((2, 0), r"stages is 2, .*4 members train alone.*write stages = 1"), ((1, 2), r"replicas is 2, .*replicas = 4")],
+)
+def test_other_shapes_than_members_that_train_alone_are_refused(asked: tuple[int, int], problem: str) -> None:
+    with pytest.raises(ClusterError, match=problem):
+        described(*asked).for_task(ALONE)
+
+
+def test_more_members_that_train_alone_than_devices_are_refused() -> None:
+    with pytest.raises(ClusterError, match=r"9 members side by side .* has 8 devices; add devices"):
+        described().for_task(Declared(local_steps=LocalSteps(9, 50)))
+
+
+@pytest.mark.parametrize("asked", [(0, 0), (1, 4)])
+def test_members_that_train_alone_take_steps_of_whole_batches(asked: tuple[int, int]) -> None:
+    found = described(*asked, layer_flops=1e8).for_task(ALONE)
+    assert make_plan(found.cluster, found.costs(1, 4)).time.compute == pytest.approx(8 * 1e8 / 1e9)
+    # Where one is lost, the others train its runs.
+    assert found.costs(1, 3).layer_flops == pytest.approx(1e8 * 4 / 3)
+
+
+def test_an_exchange_of_changes_is_spread_over_the_steps_of_a_round() -> None:
+    found = described().for_task(ALONE)
+    message = 1e7 / wire_ratios(parse_compression("none-g8"))[2]
+    # To each of three others: told what comes, then sent it, over 10 ms and 100 Mbit/s.
+    assert 50 * make_plan(found.cluster, found.costs(1, 4)).time.total == pytest.approx(3 * (0.02 + message / 12.5e6))
+
+
+@pytest.mark.parametrize(("steps", "moments"), [(50, 2), (4, 2), (4, 0)])
+def test_replicas_that_travel_longer_than_a_round_is_trained_hold_it_up(steps: int, moments: int) -> None:
+    found = described(layer_flops=1e8).for_task(Declared(local_steps=LocalSteps(4, steps), moments=moments))
+    travel = 3 * (1 + moments) * 1e7 / 12.5e6
+    waiting = steps * make_plan(found.cluster, found.costs(1, 4)).time.stalls
+    assert waiting == pytest.approx(max(0.0, travel - steps * 0.8))
+    assert (waiting > 0) == (steps == 4 and moments == 2)
+
+
+def test_a_round_s_waiting_counts_in_every_placement_tried() -> None:
+    found = described(layer_flops=1e8).for_task(Declared(local_steps=LocalSteps(2, 1)))
+    links = found.cluster.network
+    links.bandwidth[0, 1] = links.bandwidth[1, 0] = 1e9
+    plan = make_plan(found.cluster, found.costs(1, 2))
+    assert sorted(plan.members) == ["a0", "a1"]
+    assert plan.random_seconds > plan.time.total + plan.time.data_parallel
+
+
+@pytest.fixture
+def local_path(tmp_path: Path) -> Path:
+    """A task file with local steps."""
+    write_task(tmp_path / "task")
+    path = tmp_path / "task" / "task.toml"
+    path.write_text(template("task.toml").replace("[market]", "[local_steps]\nmembers = 4\nbits = 4\n\n[market]"))
+    return path
+
+
+def test_what_a_replica_is_follows_from_the_optimizer(local_path: Path) -> None:
+    assert declared_by(read_task_file(local_path)) == Declared(local_steps=LocalSteps(4, 50, 4), moments=2)
+    text = local_path.read_text().replace('"adamw"', '"sgd"')
+    for momentum, moments in (("", 0), ("\nmomentum = 0.9", 1)):
+        local_path.write_text(text.replace("learning_rate = 0.001", f"learning_rate = 0.001{momentum}"))
+        assert declared_by(read_task_file(local_path)).moments == moments
+
+
+def test_plan_command_plans_rounds_of_members_that_train_alone(
+    cluster_path: Path, local_path: Path, tmp_path: Path
+) -> None:
+    text = CLUSTER.replace("stages = 2\nreplicas = 2\n", "layer_flops = 1e8\n")
+    cluster_path.write_text(text.replace("region =", "flops = 1e9\nregion ="))
+    out = tmp_path / "plan.toml"
+    asked = ["plan", str(cluster_path), "--task", str(local_path), "--output", str(out)]
+    said = CliRunner().invoke(group, asked)
+    assert said.exit_code == 0, said.output
+    assert "4 members that train alone, 50 steps at a time" in said.output
+    assert "how their parameters changed in 4 bits" in said.output
+    assert "50 such steps of each of the 4 members, 200 of the task's" in said.output
+    printed = json.loads(CliRunner().invoke(group, [*asked, "--json"]).output)
+    plan, rounds = read_plan(out), printed["round"]
+    assert (plan.stages, plan.replicas, plan.compression) == (1, 4, "none-g4")
+    assert (rounds["members"], rounds["inner_steps"]) == (4, 50)
+    assert rounds["seconds"] == pytest.approx(50 * plan.time.total) == pytest.approx(50 * printed["step_seconds"])
+    parts = (rounds["compute_seconds"], rounds["exchange_seconds"], rounds["waiting_seconds"])
+    assert sum(parts) == pytest.approx(rounds["seconds"])
+    assert rounds["compute_seconds"] == pytest.approx(50 * 0.8)
+
+
+def test_plan_command_refuses_stages_for_members_that_train_alone(cluster_path: Path, local_path: Path) -> None:
+    result = CliRunner().invoke(group, ["plan", str(cluster_path), "--task", str(local_path)])
+    assert isinstance(result.exception, ClusterError)
+    assert "stages is 2, and the task has [local_steps]" in str(result.exception)

@@ -72,10 +72,19 @@ def declared_gradient_ratio(bits: int, parts: int, members: int) -> float:
     """
     if members < 2:
         return 1.0
-    coded = 4 / wire_ratios(CompressionChoice("none", gradient_bits=bits))[2]  # bytes a value, scales included
     if parts * bits * (members - 1) < 32 * members:
-        return 8 / (parts * coded)
-    return 8 / (parts / members * coded + 4)
+        return told_to_all_ratio(bits, parts)
+    return 8 / (parts / members * _coded_bytes(bits) + 4)
+
+
+def told_to_all_ratio(bits: int, parts: int) -> float:
+    """The same where each member sends the codes of its own `parts`, a message each, to all others."""
+    return 8 / (parts * _coded_bytes(bits))
+
+
+def _coded_bytes(bits: int) -> float:
+    """Bytes a value, scales included."""
+    return 4 / wire_ratios(CompressionChoice("none", gradient_bits=bits))[2]
 
 
 def wire_ratios(choice: CompressionChoice, values: int = 1 << 20) -> tuple[float, float, float]:
