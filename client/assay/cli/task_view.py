@@ -13,7 +13,7 @@ from assay.roles.session import open_market, open_reader
 from assay.settings import Settings
 
 if TYPE_CHECKING:
-    from assay.market.events import Logged
+    from assay.market.logs import Logged
     from assay.market.reader import MarketReader
     from assay.market.records import RoundRecord, TaskRecord
 

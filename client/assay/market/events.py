@@ -1,15 +1,11 @@
-"""The contracts' events as frozen dataclasses. Fields are those of the Solidity events in snake case."""
+"""The events of the market's contracts as frozen dataclasses. Fields are those of the Solidity events in snake case."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from hexbytes import HexBytes
-from web3.types import LogReceipt
-
-from assay.market.abi import DecodedLog, interface_of, snake
 from assay.market.types import (
     ClaimKind,
     Class,
@@ -20,7 +16,6 @@ from assay.market.types import (
     ProfileLeaf,
     ReplayLeaf,
     Shown,
-    StageWork,
     TaskState,
 )
 
@@ -405,82 +400,6 @@ class JackpotFixed:
     returned: int
 
 
-# --- StageClaims -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class StagePublished:
-    claim_id: int
-    group: str
-    member: str
-    work: StageWork
-
-
-@dataclass(frozen=True)
-class StageAccused:
-    claim_id: int
-    group: str
-    member: str
-    accuser: str
-    work: StageWork
-    end_root: bytes
-    until: int
-
-
-@dataclass(frozen=True)
-class StageAccusationConcluded:
-    claim_id: int
-    group: str
-    member: str
-    accuser: str
-
-
-@dataclass(frozen=True)
-class StageCaseOpened:
-    case_id: int
-    claim_id: int
-    challenger: str
-
-
-@dataclass(frozen=True)
-class StageCaseClosed:
-    case_id: int
-    claim_id: int
-    challenger_won: bool
-
-
-# --- Presence --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class AbsenceReported:
-    report_id: int
-    group: str
-    member: str
-    reporter: str
-    first: int
-    last: int
-    until: int
-
-
-@dataclass(frozen=True)
-class ReportAnswered:
-    report_id: int
-    group: str
-    member: str
-    signer: str
-    segment: int
-
-
-@dataclass(frozen=True)
-class AbsenceConcluded:
-    report_id: int
-    group: str
-    member: str
-    reporter: str
-    segments: int
-
-
 # --- The courts ------------------------------------------------------------------------------------------------------
 
 
@@ -494,128 +413,12 @@ class CourtEvent:
     arguments: Mapping[str, Any]
 
 
-Event: TypeAlias = (
+MarketEvent: TypeAlias = (
     CoinEntered | CoinMoved | CoinLeft | StakeLeaving | Enlisted | Delisted | WhistleblowerActive
     | TaskSubmitted | TaskOpened | TaskTaken | SolverSteppedDown | ProofRegistered | TaskFinished
     | DrawDue | Drawn | NobodyDrawn | VolunteersWanted | RoundCommitted | ReplayShown | ProfileShown | RoundDisclosed
     | RoundVoided | Joined | AnswerCommitted | AnswerRevealed | AnswersResolved | AnswerCollected
     | ClaimEntered | ClaimOpened | AnswerPublished | ReplayPublished | ProfilePublished | Accused | AccusationClosed
     | CaseOpened | CaseClosed | ClaimFell | ChunkDemanded | ChunkServed | ChunkNotServed | ShareReleased
-    | JackpotReserved | JackpotFixed | StagePublished | StageAccused | StageAccusationConcluded | StageCaseOpened
-    | StageCaseClosed | AbsenceReported | ReportAnswered | AbsenceConcluded | CourtEvent
+    | JackpotReserved | JackpotFixed | CourtEvent
 )  # fmt: skip
-
-EVENTS: dict[tuple[str, str], type[Any]] = {
-    ("Stakes", "Entered"): CoinEntered,
-    ("Stakes", "Moved"): CoinMoved,
-    ("Stakes", "Left"): CoinLeft,
-    ("Stakes", "Leaving"): StakeLeaving,
-    ("Stakes", "Enlisted"): Enlisted,
-    ("Stakes", "Delisted"): Delisted,
-    ("Stakes", "Active"): WhistleblowerActive,
-    ("Market", "Submitted"): TaskSubmitted,
-    ("Market", "Opened"): TaskOpened,
-    ("Market", "Taken"): TaskTaken,
-    ("Market", "SteppedDown"): SolverSteppedDown,
-    ("Market", "Registered"): ProofRegistered,
-    ("Market", "Finished"): TaskFinished,
-    ("Verification", "DrawDue"): DrawDue,
-    ("Verification", "Drawn"): Drawn,
-    ("Verification", "NobodyDrawn"): NobodyDrawn,
-    ("Verification", "VolunteersWanted"): VolunteersWanted,
-    ("Verification", "Committed"): RoundCommitted,
-    ("Verification", "ReplayShown"): ReplayShown,
-    ("Verification", "ProfileShown"): ProfileShown,
-    ("Verification", "Disclosed"): RoundDisclosed,
-    ("Verification", "Voided"): RoundVoided,
-    ("Answers", "Joined"): Joined,
-    ("Answers", "AnswerCommitted"): AnswerCommitted,
-    ("Answers", "AnswerRevealed"): AnswerRevealed,
-    ("Answers", "Resolved"): AnswersResolved,
-    ("Answers", "Collected"): AnswerCollected,
-    ("Claims", "Entered"): ClaimEntered,
-    ("Claims", "Opened"): ClaimOpened,
-    ("Claims", "AnswerPublished"): AnswerPublished,
-    ("Claims", "ReplayPublished"): ReplayPublished,
-    ("Claims", "ProfilePublished"): ProfilePublished,
-    ("Claims", "Accused"): Accused,
-    ("Claims", "AccusationClosed"): AccusationClosed,
-    ("Claims", "CaseOpened"): CaseOpened,
-    ("Claims", "CaseClosed"): CaseClosed,
-    ("Claims", "Fell"): ClaimFell,
-    ("Demands", "Demanded"): ChunkDemanded,
-    ("Demands", "Served"): ChunkServed,
-    ("Demands", "NotServed"): ChunkNotServed,
-    ("Settlement", "Released"): ShareReleased,
-    ("Jackpot", "Reserved"): JackpotReserved,
-    ("Jackpot", "Fixed"): JackpotFixed,
-    ("StageClaims", "StagePublished"): StagePublished,
-    ("StageClaims", "StageAccused"): StageAccused,
-    ("StageClaims", "AccusationConcluded"): StageAccusationConcluded,
-    ("StageClaims", "CaseOpened"): StageCaseOpened,
-    ("StageClaims", "CaseClosed"): StageCaseClosed,
-    ("Presence", "AbsenceReported"): AbsenceReported,
-    ("Presence", "ReportAnswered"): ReportAnswered,
-    ("Presence", "AbsenceConcluded"): AbsenceConcluded,
-}
-COURTS = ("Court", "StageCourt")
-"""The courts of a deployment: one over the market's claims, one over what groups' members say of their stages."""
-
-_KEYWORDS = {"class": "class_", "from": "from_"}
-
-
-@dataclass(frozen=True)
-class RawLog:
-    """A log as it is kept: in which block and transaction, by which contract (Solidity name)."""
-
-    block: int
-    index: int
-    transaction: str
-    contract: str
-    topics: tuple[bytes, ...]
-    data: bytes
-
-
-@dataclass(frozen=True)
-class Logged:
-    """An event with its place in the chain."""
-
-    block: int
-    index: int
-    transaction: str
-    contract: str
-    event: Event
-
-
-def raw_log(log: LogReceipt, names: Mapping[str, str]) -> RawLog | None:
-    """A log as web3 gives it; `names` are contracts by lower-case address. None for another contract's log."""
-    contract = names.get(str(log["address"]).lower())
-    if contract is None:
-        return None
-    return RawLog(
-        int(log["blockNumber"]),
-        int(log["logIndex"]),
-        HexBytes(log["transactionHash"]).to_0x_hex(),
-        contract,
-        tuple(bytes(topic) for topic in log["topics"]),
-        bytes(HexBytes(log["data"])),
-    )
-
-
-def typed_event(decoded: DecodedLog) -> Event | None:
-    """The dataclass of a decoded event; None for events this client does not follow."""
-    if decoded.contract in COURTS:
-        return CourtEvent(decoded.name, int(decoded.arguments.get("caseId", 0)), decoded.arguments)
-    kind = EVENTS.get((decoded.contract, decoded.name))
-    if kind is None:
-        return None
-    renamed = {_KEYWORDS.get(name, snake(name)): value for name, value in decoded.arguments.items()}
-    event: Event = kind(**{field.name: renamed[field.name] for field in fields(kind)})
-    return event
-
-
-def decode_log(log: RawLog) -> Logged | None:
-    """The event of a log; None for events this client does not follow. `InterfaceError` if it does not decode."""
-    decoded = interface_of(log.contract).event(log.topics, log.data)
-    event = None if decoded is None else typed_event(decoded)
-    return None if event is None else Logged(log.block, log.index, log.transaction, log.contract, event)

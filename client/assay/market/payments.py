@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from assay.market import events as e
+from assay.market.logs import Event, Logged
 from assay.market.records import TaskRecord
 from assay.market.types import PROFILE, Class, TaskState
 
@@ -23,9 +24,9 @@ class Payment:
     rule: str
 
 
-def payments(task: TaskRecord, history: Sequence[e.Logged]) -> list[Payment]:
+def payments(task: TaskRecord, history: Sequence[Logged]) -> list[Payment]:
     """Every movement of coin in the task's transactions, in chain order, with its rule."""
-    by_transaction: dict[str, list[e.Event]] = {}
+    by_transaction: dict[str, list[Event]] = {}
     for logged in history:
         by_transaction.setdefault(logged.transaction, []).append(logged.event)
     found = []
@@ -59,7 +60,7 @@ OWNED = (Class.FREE, Class.LOCKED, Class.LEAVING, Class.CREDIT)
 """Buckets that belong to an account."""
 
 
-def credited(account: str, history: Iterable[e.Logged]) -> int:
+def credited(account: str, history: Iterable[Logged]) -> int:
     """What others' buckets have paid into an account's credit, in wei."""
     number = int(account, 16)
     return sum(
@@ -71,7 +72,7 @@ def credited(account: str, history: Iterable[e.Logged]) -> int:
     )
 
 
-def balance_of(account: str, history: Sequence[e.Logged]) -> int:
+def balance_of(account: str, history: Sequence[Logged]) -> int:
     """What an account has gained (or lost, if negative) by some events, in wei: what came into its buckets of the
     ledger less what left them, and less the bonds and prices it paid in. Deposits and withdrawals are not counted.
 
@@ -89,7 +90,7 @@ def balance_of(account: str, history: Sequence[e.Logged]) -> int:
     return sum_
 
 
-def _paid_by(account: str, event: e.Event) -> Iterator[tuple[Class, int]]:
+def _paid_by(account: str, event: Event) -> Iterator[tuple[Class, int]]:
     """The buckets that an account has filled from its wallet, as an event tells."""
     if isinstance(event, e.CaseOpened) and event.challenger == account:
         yield Class.CASE, event.case_id
@@ -101,7 +102,7 @@ def _paid_by(account: str, event: e.Event) -> Iterator[tuple[Class, int]]:
         yield Class.ESCROW, event.task_id
 
 
-def _rule(move: e.CoinMoved, task: TaskRecord, beside: Sequence[e.Event]) -> str:
+def _rule(move: e.CoinMoved, task: TaskRecord, beside: Sequence[Event]) -> str:
     """Why coin moved: by its buckets, its owner, and what else happened in the transaction."""
     kinds = {type(each) for each in beside}
     is_submitter = move.to_id == int(task.submitter, 16)

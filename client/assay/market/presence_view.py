@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from assay.market import events as e
+from assay.market import group_events as e
+from assay.market.logs import Logged
 
 
 @dataclass(frozen=True)
@@ -46,19 +47,19 @@ class PresenceView:
         """Whether the group shares nothing out yet because of a report."""
         return any(report.is_pending for report in self.reports_in(group))
 
-    def reported(self, event: e.AbsenceReported, _logged: e.Logged) -> None:
+    def reported(self, event: e.AbsenceReported, _logged: Logged) -> None:
         """A member reported another."""
         self.reports[event.report_id] = AbsenceReport(
             event.report_id, event.group, event.member, event.reporter, event.first, event.last, event.until
         )
 
-    def answered(self, event: e.ReportAnswered, _logged: e.Logged) -> None:
+    def answered(self, event: e.ReportAnswered, _logged: Logged) -> None:
         """A receipt answered a report."""
         report = self.reports.get(event.report_id)
         if report is not None:
             self.reports[report.id] = replace(report, answered=event.segment)
 
-    def concluded(self, event: e.AbsenceConcluded, _logged: e.Logged) -> None:
+    def concluded(self, event: e.AbsenceConcluded, _logged: Logged) -> None:
         """The group was told of an absence."""
         report = self.reports.get(event.report_id)
         if report is not None:

@@ -15,7 +15,7 @@ from typing import IO
 from assay.chain.logs import Cursor, LogReader
 from assay.market.connection import Market
 from assay.market.errors import DeploymentError
-from assay.market.events import COURTS, Logged, RawLog, decode_log, raw_log
+from assay.market.logs import COURTS, Logged, RawLog, decode_log, raw_log
 from assay.market.view import MarketView
 
 SCHEMA = 2

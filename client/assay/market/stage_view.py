@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from assay.market import events as e
+from assay.market import group_events as e
+from assay.market.logs import Logged
 from assay.market.types import StageWork
 
 
@@ -111,28 +112,28 @@ class StageView:
             case.challenger_won is None and self.work_of(case.claim_id).group == group for case in self.cases.values()
         )
 
-    def published(self, event: e.StagePublished, _logged: e.Logged) -> None:
+    def published(self, event: e.StagePublished, _logged: Logged) -> None:
         """A statement was opened to the court."""
         self.claims[event.claim_id] = StageClaimRecord(event.claim_id, event.member, event.work)
 
-    def accused(self, event: e.StageAccused, _logged: e.Logged) -> None:
+    def accused(self, event: e.StageAccused, _logged: Logged) -> None:
         """A member accused another."""
         self.accusations[event.claim_id] = StageAccusationRecord(
             event.claim_id, event.member, event.accuser, event.work, event.end_root, event.until
         )
 
-    def concluded(self, event: e.StageAccusationConcluded, _logged: e.Logged) -> None:
+    def concluded(self, event: e.StageAccusationConcluded, _logged: Logged) -> None:
         """An accusation stood, and convicted the member."""
         accusation = self.accusations.get(event.claim_id)
         if accusation is not None:
             self.accusations[accusation.id] = replace(accusation, is_concluded=True)
 
-    def case_opened(self, event: e.StageCaseOpened, _logged: e.Logged) -> None:
+    def case_opened(self, event: e.StageCaseOpened, _logged: Logged) -> None:
         """A case was opened."""
         if event.claim_id in self.claims or event.claim_id in self.accusations:
             self.cases[event.case_id] = StageCaseRecord(event.case_id, event.claim_id, event.challenger)
 
-    def case_closed(self, event: e.StageCaseClosed, _logged: e.Logged) -> None:
+    def case_closed(self, event: e.StageCaseClosed, _logged: Logged) -> None:
         """A case was decided."""
         case = self.cases.get(event.case_id)
         if case is None:

@@ -14,8 +14,10 @@ from typing import Any
 from eth_utils.address import to_checksum_address
 
 from assay.market import events as e
+from assay.market import group_events as g
 from assay.market.claims import claim_id_of, training_line_of
 from assay.market.errors import UnknownTaskError
+from assay.market.logs import Logged
 from assay.market.presence_view import PresenceView
 from assay.market.records import (
     CaseRecord,
@@ -164,7 +166,7 @@ class MarketView:
 
     # -- events --------------------------------------------------------------------------------------------------
 
-    def apply(self, logged: e.Logged) -> int | None:
+    def apply(self, logged: Logged) -> int | None:
         """Take one event in; returns the task it is about, if it is about one."""
         handler = _HANDLERS.get(type(logged.event))
         return None if handler is None else handler(self, logged.event, logged)
@@ -203,7 +205,7 @@ class MarketView:
 
     # Market
 
-    def _submitted(self, event: e.TaskSubmitted, logged: e.Logged) -> int:
+    def _submitted(self, event: e.TaskSubmitted, logged: Logged) -> int:
         posting = event.posting
         self.tasks[event.task_id] = TaskRecord(
             event.task_id, event.submitter, posting, event.program_root, event.segments, event.replay_work,
@@ -215,7 +217,7 @@ class MarketView:
             self._training[training_line_of(event.task_id)] = event.task_id
         return event.task_id
 
-    def _opened(self, event: e.TaskOpened, _logged: e.Logged) -> int:
+    def _opened(self, event: e.TaskOpened, _logged: Logged) -> int:
         known = self.tasks.get(event.task_id)
         again = known is not None and known.relists > 0
         return self._change_task(
@@ -228,7 +230,7 @@ class MarketView:
             **({"price": event.highest_reward} if again else {}),
         )
 
-    def _taken(self, event: e.TaskTaken, logged: e.Logged) -> int:
+    def _taken(self, event: e.TaskTaken, logged: Logged) -> int:
         task = self.tasks.get(event.task_id)
         seconds = task.posting.train_seconds if task is not None else 0
         return self._change_task(
@@ -236,7 +238,7 @@ class MarketView:
             deadline=event.deadline, since=event.deadline - seconds,
         )  # fmt: skip
 
-    def _stepped_down(self, event: e.SolverSteppedDown, _logged: e.Logged) -> int:
+    def _stepped_down(self, event: e.SolverSteppedDown, _logged: Logged) -> int:
         task = self.tasks.get(event.task_id)
         relists = 0 if task is None else task.relists + 1
         former = () if task is None else (*task.former_solvers, event.solver)
@@ -244,13 +246,13 @@ class MarketView:
             event.task_id, solver="", stake=0, deadline=0, relists=relists, former_solvers=former
         )  # fmt: skip
 
-    def _registered(self, event: e.ProofRegistered, _logged: e.Logged) -> int:
+    def _registered(self, event: e.ProofRegistered, _logged: Logged) -> int:
         return self._change_task(
             event.task_id, state=TaskState.VERIFYING, checkpoint_root=event.checkpoint_root,
             final_root=event.final_root, proof_locations=event.locations,
         )  # fmt: skip
 
-    def _finished(self, event: e.TaskFinished, logged: e.Logged) -> int:
+    def _finished(self, event: e.TaskFinished, logged: Logged) -> int:
         return self._change_task(
             event.task_id, state=event.state, finder=event.finder, finder_share=event.finder_share,
             finished_block=logged.block,
@@ -258,13 +260,13 @@ class MarketView:
 
     # Verification
 
-    def _draw_due(self, event: e.DrawDue, _logged: e.Logged) -> int:
+    def _draw_due(self, event: e.DrawDue, _logged: Logged) -> int:
         self._change_share(
             event.task_id, event.share, state=ShareState.AWAITING, attempt=event.attempt, draw_block=event.draw_block
         )
         return event.task_id
 
-    def _drawn(self, event: e.Drawn, _logged: e.Logged) -> int:
+    def _drawn(self, event: e.Drawn, _logged: Logged) -> int:
         self.rounds[event.round_id] = RoundRecord(
             event.round_id, event.task_id, event.share, event.attempt, event.verifier, event.draw_seed,
             event.segments, RoundState.DRAWN, event.deadline,
@@ -282,10 +284,10 @@ class MarketView:
     def _let_go(self, account: str, round_id: int) -> None:
         self._held.get(account, {}).pop(round_id, None)
 
-    def _nobody(self, event: e.NobodyDrawn, _logged: e.Logged) -> int:
+    def _nobody(self, event: e.NobodyDrawn, _logged: Logged) -> int:
         return event.task_id
 
-    def _volunteers(self, event: e.VolunteersWanted, _logged: e.Logged) -> int:
+    def _volunteers(self, event: e.VolunteersWanted, _logged: Logged) -> int:
         task = self.tasks.get(event.task_id)
         share = task.shares.get(event.share) if task is not None else None
         attempt = share.attempt + 1 if share is not None else 0
@@ -294,19 +296,19 @@ class MarketView:
         )
         return event.task_id
 
-    def _committed(self, event: e.RoundCommitted, _logged: e.Logged) -> int | None:
+    def _committed(self, event: e.RoundCommitted, _logged: Logged) -> int | None:
         return self._change_round(
             event.round_id, state=RoundState.COMMITTED, hidden=event.hidden, lottery_block=event.lottery_block,
             show_until_block=event.show_until_block,
         )  # fmt: skip
 
-    def _shown(self, event: e.ReplayShown | e.ProfileShown, _logged: e.Logged) -> int | None:
+    def _shown(self, event: e.ReplayShown | e.ProfileShown, _logged: Logged) -> int | None:
         return self._change_round(
             event.round_id, state=RoundState.SHOWN, shown=event.shown, leaves=event.leaves,
             answers_until=event.answers_until, reveals_until=event.reveals_until, deadline=event.disclose_until,
         )  # fmt: skip
 
-    def _disclosed(self, event: e.RoundDisclosed, _logged: e.Logged) -> int | None:
+    def _disclosed(self, event: e.RoundDisclosed, _logged: Logged) -> int | None:
         task_id = self._change_round(
             event.round_id, state=RoundState.DISCLOSED, forced=event.forced, secret=event.secret,
             true_trace=event.true_trace,
@@ -318,7 +320,7 @@ class MarketView:
             self._change_line(event.round_id, leaves=leaves, published=known)
         return task_id
 
-    def _voided(self, event: e.RoundVoided, _logged: e.Logged) -> int | None:
+    def _voided(self, event: e.RoundVoided, _logged: Logged) -> int | None:
         self._let_go(event.verifier, event.round_id)
         return self._change_round(event.round_id, state=RoundState.VOID, fault=event.fault)
 
@@ -331,34 +333,34 @@ class MarketView:
         roots = found.roots if root is None else {**found.roots, account: root}
         return self._change_round(round_id, answers={**found.answers, account: state}, roots=roots)
 
-    def _joined(self, event: e.Joined, logged: e.Logged) -> int | None:
+    def _joined(self, event: e.Joined, logged: Logged) -> int | None:
         self.joined_at[event.whistleblower] = logged.block
         self._hold(event.whistleblower, event.round_id)
         return self._answer(event.round_id, event.whistleblower, AnswerState.JOINED)
 
-    def _answer_committed(self, event: e.AnswerCommitted, _logged: e.Logged) -> int | None:
+    def _answer_committed(self, event: e.AnswerCommitted, _logged: Logged) -> int | None:
         return self._answer(event.round_id, event.whistleblower, AnswerState.COMMITTED)
 
-    def _answer_revealed(self, event: e.AnswerRevealed, _logged: e.Logged) -> int | None:
+    def _answer_revealed(self, event: e.AnswerRevealed, _logged: Logged) -> int | None:
         return self._answer(event.round_id, event.whistleblower, AnswerState.REVEALED, event.root)
 
-    def _collected(self, event: e.AnswerCollected, _logged: e.Logged) -> int | None:
+    def _collected(self, event: e.AnswerCollected, _logged: Logged) -> int | None:
         self._let_go(event.whistleblower, event.round_id)
         return self._answer(event.round_id, event.whistleblower, AnswerState.COLLECTED)
 
-    def _resolved(self, event: e.AnswersResolved, _logged: e.Logged) -> int | None:
+    def _resolved(self, event: e.AnswersResolved, _logged: Logged) -> int | None:
         return self._change_round(event.round_id, is_resolved=True, prize=event.each)
 
-    def _reserved(self, event: e.JackpotReserved, _logged: e.Logged) -> int | None:
+    def _reserved(self, event: e.JackpotReserved, _logged: Logged) -> int | None:
         return self._change_round(event.round_id, jackpot=event.amount)
 
-    def _fixed(self, event: e.JackpotFixed, _logged: e.Logged) -> int | None:
+    def _fixed(self, event: e.JackpotFixed, _logged: Logged) -> int | None:
         found = self.rounds.get(event.round_id)
         return None if found is None else found.task_id
 
     # Claims
 
-    def _entered(self, event: e.ClaimEntered, _logged: e.Logged) -> int | None:
+    def _entered(self, event: e.ClaimEntered, _logged: Logged) -> int | None:
         known = self.lines.get(event.line)
         if known is not None:
             return self._change_line(
@@ -372,26 +374,26 @@ class MarketView:
         self.lines[event.line] = LineRecord(event.line, task_id, event.root, event.claimant, event.passes, event.until)
         return task_id
 
-    def _claim_opened(self, event: e.ClaimOpened, _logged: e.Logged) -> int | None:
+    def _claim_opened(self, event: e.ClaimOpened, _logged: Logged) -> int | None:
         self.claims[event.claim_id] = ClaimRecord(event.claim_id, event.line, event.root, event.claimant, event.kind)
         task_id = self.task_of_line(event.line)
         if task_id is not None and event.kind is ClaimKind.TRAINING and event.line not in self.lines:
             self.lines[event.line] = LineRecord(event.line, task_id, event.root, event.claimant, True, 0)
         return task_id
 
-    def _published(self, event: e.ReplayPublished | e.ProfilePublished, _logged: e.Logged) -> int | None:
+    def _published(self, event: e.ReplayPublished | e.ProfilePublished, _logged: Logged) -> int | None:
         found = self.lines.get(event.line)
         if found is None:
             return None
         return self._change_line(event.line, leaves={**found.leaves, event.root: event.leaves})
 
-    def _answer_published(self, event: e.AnswerPublished, _logged: e.Logged) -> int | None:
+    def _answer_published(self, event: e.AnswerPublished, _logged: Logged) -> int | None:
         found = self.lines.get(event.line)
         if found is None:
             return None
         return self._change_line(event.line, published=found.published | {event.root})
 
-    def _accused(self, event: e.Accused, logged: e.Logged) -> int:
+    def _accused(self, event: e.Accused, logged: Logged) -> int:
         entered = self._entered_first.pop(event.line, None)
         root = bytes(32) if entered is None else entered.root
         self.lines[event.line] = LineRecord(
@@ -405,11 +407,11 @@ class MarketView:
         known = task.accusations if task is not None else ()
         return self._change_task(event.task_id, accusations=(*known, event.line))
 
-    def _accusation_closed(self, event: e.AccusationClosed, _logged: e.Logged) -> int | None:
+    def _accusation_closed(self, event: e.AccusationClosed, _logged: Logged) -> int | None:
         self._open_accusations.pop(event.line, None)
         return self._change_line(event.line, is_closed=True)
 
-    def _case_opened(self, event: e.CaseOpened, logged: e.Logged) -> int | None:
+    def _case_opened(self, event: e.CaseOpened, logged: Logged) -> int | None:
         claim = self.claims.get(event.claim_id)
         line = self.lines.get(claim.line) if claim is not None else None
         if claim is None or line is None:
@@ -423,7 +425,7 @@ class MarketView:
         self._open_cases[event.case_id] = None
         return self._change_line(line.id, open_cases=(*line.open_cases, event.case_id))
 
-    def _case_closed(self, event: e.CaseClosed, _logged: e.Logged) -> int | None:
+    def _case_closed(self, event: e.CaseClosed, _logged: Logged) -> int | None:
         case = self.cases.get(event.case_id)
         if case is None:
             return None
@@ -432,13 +434,13 @@ class MarketView:
         line = self.lines[self.claims[case.claim_id].line]
         return self._change_line(line.id, open_cases=tuple(n for n in line.open_cases if n != event.case_id))
 
-    def _fell(self, event: e.ClaimFell, _logged: e.Logged) -> int | None:
+    def _fell(self, event: e.ClaimFell, _logged: Logged) -> int | None:
         return self._change_line(
             event.line, root=event.new_root, claimant=event.new_claimant, passes=event.passes, until=event.until,
             has_fallen=True,
         )  # fmt: skip
 
-    def _court(self, event: e.CourtEvent, logged: e.Logged) -> int | None:
+    def _court(self, event: e.CourtEvent, logged: Logged) -> int | None:
         if logged.contract != "Court":
             return None  # between members of a group: `stages` has what StageClaims logs
         if event.name == "ProgramRefuted":
@@ -456,7 +458,7 @@ class MarketView:
 
     # Demands, Settlement, Stakes
 
-    def _demanded(self, event: e.ChunkDemanded, _logged: e.Logged) -> int:
+    def _demanded(self, event: e.ChunkDemanded, _logged: Logged) -> int:
         self.demands[event.demand_id] = DemandRecord(
             event.demand_id, event.task_id, event.asker, event.place, event.deadline
         )
@@ -464,52 +466,52 @@ class MarketView:
         known = task.demands if task is not None else ()
         return self._change_task(event.task_id, demands=(*known, event.demand_id))
 
-    def _demand_closed(self, event: e.ChunkServed | e.ChunkNotServed, _logged: e.Logged) -> int:
+    def _demand_closed(self, event: e.ChunkServed | e.ChunkNotServed, _logged: Logged) -> int:
         known = self.demands.get(event.demand_id)
         if known is not None:
             self.demands[event.demand_id] = replace(known, is_open=False)
         return event.task_id
 
-    def _released(self, event: e.ShareReleased, _logged: e.Logged) -> int:
+    def _released(self, event: e.ShareReleased, _logged: Logged) -> int:
         self._change_share(event.task_id, event.share, state=ShareState.RELEASED)
         self._let_go(event.verifier, event.round_id)
         return event.task_id
 
-    def _coin_entered(self, event: e.CoinEntered, logged: e.Logged) -> None:
+    def _coin_entered(self, event: e.CoinEntered, logged: Logged) -> None:
         if event.class_ is Class.FREE:
             account = to_checksum_address(f"0x{event.id:040x}")
             self.deposits[account] += 1
             self.joined_at.setdefault(account, logged.block)
 
-    def _leaving(self, event: e.StakeLeaving, _logged: e.Logged) -> None:
+    def _leaving(self, event: e.StakeLeaving, _logged: Logged) -> None:
         self.leaving[event.account] = event.until
 
-    def _coin_moved(self, event: e.CoinMoved, _logged: e.Logged) -> None:
+    def _coin_moved(self, event: e.CoinMoved, _logged: Logged) -> None:
         if event.from_ is Class.LEAVING and event.to is Class.CREDIT:
             self.leaving.pop(to_checksum_address(f"0x{event.from_id:040x}"), None)
 
-    def _coin_left(self, event: e.CoinLeft, _logged: e.Logged) -> None:
+    def _coin_left(self, event: e.CoinLeft, _logged: Logged) -> None:
         self.withdrawals[event.account] += 1
 
-    def _enlisted(self, event: e.Enlisted, _logged: e.Logged) -> None:
+    def _enlisted(self, event: e.Enlisted, _logged: Logged) -> None:
         self.seats[event.account] = (event.seats, event.limit)
 
-    def _delisted(self, event: e.Delisted, _logged: e.Logged) -> None:
+    def _delisted(self, event: e.Delisted, _logged: Logged) -> None:
         if event.seats:
             self.seats[event.account] = (event.seats, self.seats.get(event.account, (0, 0))[1])
         else:
             self.seats.pop(event.account, None)
 
 
-_HANDLERS: dict[type[Any], Callable[[MarketView, Any, e.Logged], int | None]] = {
-    e.StagePublished: lambda view, event, logged: view.stages.published(event, logged),
-    e.StageAccused: lambda view, event, logged: view.stages.accused(event, logged),
-    e.StageAccusationConcluded: lambda view, event, logged: view.stages.concluded(event, logged),
-    e.StageCaseOpened: lambda view, event, logged: view.stages.case_opened(event, logged),
-    e.StageCaseClosed: lambda view, event, logged: view.stages.case_closed(event, logged),
-    e.AbsenceReported: lambda view, event, logged: view.presence.reported(event, logged),
-    e.ReportAnswered: lambda view, event, logged: view.presence.answered(event, logged),
-    e.AbsenceConcluded: lambda view, event, logged: view.presence.concluded(event, logged),
+_HANDLERS: dict[type[Any], Callable[[MarketView, Any, Logged], int | None]] = {
+    g.StagePublished: lambda view, event, logged: view.stages.published(event, logged),
+    g.StageAccused: lambda view, event, logged: view.stages.accused(event, logged),
+    g.StageAccusationConcluded: lambda view, event, logged: view.stages.concluded(event, logged),
+    g.StageCaseOpened: lambda view, event, logged: view.stages.case_opened(event, logged),
+    g.StageCaseClosed: lambda view, event, logged: view.stages.case_closed(event, logged),
+    g.AbsenceReported: lambda view, event, logged: view.presence.reported(event, logged),
+    g.ReportAnswered: lambda view, event, logged: view.presence.answered(event, logged),
+    g.AbsenceConcluded: lambda view, event, logged: view.presence.concluded(event, logged),
     e.TaskSubmitted: MarketView._submitted,
     e.TaskOpened: MarketView._opened,
     e.TaskTaken: MarketView._taken,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from assay.dispute.case import Phase, Tree
 from assay.dispute.reader import cursor_of
-from assay.market.events import CourtEvent, Logged
+from assay.market.events import CourtEvent
+from assay.market.logs import Logged
 
 TREE_NAMES = {
     Tree.SEGMENT: "the segment's steps",

@@ -14,6 +14,7 @@ from assay.commitments.execution import ReplayLeaf
 from assay.market import events as e
 from assay.market.connection import Market
 from assay.market.deployment import COMPANIONS, HELPERS, MODULES, Deployment
+from assay.market.logs import Logged
 from assay.market.parameters import LOCAL, LOCAL_COURT
 from assay.market.types import Class, Posting
 from assay.market.view import MarketView
@@ -31,23 +32,23 @@ def posting(exact: bool = True) -> Posting:
     )  # fmt: skip
 
 
-def view_of(events: Sequence[e.Event], block: int = 10, time: int = 1100) -> MarketView:
+def view_of(events: Sequence[e.MarketEvent], block: int = 10, time: int = 1100) -> MarketView:
     """The picture after some events."""
     view = MarketView()
     for place, event in enumerate(events):
-        view.apply(e.Logged(1, place, "0x", "", event))
+        view.apply(Logged(1, place, "0x", "", event))
     view.block, view.time = block, time
     return view
 
 
-def opened(posted: Posting | None = None) -> list[e.Event]:
+def opened(posted: Posting | None = None) -> list[e.MarketEvent]:
     return [
         e.TaskSubmitted(TASK, SUBMITTER, bytes(32), 4, 1, 0, posted or posting()),
         e.TaskOpened(TASK, bytes(32), 100, 300, 1000),
     ]
 
 
-def drawn() -> list[e.Event]:
+def drawn() -> list[e.MarketEvent]:
     return [
         e.TaskTaken(TASK, SOLVER, 150, 9, 5000),
         e.ProofRegistered(TASK, SOLVER, b"c" * 32, b"f" * 32, "proof"),
@@ -56,7 +57,7 @@ def drawn() -> list[e.Event]:
     ]
 
 
-def deposited(account: str) -> e.Event:
+def deposited(account: str) -> e.MarketEvent:
     return e.CoinEntered(Class.FREE, int(account, 16), 1)
 
 
@@ -90,7 +91,7 @@ class OpenedBench(Workbench):
         return ()
 
 
-def replay_key(events: list[e.Event]) -> str:
+def replay_key(events: list[e.MarketEvent]) -> str:
     """Name of the work of the only round."""
     view = view_of(events)
     return subject_of_round(view, view.rounds[ROUND]).key
@@ -101,7 +102,7 @@ def secret(name: str) -> bytes:
 
 
 def context(
-    me: str, events: list[e.Event], known: Known | None = None, block: int = 10, time: int = 1100, **changes: Any
+    me: str, events: list[e.MarketEvent], known: Known | None = None, block: int = 10, time: int = 1100, **changes: Any
 ) -> Context:
     view = view_of(events, block, time)
     return replace(Context(MARKET, me, view, RICH, known or Known(), OpenedBench(), secret), **changes)

@@ -77,7 +77,7 @@ def test_a_claim_that_was_not_joined_is_checked_only_where_checking_costs_nothin
         assert ("replay" in keys(player.plan(context(WITNESS, [*events, *more])))) == checks
 
 
-def idle(when: WhenIdle, block: int, *more: e.Event, **changes: Any) -> list[str]:
+def idle(when: WhenIdle, block: int, *more: e.MarketEvent, **changes: Any) -> list[str]:
     player = Whistleblower(WhistleblowerOptions(when_idle=when, idle_blocks=100, audits=0))
     return keys(player.plan(context(WITNESS, [deposited(WITNESS), *more], block=block, **changes)))
 

@@ -41,7 +41,7 @@ from assay.roles.verifier import Verifier, derivation, hidden_claims
 from assay.roles.whistleblower import Whistleblower
 
 
-def with_work(work: int) -> list[e.Event]:
+def with_work(work: int) -> list[e.MarketEvent]:
     """The task opened, with a program of so much work a step."""
     header = bytes([0, 1, 0, 1]) + (1).to_bytes(4, "big") + (1).to_bytes(4, "big") + bytes(32) + bytes(4)
     header += bytes(32) + b"\x01" + b"\x00" + (1).to_bytes(4, "big") + bytes(32) + work.to_bytes(16, "big") + bytes(32)
@@ -74,7 +74,7 @@ def test_a_solver_leaves_a_task_whose_files_it_cannot_fetch() -> None:
     assert Solver().plan(context(SOLVER, with_work(1000), Known(failed={key: FETCH_ATTEMPTS}))) == []
 
 
-def another(logs: list[e.Event], number: int) -> list[e.Event]:
+def another(logs: list[e.MarketEvent], number: int) -> list[e.MarketEvent]:
     """The same task under another number."""
     return [replace(event, task_id=number) for event in logs]
 
@@ -128,7 +128,7 @@ def test_a_verifier_that_cannot_fetch_steps_back() -> None:
     assert keys(Verifier().plan(context(VERIFIER, logs, known))) == ["step-back"]
 
 
-def committed_round() -> tuple[list[e.Event], Known]:
+def committed_round() -> tuple[list[e.MarketEvent], Known]:
     logs = opened() + drawn()
     found = view_of(logs).rounds[ROUND]
     claims = hidden_claims(secret(f"round:{ROUND:x}:{found.draw_seed:x}"), LEAVES, found)

@@ -27,7 +27,7 @@ def test_a_task_goes_from_open_to_verifying_with_one_round() -> None:
     assert view.rounds_of(TASK) == [found]
 
 
-def shown() -> tuple[list[CommittedLeaf], list[e.Event]]:
+def shown() -> tuple[list[CommittedLeaf], list[e.MarketEvent]]:
     """A forced round up to its disclosure, and the true leaves."""
     true = [CommittedLeaf(2, b"a" * 32, 0, b"t" * 32), CommittedLeaf(0, b"b" * 32, 0, b"u" * 32)]
     secret = b"s" * 32
