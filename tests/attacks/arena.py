@@ -263,14 +263,15 @@ class Arena:
                 continue
             # Claims disclosed before their task ended in another way keep their windows.
             until = max(
-                (self.view.lines[number].until for number in task.rounds if number in self.view.lines), default=0
+                (self.view.claims.lines[number].until for number in task.rounds if number in self.view.claims.lines),
+                default=0,
             )
             if until >= self.now:
                 self.tick(until - self.now + 1)
                 self.settle_down()
                 task = self.task(task.id)
             for line in task.accusations:
-                if not self.view.lines[line].is_closed:
+                if not self.view.claims.lines[line].is_closed:
                     anyone.send(self.market.claims.close_accusation(line))
             for share in task.shares.values():
                 if share.state not in (ShareState.NONE, ShareState.RELEASED):
@@ -328,7 +329,7 @@ class Arena:
             name: [sent.key for sent in node.sender.pending()] + list(node.jobs._failures)
             for name, node in self.nodes.items()
         }
-        return f"tasks {tasks}, rounds {rounds}, open cases {list(self.view.open_cases())}, waiting for {doing}"
+        return f"tasks {tasks}, rounds {rounds}, open cases {list(self.view.claims.open_cases())}, waiting for {doing}"
 
     def close(self) -> None:
         """Close what the nodes have open."""

@@ -180,7 +180,7 @@ class ArenaGroup:
         record, view = self.arena.task(task), self.arena.view
         (number,) = record.rounds
         place = view.rounds[number].segments.index(segment)
-        line = view.lines[number]
+        line = view.claims.lines[number]
         leaves = hashed(line.leaves[line.root], view.rounds[number].segments)
         proof = tree.proof_of(tree.levels([leaf.leaf() for leaf in leaves]), place)
         return self.call("blameRound", 0, place, line.leaves[line.root][place], proof, *self.work(name, task, segment))

@@ -34,7 +34,7 @@ def disputed(arena: Arena, liar: Player, *others: tuple[str, Player]) -> tuple[i
     honest = arena.address("whistleblower")
 
     def opened() -> list[int]:
-        return [case.id for case in arena.view.cases.values() if case.challenger == honest]
+        return [case.id for case in arena.view.claims.cases.values() if case.challenger == honest]
 
     arena.play(lambda: bool(opened()))
     return task, opened()[0]
@@ -59,9 +59,9 @@ def test_a_case_lost_on_purpose_does_not_shield_a_false_claim(arena: Arena) -> N
     """A sybil disputes the lie first and falls silent; the honest case beside it goes on and wins."""
     task, case = disputed(arena, Verifier(), ("sybil", LosingChallenger()))
     arena.play_task(task)
-    won = {record.challenger: record.challenger_won for record in arena.view.cases.values()}
+    won = {record.challenger: record.challenger_won for record in arena.view.claims.cases.values()}
     assert won == {arena.address("sybil"): False, arena.address("whistleblower"): True}
-    assert arena.view.cases[case].challenger_won
+    assert arena.view.claims.cases[case].challenger_won
     bond = arena.parameters.case_bond
     conclude(arena, task, "liar", "sybil", most=BOUNTY - arena.parameters.seat - bond + bond // 2)
 
@@ -69,9 +69,9 @@ def test_a_case_lost_on_purpose_does_not_shield_a_false_claim(arena: Arena) -> N
 def test_stalling_every_move_ends_within_the_clocks_and_is_charged(arena: Arena) -> None:
     task, case = disputed(arena, Staller())
     begun = arena.now
-    arena.play(lambda: arena.view.cases[case].challenger_won is not None)
-    assert arena.view.cases[case].challenger_won
-    moves = arena.view.cases[case].moves
+    arena.play(lambda: arena.view.claims.cases[case].challenger_won is not None)
+    assert arena.view.claims.cases[case].challenger_won
+    moves = arena.view.claims.cases[case].moves
     assert moves > 4
     clocks = arena.local.deployment.court
     assert arena.now - begun <= clocks.allowance + moves * clocks.extension
@@ -88,7 +88,7 @@ def test_nobody_expands_or_chooses_in_anothers_place_and_a_copied_move_helps_its
     court = arena.market.court.address
     outcomes: dict[Phase, set[bool]] = {}
     for _ in range(MOST_MOVES):
-        if arena.view.cases[case].challenger_won is not None:
+        if arena.view.claims.cases[case].challenger_won is not None:
             break
         view = case_view(arena.reader, case)
         assert view is not None
@@ -103,7 +103,7 @@ def test_nobody_expands_or_chooses_in_anothers_place_and_a_copied_move_helps_its
     assert outcomes[Phase.CHOOSE] == {False}
     assert outcomes[Phase.REVEAL] == {True}
     assert outcomes[Phase.PROVE] == {True}
-    assert arena.view.cases[case].challenger_won
+    assert arena.view.claims.cases[case].challenger_won
     arena.play_task(task)
     arena.conclude("meddler", honest=0)
     conclude(arena, task, "liar", most=BOUNTY - arena.parameters.seat)
@@ -116,7 +116,7 @@ def test_wrong_openings_and_starved_moves_decide_nothing(arena: Arena) -> None:
     nodes = {name: arena.nodes[name] for name in ("liar", "whistleblower")}
     tried: set[Phase] = set()
     for _ in range(MOST_MOVES):
-        if arena.view.cases[case].challenger_won is not None:
+        if arena.view.claims.cases[case].challenger_won is not None:
             break
         view = case_view(arena.reader, case)
         assert view is not None
@@ -134,7 +134,7 @@ def test_wrong_openings_and_starved_moves_decide_nothing(arena: Arena) -> None:
         assert not any(arena.succeeded(each) for each in starved)
         tried.add(phase)
     assert tried >= {Phase.EXPAND, Phase.REVEAL, Phase.CHOOSE, Phase.PROVE}
-    assert arena.view.cases[case].challenger_won
+    assert arena.view.claims.cases[case].challenger_won
     arena.play_task(task)
     arena.conclude("meddler", honest=0)
     conclude(arena, task, "liar", most=BOUNTY - arena.parameters.seat)
@@ -155,7 +155,7 @@ def test_a_challenger_that_falls_silent_loses_its_bond_by_anybodys_call(arena: A
     arena.enter("silent", LosingChallenger(), bench=LyingBench)
     task = arena.play_task().id
     assert arena.state(task) is TaskState.SETTLED
-    (case,) = arena.view.cases.values()
+    (case,) = arena.view.claims.cases.values()
     assert case.challenger_won is False
     bond = arena.parameters.case_bond
     arena.conclude(

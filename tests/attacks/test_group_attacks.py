@@ -181,8 +181,8 @@ def test_nobody_speaks_in_court_for_the_owner_of_a_segment(arena: Arena) -> None
     group.enter_all()
     arena.enter("accomplice", FalseAccuser(), bench=LyingBench)
     task = working(arena, group)
-    arena.play(lambda: bool(arena.view.cases))
-    (case,) = arena.view.cases.values()
+    arena.play(lambda: bool(arena.view.claims.cases))
+    (case,) = arena.view.claims.cases.values()
     view, about = case_view(arena.reader, case.id), subject_of_case(arena.view, case)
     assert view is not None
     assert about is not None
@@ -194,7 +194,7 @@ def test_nobody_speaks_in_court_for_the_owner_of_a_segment(arena: Arena) -> None
         with pytest.raises(RefusedError):
             group.send(name, "expand", case.id, view.position, *lie.arguments)
     assert over(arena, task) is TaskState.SETTLED
-    assert arena.view.cases[case.id].challenger_won is False
+    assert arena.view.claims.cases[case.id].challenger_won is False
     group.play_until_paid_out()
     bond, price = arena.parameters.case_bond, arena.price_of(task)
     gained = {name: group.share(name, price + bond // 2) for name in NAMES}
@@ -216,7 +216,7 @@ def test_an_owner_that_is_silent_in_court_is_relieved_by_its_leader_and_its_acco
     arena.enter("accomplice", FalseAccuser(), bench=LyingBench)
     task = working(arena, group)
     assert over(arena, task) is TaskState.SETTLED
-    (case,) = arena.view.cases.values()
+    (case,) = arena.view.claims.cases.values()
     assert case.challenger_won is False
     assert group.contract.ask("isRelieved", case.id)
     group.play_until_paid_out()

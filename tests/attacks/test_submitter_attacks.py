@@ -265,7 +265,7 @@ def test_a_submitter_that_accuses_its_solver_to_be_refunded_loses_a_bond_and_pay
     arena.enter("submitter", FalseAccuser(), bench=LyingBench)
     task = arena.play_task().id
     assert arena.state(task) is TaskState.SETTLED
-    assert [case.challenger_won for case in arena.view.cases.values()] == [False]
+    assert [case.challenger_won for case in arena.view.claims.cases.values()] == [False]
     price, fee, bond = arena.price_of(task), arena.fee_of(task), arena.parameters.case_bond
     arena.conclude(
         "submitter",

@@ -115,7 +115,7 @@ def test_an_accused_segment_fails_a_proof_whose_drawn_verifier_was_bribed(tolera
     arena.enter("solver", Solver(), bench=SkippingBench)
     arena.enter("auditor", Auditor())
     task = arena.play_task()
-    (line,) = (arena.view.lines[number] for number in task.accusations)
+    (line,) = (arena.view.claims.lines[number] for number in task.accusations)
     assert (line.claimant, line.is_closed, line.passes) == (arena.address("auditor"), True, False)
     drawn = {s for each in arena.view.rounds_of(task.id) if not each.is_profile for s in each.segments}
     assert line.segment not in drawn
@@ -135,7 +135,7 @@ def test_the_one_segment_between_two_joined_runs_is_found_though_hardly_any_draw
         joint = JOINED_SEGMENTS // 2
         drawn = {s for each in arena.view.rounds_of(task.id) if not each.is_profile for s in each.segments}
         finder = "verifier" if joint in drawn else "whistleblower"
-        accused = [arena.view.lines[number] for number in task.accusations]
+        accused = [arena.view.claims.lines[number] for number in task.accusations]
         assert [line.segment for line in accused] == ([] if joint in drawn else [joint])
         assert all(line.claimant == arena.address("whistleblower") for line in accused)
         assert_slashed(arena, task.id, finder)
@@ -194,7 +194,7 @@ def test_a_solver_takes_an_unjust_verdict_to_court(tolerant: Arena) -> None:
     arena.enter("solver", Solver())
     task = arena.play_task().id
     assert arena.state(task) is TaskState.SETTLED
-    (case,) = arena.view.cases_of(task)
+    (case,) = arena.view.claims.cases_of(task)
     assert (case.challenger, case.claimant, case.challenger_won) == (
         arena.address("solver"), arena.address("liar"), True
     )  # fmt: skip
@@ -216,9 +216,9 @@ def test_a_false_accusation_costs_its_bond(tolerant: Arena) -> None:
     arena.enter("accuser", FalseAccuser())
     task = arena.play_task()
     assert task.state is TaskState.SETTLED
-    (line,) = (arena.view.lines[number] for number in task.accusations)
+    (line,) = (arena.view.claims.lines[number] for number in task.accusations)
     assert (line.has_fallen, line.passes, line.claimant) == (True, True, arena.address("solver"))
-    (case,) = arena.view.cases_of(task.id)
+    (case,) = arena.view.claims.cases_of(task.id)
     assert (case.challenger, case.claimant, case.challenger_won) == (
         arena.address("solver"), arena.address("accuser"), True
     )  # fmt: skip

@@ -55,7 +55,7 @@ def test_an_answer_that_is_not_a_replay_costs_its_bonds(
     assert arena.state(task) is TaskState.SETTLED
     lost = arena.parameters.answer_bond + (arena.parameters.case_bond if bonds == 2 else 0)
     if bonds == 2:
-        assert [case.challenger_won for case in arena.view.cases.values()] == [False]
+        assert [case.challenger_won for case in arena.view.claims.cases.values()] == [False]
     gains = arena.conclude("noise", honest=0, promised=promises(arena, task), most=BOUNTY - lost)
     if bonds == 2:
         assert gains["verifier"] >= arena.fee_of(task) + arena.parameters.case_bond // 2

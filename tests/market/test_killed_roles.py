@@ -123,13 +123,13 @@ def test_a_party_killed_at_every_write_of_a_case_makes_each_move_once_and_wins(
 
         def is_over() -> bool:
             view = world.reader.view
-            return view.tasks[task].state.is_over and bool(view.cases) and not view.open_cases()
+            return view.tasks[task].state.is_over and bool(view.claims.cases) and not view.claims.open_cases()
 
         world.play(is_over, mortal.is_idle, limit=400)
     finally:
         mortal.end()
     assert world.market.tasks.state(task) is TaskState.SETTLED
-    (case,) = world.reader.view.cases.values()
+    (case,) = world.reader.view.claims.cases.values()
     parties = (world.address(place), world.address(LIAR)) if has_won else (world.address(LIAR), world.address(place))
     assert (case.challenger, case.claimant, case.challenger_won) == (*parties, has_won)
     # The court refuses a move that was made before: what was sent twice would have failed.
@@ -152,12 +152,12 @@ def test_an_auditor_killed_at_every_write_brings_a_cheating_solver_to_court_once
     finally:
         mortal.end()
     assert world.market.tasks.state(task) is TaskState.FAILED
-    assert any(case.challenger_won for case in world.reader.view.cases.values())
+    assert any(case.challenger_won for case in world.reader.view.claims.cases.values())
     # One transaction for every case it opened and every accusation it made.
     view, calls = world.reader.view, Counter(world.calls(WITNESS))
     assert calls["deposit"] == 1
-    assert calls["open"] == sum(case.challenger == everyone[1] for case in view.cases.values())
-    accusations = [view.lines[number] for number in view.tasks[task].accusations]
+    assert calls["open"] == sum(case.challenger == everyone[1] for case in view.claims.cases.values())
+    accusations = [view.claims.lines[number] for number in view.tasks[task].accusations]
     assert calls["accuse"] == sum(line.claimant == everyone[1] for line in accusations)
     assert calls["accuse"] + calls["open"] > 0
     assert stakes.total() == world.market.chain.web3.eth.get_balance(stakes.address)

@@ -76,7 +76,7 @@ def test_a_lying_verifier_loses_its_seat_to_one_executed_operation(world: World)
     task = play_task(world, verifiers=2)
     assert task.state is TaskState.SETTLED
     assert world.market.stakes.locked(liar) == 0 == world.market.stakes.free(liar)
-    (case,) = world.reader.view.cases.values()
+    (case,) = world.reader.view.claims.cases.values()
     assert (case.challenger, case.claimant, case.challenger_won) == (world.address(WITNESS), liar, True)
     report = report_case(world.market, case.id)
     assert report.operation is not None
@@ -115,7 +115,7 @@ def test_an_audit_finds_a_cheating_solver_without_any_verifier_being_drawn_for_i
     world.play(lambda: world.market.stakes.seats(world.address(VERIFIER)) == 1)
     task = play_task(world)
     assert task.state is TaskState.FAILED
-    assert any(case.challenger_won for case in world.reader.view.cases.values())
+    assert any(case.challenger_won for case in world.reader.view.claims.cases.values())
 
 
 @pytest.mark.slow
@@ -124,7 +124,7 @@ def test_a_false_accusation_costs_its_bond(world: World) -> None:
     world.nodes.append(world.node(LIAR, [FalseAccuser()], make_bench=LyingBench))
     task = play_task(world)
     assert task.state is TaskState.SETTLED
-    (case,) = world.reader.view.cases.values()
+    (case,) = world.reader.view.claims.cases.values()
     assert (case.challenger, case.challenger_won) == (world.address(LIAR), False)
     assert world.market.stakes.balance(Class.CASE, case.id) == 0
     assert world.market.stakes.credit(world.address(LIAR)) == 0

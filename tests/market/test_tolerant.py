@@ -96,7 +96,7 @@ def test_an_honest_task_is_profiled_trained_natively_and_settled(world: World) -
     stakes = world.market.stakes
     assert stakes.locked(world.address(SOLVER)) == 0 == stakes.locked(world.address(VERIFIER))
     assert stakes.total() == world.market.chain.web3.eth.get_balance(stakes.address)
-    assert list(view(world).open_cases()) == [] == list(view(world).open_accusations())
+    assert list(view(world).claims.open_cases()) == [] == list(view(world).claims.open_accusations())
 
     flags = settings_of(world)
     audited = CliRunner().invoke(audit, [f"{task.id:#x}", "--all", "--json", *flags], standalone_mode=False)

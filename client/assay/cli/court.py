@@ -45,7 +45,7 @@ def list_cases(show_all: bool, settings: Settings, as_json: bool) -> None:
             "challenger_won": case.challenger_won,
             "seconds_left": _seconds_left(market.court, reader, case.id, case.challenger_won),
         }
-        for case in reader.view.cases.values()
+        for case in reader.view.claims.cases.values()
         if show_all or case.challenger_won is None
     ]
     stages = reader.view.stages
@@ -139,7 +139,7 @@ def show(case: str, settings: Settings, as_json: bool) -> None:
     market = open_market(settings)
     reader = open_reader(settings, market)
     reader.poll()
-    outcomes = {number: each.challenger_won for number, each in reader.view.cases.items()}
+    outcomes = {number: each.challenger_won for number, each in reader.view.claims.cases.items()}
     stages = {number: each.challenger_won for number, each in reader.view.stages.cases.items()}
     outcomes |= stages
     accusations = reader.view.stages.accusations

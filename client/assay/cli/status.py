@@ -33,7 +33,7 @@ def status(account: str | None, settings: Settings, as_json: bool) -> None:
         "block": view.block,
         "time": view.time,
         "tasks": dict(Counter(task.state.name.lower() for task in view.tasks.values())),
-        "open_cases": len(view.open_cases()),
+        "open_cases": len(view.claims.open_cases()),
         "active_whistleblowers": market.stakes.active_whistleblowers(),
         "jackpot_pool": str(market.stakes.pool()),
         "held": str(market.stakes.total()),

@@ -118,7 +118,7 @@ def details(reader: MarketReader, record: TaskRecord) -> dict[str, Any]:
                 "moves": case.moves,
                 "challenger_won": case.challenger_won,
             }
-            for case in view.cases_of(record.id)
+            for case in view.claims.cases_of(record.id)
         ],
     }
 
@@ -126,7 +126,7 @@ def details(reader: MarketReader, record: TaskRecord) -> dict[str, Any]:
 def _round(reader: MarketReader, record: RoundRecord) -> dict[str, Any]:
     from assay.market.types import PROFILE
 
-    line = reader.view.lines.get(record.id)
+    line = reader.view.claims.lines.get(record.id)
     return {
         "round": f"{record.id:#066x}",
         "share": "profile" if record.share == PROFILE else record.share,

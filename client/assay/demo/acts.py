@@ -158,7 +158,7 @@ class Play:
     def cases_against(self, line: int) -> list[CaseRecord]:
         """All cases on claims of a line."""
         view = self.stage.reader.view
-        return [case for case in view.cases.values() if view.claims[case.claim_id].line == line]
+        return [case for case in view.claims.cases.values() if view.claims.opened[case.claim_id].line == line]
 
     def gather(self) -> None:
         """The honest roles, on stage and on the roll."""
@@ -254,7 +254,7 @@ class Play:
         self.start("false accuser")
         accuser = self.address("false accuser")
         task = self.until_over(self.submit().id, limit=400)
-        cases = [case for case in self.stage.reader.view.cases.values() if case.challenger == accuser]
+        cases = [case for case in self.stage.reader.view.claims.cases.values() if case.challenger == accuser]
         act.check("the proof was accused", bool(cases))
         act.check("the accuser lost", bool(cases) and all(case.challenger_won is False for case in cases))
         for case in cases:

@@ -64,7 +64,8 @@ def _open(view: MarketView, task: TaskRecord, parameters: Parameters) -> Iterato
     else:
         yield f"It can be taken for another {duration(end - view.time)}."
     exponent = exponent_of(task.replay_work)
-    eligible = [a for a, (seats, limit) in view.seats.items() if seats and limit >= exponent and a != task.submitter]
+    seats_of = view.accounts.seats.items()
+    eligible = [a for a, (seats, limit) in seats_of if seats and limit >= exponent and a != task.submitter]
     if len(eligible) < posting.verifiers:
         yield (
             f"It needs {posting.verifiers} verifier(s) for shares of {task.replay_work} units of work (2^{exponent}); "
@@ -121,18 +122,19 @@ def _checked(view: MarketView, task: TaskRecord) -> Iterator[str]:
                 yield f"{name}: nobody volunteered: anyone can call giveUp, and the task ends unverified."
         elif share.state is ShareState.WORKING:
             yield f"{name}: {_round(view, view.rounds[share.round_id])}"
-    cases = view.cases_of(task.id, only_open=True)
+    cases = view.claims.cases_of(task.id, only_open=True)
     if cases:
         yield f"{len(cases)} case(s) are open in court: the task cannot settle before they are closed."
     for line in task.accusations:
-        record = view.lines[line]
+        record = view.claims.lines[line]
         if not record.is_closed:
             yield f"Segment {record.segment} stands accused by {record.claimant}."
     demands = [each for each in task.demands if view.demands[each].is_open]
     if demands:
         yield f"{len(demands)} chunk(s) are demanded of the solver, who has to answer in time."
     rounds = [view.current_round(task.id, number) for number in task.shares]
-    if not cases and not demands and rounds and all(r is not None and view.is_standing(r.id) for r in rounds):
+    all_stand = all(found is not None and view.claims.is_standing(found.id, view.time) for found in rounds)
+    if not cases and not demands and rounds and all_stand:
         yield "Every claim stands: anyone can settle the task now."
 
 
@@ -149,10 +151,10 @@ def _round(view: MarketView, record: RoundRecord) -> str:
         verdict = _verdict(record, record.shown is not None and record.shown.passes)
         return f"{who}: shows a claim by which {verdict}; {len(record.answers)} joined; {left} to disclose."
     if record.state is RoundState.DISCLOSED:
-        line = view.lines[record.id]
+        line = view.claims.lines[record.id]
         state = (
             "stands"
-            if view.is_standing(record.id)
+            if view.claims.is_standing(record.id, view.time)
             else f"can be disputed for {duration(max(0, line.until - view.time))}"
         )
         fallen = f" ({record.verifier}'s own claim fell to {line.claimant})" if line.has_fallen else ""
@@ -195,7 +197,7 @@ def _over(view: MarketView, task: TaskRecord) -> Iterator[str]:
             }[fault]
             yield f"{name}, attempt {record.attempt + 1}, was void: {reason}."
             continue
-        line = view.lines.get(record.id)
+        line = view.claims.lines.get(record.id)
         if line is None:
             continue
         if line.has_fallen:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from assay.market import group_events as e
-from assay.market.logs import Logged
+from assay.market.logs import Event
 
 
 @dataclass(frozen=True)
@@ -47,20 +49,33 @@ class PresenceView:
         """Whether the group shares nothing out yet because of a report."""
         return any(report.is_pending for report in self.reports_in(group))
 
-    def reported(self, event: e.AbsenceReported, _logged: Logged) -> None:
+    def apply(self, event: Event) -> None:
+        """Take one event in."""
+        handler = _HANDLERS.get(type(event))
+        if handler is not None:
+            handler(self, event)
+
+    def _reported(self, event: e.AbsenceReported) -> None:
         """A member reported another."""
         self.reports[event.report_id] = AbsenceReport(
             event.report_id, event.group, event.member, event.reporter, event.first, event.last, event.until
         )
 
-    def answered(self, event: e.ReportAnswered, _logged: Logged) -> None:
+    def _answered(self, event: e.ReportAnswered) -> None:
         """A receipt answered a report."""
         report = self.reports.get(event.report_id)
         if report is not None:
             self.reports[report.id] = replace(report, answered=event.segment)
 
-    def concluded(self, event: e.AbsenceConcluded, _logged: Logged) -> None:
+    def _concluded(self, event: e.AbsenceConcluded) -> None:
         """The group was told of an absence."""
         report = self.reports.get(event.report_id)
         if report is not None:
             self.reports[report.id] = replace(report, is_concluded=True)
+
+
+_HANDLERS: dict[type[Any], Callable[[PresenceView, Any], None]] = {
+    e.AbsenceReported: PresenceView._reported,
+    e.ReportAnswered: PresenceView._answered,
+    e.AbsenceConcluded: PresenceView._concluded,
+}

@@ -3,10 +3,12 @@ and of the cases on both: a part of `MarketView`, with a court of its own."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from assay.market import group_events as e
-from assay.market.logs import Logged
+from assay.market.logs import Event
 from assay.market.types import StageWork
 
 
@@ -112,28 +114,34 @@ class StageView:
             case.challenger_won is None and self.work_of(case.claim_id).group == group for case in self.cases.values()
         )
 
-    def published(self, event: e.StagePublished, _logged: Logged) -> None:
+    def apply(self, event: Event) -> None:
+        """Take one event in."""
+        handler = _HANDLERS.get(type(event))
+        if handler is not None:
+            handler(self, event)
+
+    def _published(self, event: e.StagePublished) -> None:
         """A statement was opened to the court."""
         self.claims[event.claim_id] = StageClaimRecord(event.claim_id, event.member, event.work)
 
-    def accused(self, event: e.StageAccused, _logged: Logged) -> None:
+    def _accused(self, event: e.StageAccused) -> None:
         """A member accused another."""
         self.accusations[event.claim_id] = StageAccusationRecord(
             event.claim_id, event.member, event.accuser, event.work, event.end_root, event.until
         )
 
-    def concluded(self, event: e.StageAccusationConcluded, _logged: Logged) -> None:
+    def _concluded(self, event: e.StageAccusationConcluded) -> None:
         """An accusation stood, and convicted the member."""
         accusation = self.accusations.get(event.claim_id)
         if accusation is not None:
             self.accusations[accusation.id] = replace(accusation, is_concluded=True)
 
-    def case_opened(self, event: e.StageCaseOpened, _logged: Logged) -> None:
+    def _case_opened(self, event: e.StageCaseOpened) -> None:
         """A case was opened."""
         if event.claim_id in self.claims or event.claim_id in self.accusations:
             self.cases[event.case_id] = StageCaseRecord(event.case_id, event.claim_id, event.challenger)
 
-    def case_closed(self, event: e.StageCaseClosed, _logged: Logged) -> None:
+    def _case_closed(self, event: e.StageCaseClosed) -> None:
         """A case was decided."""
         case = self.cases.get(event.case_id)
         if case is None:
@@ -145,3 +153,12 @@ class StageView:
             self.accusations[case.claim_id] = replace(self.accusations[case.claim_id], has_fallen=True)
         else:
             self.claims[case.claim_id] = replace(self.claims[case.claim_id], has_fallen=True)
+
+
+_HANDLERS: dict[type[Any], Callable[[StageView, Any], None]] = {
+    e.StagePublished: StageView._published,
+    e.StageAccused: StageView._accused,
+    e.StageAccusationConcluded: StageView._concluded,
+    e.StageCaseOpened: StageView._case_opened,
+    e.StageCaseClosed: StageView._case_closed,
+}

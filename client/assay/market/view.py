@@ -6,39 +6,28 @@ handed out stays as it was while the view goes on.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from eth_utils.address import to_checksum_address
-
 from assay.market import events as e
-from assay.market import group_events as g
-from assay.market.claims import claim_id_of, training_line_of
+from assay.market.account_view import AccountView
+from assay.market.claim_view import ClaimView
+from assay.market.claims import training_line_of
 from assay.market.errors import UnknownTaskError
 from assay.market.logs import Logged
 from assay.market.presence_view import PresenceView
-from assay.market.records import (
-    CaseRecord,
-    ClaimRecord,
-    DemandRecord,
-    LineRecord,
-    RoundRecord,
-    ShareRecord,
-    TaskRecord,
-    true_leaves,
-)
+from assay.market.records import DemandRecord, RoundRecord, ShareRecord, TaskRecord
 from assay.market.stage_view import StageView
-from assay.market.types import AnswerState, ClaimKind, Class, RoundState, ShareState, TaskState
+from assay.market.types import AnswerState, RoundState, ShareState, TaskState
 
 
 class MarketView:
-    """Tasks, rounds, lines, claims, cases and demands by their numbers.
+    """Tasks, the rounds that work on their shares, and demands, by their numbers; and what else is known, in parts:
+    `claims` and the cases on them, `accounts`, and what members of groups hold against each other (`stages`,
+    `presence`).
 
-    `block` and `time` are those of the newest block read (`MarketReader` sets them). `seats` are the verifiers' roll:
-    account to (seats, limit). `joined_at` is the block of an account's last joining, or first deposit; `leaving` is
-    when an account's leaving stake can be released; `deposits` and `withdrawals` count those of an account so far.
+    `block` and `time` are those of the newest block read (`MarketReader` sets them).
     """
 
     def __init__(self) -> None:
@@ -46,26 +35,15 @@ class MarketView:
         self.time = 0
         self.tasks: dict[int, TaskRecord] = {}
         self.rounds: dict[int, RoundRecord] = {}
-        self.lines: dict[int, LineRecord] = {}
-        self.claims: dict[int, ClaimRecord] = {}
-        self.cases: dict[int, CaseRecord] = {}
         self.demands: dict[int, DemandRecord] = {}
+        self.claims = ClaimView(self.rounds)
+        self.accounts = AccountView()
         self.stages = StageView()
         self.presence = PresenceView()
-        self.seats: dict[str, tuple[int, int]] = {}
-        self.joined_at: dict[str, int] = {}
-        self.leaving: dict[str, int] = {}
-        self.deposits: Counter[str] = Counter()
-        self.withdrawals: Counter[str] = Counter()
         # Dictionaries without values, for their order.
         self._running: dict[int, None] = {}
         self._unreleased: dict[int, None] = {}
-        self._open_cases: dict[int, None] = {}
-        self._open_accusations: dict[int, None] = {}
         self._held: dict[str, dict[int, None]] = {}
-        self._training: dict[int, int] = {}
-        self._entered_first: dict[int, e.ClaimEntered] = {}
-        self._leaf_first: dict[int, int] = {}
 
     # -- questions -----------------------------------------------------------------------------------------------
 
@@ -113,55 +91,14 @@ class MarketView:
         record = self.task(task_id).shares.get(share)
         return self.rounds.get(record.round_id) if record is not None else None
 
-    def task_of_line(self, line: int) -> int | None:
-        """The task a line belongs to."""
-        if line in self.rounds:
-            return self.rounds[line].task_id
-        found = self.lines.get(line)
-        return self._training.get(line) if found is None else found.task_id
-
-    def current_claim(self, line: int) -> ClaimRecord | None:
-        """The claim that holds in a line now, once it was opened to the court."""
-        record = self.lines.get(line)
-        if record is None:
-            return None
-        return self.claims.get(claim_id_of(line, record.root, record.claimant))
-
-    def cases_of(self, task_id: int, only_open: bool = False) -> list[CaseRecord]:
-        """Cases on any claim of a task."""
-        return [
-            case
-            for case in self.cases.values()
-            if case.task_id == task_id and not (only_open and case.challenger_won is not None)
-        ]
-
-    def open_cases(self) -> list[CaseRecord]:
-        """Cases not decided yet, oldest first."""
-        return [self.cases[number] for number in self._open_cases]
-
-    def open_accusations(self) -> list[LineRecord]:
-        """Accusations not closed yet, oldest first."""
-        return [self.lines[number] for number in self._open_accusations]
-
-    def cases_on(self, claim_id: int) -> list[CaseRecord]:
-        """All cases on one claim."""
-        found = self.claims.get(claim_id)
-        return [] if found is None else [self.cases[number] for number in found.cases]
-
-    def is_standing(self, line: int, time: int | None = None) -> bool:
-        """Whether the line's claim can be disputed no more at `time` (the view's own by default)."""
-        record = self.lines.get(line)
-        now = self.time if time is None else time
-        return record is not None and bool(record.claimant) and now > record.until and not record.open_cases
-
     def is_pending(self, task_id: int) -> bool:
         """Whether something that could fail the task is undecided: a case on its training claim, an accusation, a
         demand (Settlement.settle)."""
-        task = self.task(task_id)
+        task, lines = self.task(task_id), self.claims.lines
         return (
             any(self.demands[number].is_open for number in task.demands)
-            or any(not self.lines[line].is_closed for line in task.accusations)
-            or any(self.lines[line].open_cases for line in (training_line_of(task_id),) if line in self.lines)
+            or any(not lines[line].is_closed for line in task.accusations)
+            or any(lines[line].open_cases for line in (training_line_of(task_id),) if line in lines)
         )
 
     # -- events --------------------------------------------------------------------------------------------------
@@ -169,7 +106,12 @@ class MarketView:
     def apply(self, logged: Logged) -> int | None:
         """Take one event in; returns the task it is about, if it is about one."""
         handler = _HANDLERS.get(type(logged.event))
-        return None if handler is None else handler(self, logged.event, logged)
+        task_id = None if handler is None else handler(self, logged.event, logged)
+        claimed = self.claims.apply(logged)  # after the rounds: a claim that is disclosed is read from its round
+        self.accounts.apply(logged)
+        self.stages.apply(logged.event)
+        self.presence.apply(logged.event)
+        return claimed if task_id is None else task_id
 
     def _change_task(self, task_id: int, **changes: Any) -> int:
         if task_id in self.tasks:
@@ -196,13 +138,6 @@ class MarketView:
         self.rounds[round_id] = replace(found, **changes)
         return found.task_id
 
-    def _change_line(self, line: int, **changes: Any) -> int | None:
-        found = self.lines.get(line)
-        if found is None:
-            return None
-        self.lines[line] = replace(found, **changes)
-        return found.task_id
-
     # Market
 
     def _submitted(self, event: e.TaskSubmitted, logged: Logged) -> int:
@@ -213,8 +148,6 @@ class MarketView:
             lowest_reward=posting.lowest_reward, highest_reward=posting.highest_reward,
         )  # fmt: skip
         self._running[event.task_id] = None
-        if posting.exact:
-            self._training[training_line_of(event.task_id)] = event.task_id
         return event.task_id
 
     def _opened(self, event: e.TaskOpened, _logged: Logged) -> int:
@@ -309,16 +242,10 @@ class MarketView:
         )  # fmt: skip
 
     def _disclosed(self, event: e.RoundDisclosed, _logged: Logged) -> int | None:
-        task_id = self._change_round(
+        return self._change_round(
             event.round_id, state=RoundState.DISCLOSED, forced=event.forced, secret=event.secret,
             true_trace=event.true_trace,
         )  # fmt: skip
-        if event.round_id in self.lines and event.round_id in self.rounds:
-            line, found = self.lines[event.round_id], self.rounds[event.round_id]
-            known = line.published | {event.root} if found.is_profile else line.published
-            leaves = {**line.leaves, event.root: true_leaves(found)}
-            self._change_line(event.round_id, leaves=leaves, published=known)
-        return task_id
 
     def _voided(self, event: e.RoundVoided, _logged: Logged) -> int | None:
         self._let_go(event.verifier, event.round_id)
@@ -333,8 +260,7 @@ class MarketView:
         roots = found.roots if root is None else {**found.roots, account: root}
         return self._change_round(round_id, answers={**found.answers, account: state}, roots=roots)
 
-    def _joined(self, event: e.Joined, logged: Logged) -> int | None:
-        self.joined_at[event.whistleblower] = logged.block
+    def _joined(self, event: e.Joined, _logged: Logged) -> int | None:
         self._hold(event.whistleblower, event.round_id)
         return self._answer(event.round_id, event.whistleblower, AnswerState.JOINED)
 
@@ -358,105 +284,12 @@ class MarketView:
         found = self.rounds.get(event.round_id)
         return None if found is None else found.task_id
 
-    # Claims
+    # Claims, Demands, Settlement
 
-    def _entered(self, event: e.ClaimEntered, _logged: Logged) -> int | None:
-        known = self.lines.get(event.line)
-        if known is not None:
-            return self._change_line(
-                event.line, root=event.root, claimant=event.claimant, passes=event.passes, until=event.until
-            )
-        task_id = self.task_of_line(event.line)
-        if task_id is None:
-            # An accusation: which task it is about follows in the same transaction.
-            self._entered_first[event.line] = event
-            return None
-        self.lines[event.line] = LineRecord(event.line, task_id, event.root, event.claimant, event.passes, event.until)
-        return task_id
-
-    def _claim_opened(self, event: e.ClaimOpened, _logged: Logged) -> int | None:
-        self.claims[event.claim_id] = ClaimRecord(event.claim_id, event.line, event.root, event.claimant, event.kind)
-        task_id = self.task_of_line(event.line)
-        if task_id is not None and event.kind is ClaimKind.TRAINING and event.line not in self.lines:
-            self.lines[event.line] = LineRecord(event.line, task_id, event.root, event.claimant, True, 0)
-        return task_id
-
-    def _published(self, event: e.ReplayPublished | e.ProfilePublished, _logged: Logged) -> int | None:
-        found = self.lines.get(event.line)
-        if found is None:
-            return None
-        return self._change_line(event.line, leaves={**found.leaves, event.root: event.leaves})
-
-    def _answer_published(self, event: e.AnswerPublished, _logged: Logged) -> int | None:
-        found = self.lines.get(event.line)
-        if found is None:
-            return None
-        return self._change_line(event.line, published=found.published | {event.root})
-
-    def _accused(self, event: e.Accused, logged: Logged) -> int:
-        entered = self._entered_first.pop(event.line, None)
-        root = bytes(32) if entered is None else entered.root
-        self.lines[event.line] = LineRecord(
-            event.line, event.task_id, root, event.accuser, False, 0, event.segment, event.draw_seed,
-            leaves={root: (event.leaf,)}, published=frozenset((root,)),
-        )  # fmt: skip
-        self._open_accusations[event.line] = None
-        if entered is not None:
-            self._entered(entered, logged)
+    def _accused(self, event: e.Accused, _logged: Logged) -> int:
         task = self.tasks.get(event.task_id)
         known = task.accusations if task is not None else ()
         return self._change_task(event.task_id, accusations=(*known, event.line))
-
-    def _accusation_closed(self, event: e.AccusationClosed, _logged: Logged) -> int | None:
-        self._open_accusations.pop(event.line, None)
-        return self._change_line(event.line, is_closed=True)
-
-    def _case_opened(self, event: e.CaseOpened, logged: Logged) -> int | None:
-        claim = self.claims.get(event.claim_id)
-        line = self.lines.get(claim.line) if claim is not None else None
-        if claim is None or line is None:
-            return None
-        known = self.cases.get(event.case_id)
-        self.cases[event.case_id] = CaseRecord(
-            event.case_id, event.claim_id, line.task_id, event.challenger, claim.claimant, event.answer_root,
-            logged.block, self._leaf_first.pop(event.case_id, 0), known.moves if known is not None else 0,
-        )  # fmt: skip
-        self.claims[claim.id] = replace(claim, cases=(*claim.cases, event.case_id))
-        self._open_cases[event.case_id] = None
-        return self._change_line(line.id, open_cases=(*line.open_cases, event.case_id))
-
-    def _case_closed(self, event: e.CaseClosed, _logged: Logged) -> int | None:
-        case = self.cases.get(event.case_id)
-        if case is None:
-            return None
-        self.cases[event.case_id] = replace(case, challenger_won=event.challenger_won)
-        self._open_cases.pop(event.case_id, None)
-        line = self.lines[self.claims[case.claim_id].line]
-        return self._change_line(line.id, open_cases=tuple(n for n in line.open_cases if n != event.case_id))
-
-    def _fell(self, event: e.ClaimFell, _logged: Logged) -> int | None:
-        return self._change_line(
-            event.line, root=event.new_root, claimant=event.new_claimant, passes=event.passes, until=event.until,
-            has_fallen=True,
-        )  # fmt: skip
-
-    def _court(self, event: e.CourtEvent, logged: Logged) -> int | None:
-        if logged.contract != "Court":
-            return None  # between members of a group: `stages` has what StageClaims logs
-        if event.name == "ProgramRefuted":
-            return int(event.arguments["taskId"])
-        if event.name == "CaseOpened":
-            # The court logs a case before the claims contract does.
-            self._leaf_first[event.case_id] = int(event.arguments["leaf"])
-            claim = self.claims.get(int(event.arguments["claimId"]))
-            return None if claim is None else self.task_of_line(claim.line)
-        case = self.cases.get(event.case_id)
-        if case is None:
-            return None
-        self.cases[event.case_id] = replace(case, moves=case.moves + 1)
-        return case.task_id
-
-    # Demands, Settlement, Stakes
 
     def _demanded(self, event: e.ChunkDemanded, _logged: Logged) -> int:
         self.demands[event.demand_id] = DemandRecord(
@@ -477,41 +310,8 @@ class MarketView:
         self._let_go(event.verifier, event.round_id)
         return event.task_id
 
-    def _coin_entered(self, event: e.CoinEntered, logged: Logged) -> None:
-        if event.class_ is Class.FREE:
-            account = to_checksum_address(f"0x{event.id:040x}")
-            self.deposits[account] += 1
-            self.joined_at.setdefault(account, logged.block)
-
-    def _leaving(self, event: e.StakeLeaving, _logged: Logged) -> None:
-        self.leaving[event.account] = event.until
-
-    def _coin_moved(self, event: e.CoinMoved, _logged: Logged) -> None:
-        if event.from_ is Class.LEAVING and event.to is Class.CREDIT:
-            self.leaving.pop(to_checksum_address(f"0x{event.from_id:040x}"), None)
-
-    def _coin_left(self, event: e.CoinLeft, _logged: Logged) -> None:
-        self.withdrawals[event.account] += 1
-
-    def _enlisted(self, event: e.Enlisted, _logged: Logged) -> None:
-        self.seats[event.account] = (event.seats, event.limit)
-
-    def _delisted(self, event: e.Delisted, _logged: Logged) -> None:
-        if event.seats:
-            self.seats[event.account] = (event.seats, self.seats.get(event.account, (0, 0))[1])
-        else:
-            self.seats.pop(event.account, None)
-
 
 _HANDLERS: dict[type[Any], Callable[[MarketView, Any, Logged], int | None]] = {
-    g.StagePublished: lambda view, event, logged: view.stages.published(event, logged),
-    g.StageAccused: lambda view, event, logged: view.stages.accused(event, logged),
-    g.StageAccusationConcluded: lambda view, event, logged: view.stages.concluded(event, logged),
-    g.StageCaseOpened: lambda view, event, logged: view.stages.case_opened(event, logged),
-    g.StageCaseClosed: lambda view, event, logged: view.stages.case_closed(event, logged),
-    g.AbsenceReported: lambda view, event, logged: view.presence.reported(event, logged),
-    g.ReportAnswered: lambda view, event, logged: view.presence.answered(event, logged),
-    g.AbsenceConcluded: lambda view, event, logged: view.presence.concluded(event, logged),
     e.TaskSubmitted: MarketView._submitted,
     e.TaskOpened: MarketView._opened,
     e.TaskTaken: MarketView._taken,
@@ -534,25 +334,9 @@ _HANDLERS: dict[type[Any], Callable[[MarketView, Any, Logged], int | None]] = {
     e.AnswersResolved: MarketView._resolved,
     e.JackpotReserved: MarketView._reserved,
     e.JackpotFixed: MarketView._fixed,
-    e.ClaimEntered: MarketView._entered,
-    e.ClaimOpened: MarketView._claim_opened,
-    e.AnswerPublished: MarketView._answer_published,
-    e.ReplayPublished: MarketView._published,
-    e.ProfilePublished: MarketView._published,
     e.Accused: MarketView._accused,
-    e.AccusationClosed: MarketView._accusation_closed,
-    e.CaseOpened: MarketView._case_opened,
-    e.CaseClosed: MarketView._case_closed,
-    e.ClaimFell: MarketView._fell,
-    e.CourtEvent: MarketView._court,
     e.ChunkDemanded: MarketView._demanded,
     e.ChunkServed: MarketView._demand_closed,
     e.ChunkNotServed: MarketView._demand_closed,
     e.ShareReleased: MarketView._released,
-    e.CoinEntered: MarketView._coin_entered,
-    e.CoinLeft: MarketView._coin_left,
-    e.CoinMoved: MarketView._coin_moved,
-    e.StakeLeaving: MarketView._leaving,
-    e.Enlisted: MarketView._enlisted,
-    e.Delisted: MarketView._delisted,
 }

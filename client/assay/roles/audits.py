@@ -115,7 +115,7 @@ def check(context: Context, task: TaskRecord, segment: int) -> Finding:
 def accuse(context: Context, subject: Subject, leaves: Sequence[HashedLeaf]) -> Iterator[Action]:
     """Accuse an undrawn segment of a tolerant task by the own replay of it, unless somebody has."""
     task, (segment,) = subject.task, subject.segments
-    if any(context.view.lines[line].segment == segment for line in context.view.task(task.id).accusations):
+    if any(context.view.claims.lines[line].segment == segment for line in context.view.task(task.id).accusations):
         return
     (opening,) = context.bench.checkpoint_openings(task, subject.segments)
     bond = context.market.parameters.accusation_bond
@@ -129,9 +129,9 @@ def accuse_training(context: Context, subject: Subject, _leaves: Sequence[Hashed
     if not task.solver:
         return
     claim_id = claim_id_of(training_line_of(task.id), task.checkpoint_root, task.solver)
-    if any(case.challenger == context.me for case in context.view.cases_on(claim_id)):
+    if any(case.challenger == context.me for case in context.view.claims.cases_on(claim_id)):
         return
-    if claim_id not in context.view.claims:
+    if claim_id not in context.view.claims.opened:
         call = context.market.claims.publish_training(task.id)
         yield Send(f"publish-training:{task.id:x}", call, task.id)
         return

@@ -33,7 +33,7 @@ from assay.roles.subjects import (
 
 def own_cases(view: MarketView, me: str) -> list[CaseRecord]:
     """Open cases in which an account is a party."""
-    return [case for case in view.open_cases() if me in (case.claimant, case.challenger)]
+    return [case for case in view.claims.open_cases() if me in (case.claimant, case.challenger)]
 
 
 def is_turn(view: CaseView, me: str) -> bool:
@@ -96,7 +96,7 @@ def dispute(context: Context, subject: Subject, line_id: int, only_if_it_passes:
     `only_if_it_passes`: a solver has nothing to win by a claim according to which its proof fails as well.
     """
     view = context.view
-    line = view.lines.get(line_id)
+    line = view.claims.lines.get(line_id)
     if line is None or line.is_closed or view.time > line.until or line.root not in line.leaves:
         return
     mine = context.results.result(subject.key)
@@ -107,10 +107,10 @@ def dispute(context: Context, subject: Subject, line_id: int, only_if_it_passes:
     if line.root == own_root or (only_if_it_passes and not context.bench.passes(subject, mine)):
         return
     claim_id = claim_id_of(line.id, line.root, line.claimant)
-    if any(case.challenger == context.me for case in view.cases_on(claim_id)):
+    if any(case.challenger == context.me for case in view.claims.cases_on(claim_id)):
         return
     task = subject.task
-    if own_root not in line.published or claim_id not in view.claims:
+    if own_root not in line.published or claim_id not in view.claims.opened:
         yield Send(f"publish:{line.id:x}:{claim_id:x}", publication(context, subject, line.id, mine), task.id)
         return
     theirs = hashed(line.leaves[line.root], subject.segments)

@@ -169,17 +169,17 @@ def failures(
     view: MarketView, group: GroupContract, task: TaskRecord, roots: Sequence[bytes]
 ) -> Iterator[tuple[int, Charge]]:
     """The segments that a task failed by, with the call that says so."""
-    for case in view.cases.values():
-        claim = view.claims.get(case.claim_id)
+    for case in view.claims.cases.values():
+        claim = view.claims.opened.get(case.claim_id)
         is_on_training = claim is not None and claim.kind is ClaimKind.TRAINING
         if case.task_id == task.id and case.challenger_won and is_on_training:
             yield case.leaf - 1, group.blame_case
     for number in task.accusations:
-        line = view.lines[number]
+        line = view.claims.lines[number]
         if line.segment is not None and not line.has_fallen:
             yield line.segment, _accused(group, line)
     for found in view.rounds_of(task.id):
-        standing = view.lines.get(found.id)
+        standing = view.claims.lines.get(found.id)
         if found.is_profile or standing is None or standing.passes or standing.has_fallen:
             continue
         leaves = standing.leaves.get(standing.root, ())

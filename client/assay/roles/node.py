@@ -129,7 +129,7 @@ class Node:
         me, view = self.sender.address, self.reader.view
         tasks = {task.id for task in view.tasks.values() if task.solver == me}
         tasks |= {each.task_id for each in view.rounds.values() if each.verifier == me or me in each.answers}
-        tasks |= {case.task_id for case in view.cases.values() if me in (case.challenger, case.claimant)}
+        tasks |= {case.task_id for case in view.claims.cases.values() if me in (case.challenger, case.claimant)}
         tasks = (tasks | set(self.summary.by_task)) & set(view.tasks)
         return self.summary.as_json({task: balance_of(me, self.reader.history(task)) for task in tasks})
 

@@ -160,7 +160,7 @@ class Solver:
                 )
         for number in task.accusations:
             if self.must_defend(context, number):
-                subject = subject_of_accusation(view, view.lines[number])
+                subject = subject_of_accusation(view, view.claims.lines[number])
                 yield from dispute(self.challenger(context), subject, number, only_if_it_passes=True)
 
     def challenger(self, context: Context) -> Context:
@@ -171,6 +171,6 @@ class Solver:
         """Whether a verdict or an accusation says that the own proof fails, and its window nears its end.
         Whistleblowers earn by such cases and come first, but a case of somebody else's protects nobody: it may be lost
         on purpose."""
-        verdict = context.view.lines[line]
+        verdict = context.view.claims.lines[line]
         last_quarter = context.market.parameters.dispute_seconds // 4
         return not verdict.passes and context.view.time > verdict.until - last_quarter

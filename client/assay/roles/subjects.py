@@ -50,14 +50,14 @@ def subject_of_accusation(view: MarketView, line: LineRecord) -> Subject:
 
 def subject_of_case(view: MarketView, case: CaseRecord) -> tuple[Subject, int] | None:
     """What a case is about, and which of its segments."""
-    claim = view.claims.get(case.claim_id)
+    claim = view.claims.opened.get(case.claim_id)
     if claim is None:
         return None
     if claim.kind is ClaimKind.TRAINING:
         return Subject(view.task(case.task_id), (case.leaf - 1,), 0), 0
     if claim.line in view.rounds:
         return subject_of_round(view, view.rounds[claim.line]), case.leaf
-    return subject_of_accusation(view, view.lines[claim.line]), 0
+    return subject_of_accusation(view, view.claims.lines[claim.line]), 0
 
 
 # ---- Leaves ---------------------------------------------------------------------------------------------------------

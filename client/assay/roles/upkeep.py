@@ -86,7 +86,7 @@ def is_standing(context: Context, found: RoundRecord | None, patience: int) -> b
     """Whether a round's claim has been beyond dispute for so long."""
     if found is None or found.state is not RoundState.DISCLOSED:
         return False
-    return context.view.is_standing(found.id, context.view.time - patience)
+    return context.view.claims.is_standing(found.id, context.view.time - patience)
 
 
 def settling(context: Context, task: TaskRecord, patience: int) -> Iterator[Action]:
@@ -103,7 +103,7 @@ def settling(context: Context, task: TaskRecord, patience: int) -> Iterator[Acti
 def closing_accusations(context: Context, patience: int) -> Iterator[Action]:
     """Close accusations that nobody can dispute any more, or whose task is over; those concerned do at once."""
     view = context.view
-    for line in view.open_accusations():
+    for line in view.claims.open_accusations():
         task = view.task(line.task_id)
         wait = 0 if context.me in (task.solver, line.claimant) else patience
         if not line.open_cases and (task.state.is_over or view.time > line.until + wait):
@@ -147,12 +147,12 @@ def releasing_for_all(context: Context, patience: int) -> Iterator[Action]:
 
 def deposit(context: Context, amount: int) -> Send:
     """Add to the own stake. Named by the number of deposits on chain so far, so that a restart does not repeat it."""
-    number = context.view.deposits[context.me]
+    number = context.view.accounts.deposits[context.me]
     return Send(f"deposit:{number}", context.market.stakes.deposit(amount))
 
 
 def withdrawal(context: Context, least: int) -> Iterator[Action]:
     """Pay out the credit once it is worth a transaction."""
     if context.purse.credit >= max(1, least):
-        number = context.view.withdrawals[context.me]
+        number = context.view.accounts.withdrawals[context.me]
         yield Send(f"withdraw:{number}", context.market.stakes.withdraw())

@@ -103,7 +103,7 @@ class Verifier:
     def enlisting(self, context: Context) -> Iterator[Action]:
         """Bring the stake and take seats on the roll."""
         purse, options = context.purse, self.options
-        deposits = context.view.deposits[context.me]
+        deposits = context.view.accounts.deposits[context.me]
         needed = max(options.stake, options.seats * context.market.parameters.seat)
         if purse.seats >= options.seats:
             return

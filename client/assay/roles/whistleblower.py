@@ -71,7 +71,7 @@ class Whistleblower:
         return list(self._plan(context))
 
     def _plan(self, context: Context) -> Iterator[Action]:
-        if context.view.deposits[context.me] == 0:
+        if context.view.accounts.deposits[context.me] == 0:
             yield deposit(context, self.options.stake)
         for task in context.view.running():
             if task.state in (TaskState.PROFILING, TaskState.VERIFYING):
@@ -137,7 +137,7 @@ class Whistleblower:
         bond is won."""
         if self.options.cost >= context.market.parameters.accusation_bond // 2:
             return
-        for line in context.view.open_accusations():
+        for line in context.view.claims.open_accusations():
             if context.me != line.claimant:
                 yield from dispute(context, subject_of_accusation(context.view, line), line.id)
 
@@ -146,7 +146,7 @@ class Whistleblower:
     def is_idle(self, context: Context) -> bool:
         """Whether it has joined nothing for long, and nothing of its own is at stake."""
         view, me = context.view, context.me
-        since = view.joined_at.get(me, view.block)
+        since = view.accounts.joined_at.get(me, view.block)
         return view.block > since + self.options.idle_blocks and not own_cases(view, me)
 
     def _when_idle(self, context: Context) -> Iterator[Action]:
@@ -158,9 +158,9 @@ class Whistleblower:
             yield from self._verifier.duties(context)
         elif self.options.when_idle is WhenIdle.LEAVE:
             if self.is_idle(context) and context.purse.free and not view.rounds_holding(me):
-                yield Send(f"leave:{view.joined_at[me]}", stakes.leave(context.purse.free))
-            elif me in view.leaving and view.time > view.leaving[me]:
-                yield Send(f"release-stake:{view.leaving[me]}", stakes.release(me))
+                yield Send(f"leave:{view.accounts.joined_at[me]}", stakes.leave(context.purse.free))
+            elif me in view.accounts.leaving and view.time > view.accounts.leaving[me]:
+                yield Send(f"release-stake:{view.accounts.leaving[me]}", stakes.release(me))
 
 
 def collecting(context: Context) -> Iterator[Action]:

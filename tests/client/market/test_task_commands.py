@@ -330,7 +330,7 @@ def verify(desk: Desk, number: int, proof: Proof) -> None:
     assert shown is not None
     world.do(VERIFIER, market.verification.disclose(found.id, secret, 0, shown, derivation))
     reader.poll()
-    world.pass_time(reader.view.lines[found.id].until - reader.view.time + 2)
+    world.pass_time(reader.view.claims.lines[found.id].until - reader.view.time + 2)
     world.do(VERIFIER, market.settlement.settle(number))
 
 

@@ -167,11 +167,11 @@ def test_a_whole_round_up_to_settlement(world: World, make_posting: PostingMaker
     drawn = reader.view.rounds[drawn.id]
     assert (drawn.state, drawn.forced, drawn.secret) == (RoundState.DISCLOSED, forced, secret)
     assert [each.trace for each in true_leaves(drawn)] == [bytes([9]) * 32] * 2
-    line = reader.view.lines[drawn.id]
+    line = reader.view.claims.lines[drawn.id]
     assert (line.root, line.claimant, line.passes) == (claim_root(claim), drawn.verifier, True)
     world.pass_time(line.until - reader.view.time + 1)
     reader.poll()
-    assert reader.view.is_standing(drawn.id)
+    assert reader.view.claims.is_standing(drawn.id, reader.view.time)
     assert market.claims.is_standing(drawn.id)
     world.do(WATCHER, market.settlement.settle(task))
     world.do(WATCHER, market.answers.collect(drawn.id, world.address(WATCHER)))
@@ -188,7 +188,7 @@ def test_a_whole_round_up_to_settlement(world: World, make_posting: PostingMaker
     second = MarketReader(market, cache)
     assert second.view.tasks == reader.view.tasks
     assert second.view.rounds == reader.view.rounds == first.view.rounds
-    assert second.view.lines == reader.view.lines
+    assert second.view.claims.lines == reader.view.claims.lines
     assert second.poll() == []
 
 

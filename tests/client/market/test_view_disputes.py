@@ -99,13 +99,13 @@ def disclosed(world: World, make_posting: PostingMaker) -> tuple[MarketReader, R
 def agree(world: World, reader: MarketReader, line: int) -> None:
     """The view says of a line what the contract says."""
     reader.poll()
-    record, found = reader.view.lines[line], world.market.claims.line(line)
+    record, found = reader.view.claims.lines[line], world.market.claims.line(line)
     assert (record.root, record.claimant, record.passes, record.has_fallen) == (
         found.root, found.claimant, found.passes, found.has_fallen,
     )  # fmt: skip
     assert len(record.open_cases) == found.open_cases
     assert record.until == found.until
-    assert reader.view.is_standing(line) == world.market.claims.is_standing(line)
+    assert reader.view.claims.is_standing(line, reader.view.time) == world.market.claims.is_standing(line)
 
 
 def sentences(world: World, reader: MarketReader, task: int) -> str:
@@ -118,23 +118,23 @@ def test_a_claim_falls_and_the_task_fails(judged: World, make_posting: PostingMa
     answer = claim_of(found.segments, 9, end=77)
     world.do(CHALLENGER, market.claims.publish_replay(found.id, leaves_of(answer), openings(found.segments)))
     agree(world, reader, found.id)
-    assert reader.view.lines[found.id].leaves[claim_root(answer)] == tuple(leaves_of(answer))
-    claim = reader.view.current_claim(found.id)
+    assert reader.view.claims.lines[found.id].leaves[claim_root(answer)] == tuple(leaves_of(answer))
+    claim = reader.view.claims.current(found.id)
     assert claim is not None
     assert (claim.id, claim.claimant) == (claim_id_of(found.id, claim.root, found.verifier), found.verifier)
     bond = market.claims.case_bond()
     world.do(CHALLENGER, court(world, "open", claim.id, claim_root(answer), value=bond))
     agree(world, reader, found.id)
-    (case,) = reader.view.cases_of(found.task_id, only_open=True)
+    (case,) = reader.view.claims.cases_of(found.task_id, only_open=True)
     assert (case.challenger, case.claimant) == (world.address(CHALLENGER), found.verifier)
     assert "1 case(s) are open in court" in sentences(world, reader, found.task_id)
     world.do(SUBMITTER, court(world, "close", case.id, claim.id, True, 0))
     agree(world, reader, found.id)
-    line = reader.view.lines[found.id]
+    line = reader.view.claims.lines[found.id]
     assert (line.root, line.claimant, line.passes) == (claim_root(answer), world.address(CHALLENGER), False)
-    assert reader.view.cases_of(found.task_id, only_open=True) == []
+    assert reader.view.claims.cases_of(found.task_id, only_open=True) == []
     assert "fell to" in sentences(world, reader, found.task_id)
-    now = reader.view.current_claim(found.id)
+    now = reader.view.claims.current(found.id)
     assert now is not None
     assert now.claimant == world.address(CHALLENGER)
     world.pass_time(line.until - reader.view.time + 1)
@@ -165,17 +165,17 @@ def test_a_training_claim_is_disputed_in_vain(judged: World, make_posting: Posti
     world.do(CHALLENGER, market.claims.publish_training(found.task_id))
     reader.poll()
     line = training_line_of(found.task_id)
-    claim = next(each for each in reader.view.claims.values() if each.line == line)
-    assert reader.view.task_of_line(line) == found.task_id
+    claim = next(each for each in reader.view.claims.opened.values() if each.line == line)
+    assert reader.view.claims.task_of_line(line) == found.task_id
     assert claim.claimant == world.address(SOLVER)
     world.do(CHALLENGER, court(world, "open", claim.id, bytes(32), value=market.claims.case_bond()))
     reader.poll()
-    (case,) = reader.view.cases_of(found.task_id, only_open=True)
+    (case,) = reader.view.claims.cases_of(found.task_id, only_open=True)
     assert market.claims.pending(found.task_id) == 1
     world.do(SUBMITTER, court(world, "close", case.id, claim.id, False, 0))
     reader.poll()
-    assert reader.view.cases[case.id].challenger_won is False
-    assert reader.view.lines[line].open_cases == ()
+    assert reader.view.claims.cases[case.id].challenger_won is False
+    assert reader.view.claims.lines[line].open_cases == ()
     assert market.claims.pending(found.task_id) == 0
 
 
@@ -284,7 +284,7 @@ def test_a_profile_stands_and_an_undrawn_segment_is_accused(judged: World, make_
     assert "A profiler measures" in sentences(world, reader, task)
     profile = disclosed_profile(world, reader, task, VERIFIER)
     agree(world, reader, profile)
-    world.pass_time(reader.view.lines[profile].until - reader.view.time + 1)
+    world.pass_time(reader.view.claims.lines[profile].until - reader.view.time + 1)
     world.do(CHALLENGER, market.settlement.settle_profile(task))
     reader.poll()
     opened = reader.view.task(task)
@@ -307,9 +307,9 @@ def test_a_profile_stands_and_an_undrawn_segment_is_accused(judged: World, make_
     (line,) = reader.view.task(task).accusations
     assert line == accusation_of(task, segment, world.address(CHALLENGER))
     agree(world, reader, line)
-    record = reader.view.lines[line]
+    record = reader.view.claims.lines[line]
     assert (record.task_id, record.segment, record.claimant) == (task, segment, world.address(CHALLENGER))
-    assert reader.view.current_claim(line) is not None
+    assert reader.view.claims.current(line) is not None
     assert f"Segment {segment} stands accused" in sentences(world, reader, task)
     world.pass_time(record.until - reader.view.time + 1)
     world.do(SUBMITTER, market.claims.close_accusation(line))
@@ -317,6 +317,6 @@ def test_a_profile_stands_and_an_undrawn_segment_is_accused(judged: World, make_
     after = reader.view.task(task)
     assert after.state is market.tasks.state(task) is TaskState.FAILED
     assert after.finder == world.address(CHALLENGER)
-    assert reader.view.lines[line].is_closed
+    assert reader.view.claims.lines[line].is_closed
     rules = [each.rule for each in payments(after, reader.history(task)) if each.amount == after.finder_share]
     assert rules

@@ -107,7 +107,7 @@ def members(judged: World, make_posting: PostingMaker) -> Members:
     reader.poll()
     (task,) = reader.view.tasks
     profile = disclosed_profile(world, reader, task, VERIFIER)
-    world.pass_time(reader.view.lines[profile].until - reader.view.time + 1)
+    world.pass_time(reader.view.claims.lines[profile].until - reader.view.time + 1)
     world.do(SUBMITTER, market.settlement.settle_profile(task))
     reader.poll()
     shares = [MILLION // 3 + (place == 0) for place in range(3)]

@@ -49,8 +49,8 @@ def test_a_disclosed_forced_round_has_the_true_leaves() -> None:
     leaves = true_leaves(view.rounds[ROUND])
     assert [leaf.trace for leaf in leaves] == [leaf.trace_root for leaf in true]
     assert [leaf.trace for leaf in view.rounds[ROUND].leaves] != [leaf.trace_root for leaf in true]
-    assert view.lines[ROUND].leaves == {claim_root(true): leaves}
-    assert view.lines[ROUND].published == frozenset()
+    assert view.claims.lines[ROUND].leaves == {claim_root(true): leaves}
+    assert view.claims.lines[ROUND].published == frozenset()
 
 
 def test_answers_can_be_revealed_once_nobody_can_commit() -> None:
@@ -88,5 +88,6 @@ def test_a_round_is_held_until_it_is_paid_out() -> None:
 
 def test_deposits_and_withdrawals_are_counted_by_account() -> None:
     view = view_of([deposited(SOLVER), deposited(SOLVER), deposited(WITNESS), e.CoinLeft(SUBMITTER, 5)])
-    assert (view.deposits[SOLVER], view.deposits[WITNESS], view.deposits[SUBMITTER]) == (2, 1, 0)
-    assert view.withdrawals[SUBMITTER] == 1
+    accounts = view.accounts
+    assert (accounts.deposits[SOLVER], accounts.deposits[WITNESS], accounts.deposits[SUBMITTER]) == (2, 1, 0)
+    assert accounts.withdrawals[SUBMITTER] == 1

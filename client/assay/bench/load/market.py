@@ -309,7 +309,7 @@ def run_load(settings: LoadSettings, folder: Path, say: Callable[[str], None]) -
             "tasks": len(reader.view.tasks),
             "ends": books.ends(reader),
             "blocks": reader.view.block,
-            "cases": len(reader.view.cases),
+            "cases": len(reader.view.claims.cases),
             "rounds": len(reader.view.rounds),
             "kills": counts.kills,
             "reorganisations": counts.reorganisations,
