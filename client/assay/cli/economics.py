@@ -265,7 +265,8 @@ def simulate(mixes: tuple[str, ...], plot: Path | None, as_json: bool, **options
     """Play a market of honest and other agents, paid by the contracts' own rules."""
     from assay.economics.report import as_json as report
     from assay.economics.report import coalition, earnings
-    from assay.economics.simulation import LEFT_OUT, Config
+    from assay.economics.simulated_market import Config
+    from assay.economics.simulation import LEFT_OUT
     from assay.economics.simulation import simulate as run
     from assay.errors import UsageError
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from assay.economics import settlement as rules
 from assay.economics.agents import Agent
+from assay.economics.formulas import join_chance, payout_threshold
 from assay.economics.settlement import MILLION, POOL, Bucket, Released, Terms
-
-if TYPE_CHECKING:
-    from assay.economics.simulation import Simulation
+from assay.economics.simulated_market import SimulatedMarket
 
 TRUE, FALSE, MADE_UP = "true", "false", "made up"
 
@@ -45,11 +45,11 @@ class Round:
 
 
 class Share:
-    """One share of a proof, or the profile, in a running simulation."""
+    """One share of a proof, or the profile, in a simulated market."""
 
     def __init__(
         self,
-        market: Simulation,
+        market: SimulatedMarket,
         task: TaskRun,
         number: int,
         segments: list[int] | None = None,
@@ -162,7 +162,7 @@ class Share:
         if verifier.behaviour != "lazy":
             verifier.cost += task.replay * verifier.factor
         bond = p.answer_bond
-        round_.joined = [a for a in market.joiners(round_) if market.ledger[Bucket.FREE, a.number] >= bond]
+        round_.joined = [a for a in self.joiners(round_) if market.ledger[Bucket.FREE, a.number] >= bond]
         for agent in round_.joined:
             market.apply(rules.joined(p, key, agent.number))
             agent.left -= 1
@@ -181,6 +181,39 @@ class Share:
         if forced and round_.answers:
             market.apply(rules.jackpot_reserved(p, task.terms, key, market.ledger[POOL]))
         self.dispute(round_, honest)
+
+    def joiners(self, round_: Round) -> list[Agent]:
+        """Which whistleblowers join a round, by the rule of the configuration, each by its own costs."""
+        market, config, task = self.market, self.market.config, self.task
+        income, gas = market.income(task.terms), config.prices.gas("whistleblower")
+        ring = round_.verifier.in_ring
+        joined: list[Agent] = []
+        active = [agent for agent in market.blowers if agent.active and agent.left > 0]
+        own = [agent for agent in active if agent.behaviour == "colluding"] if ring else []
+        others = [agent for agent in active if agent.behaviour != "colluding"]
+        if task.withheld:
+            # Honest whistleblowers join only what they can fetch.
+            others = [agent for agent in others if agent.behaviour != "honest"]
+        if own:
+            # One identity answers the forced error; where a lie has to be covered by a full claim, as many as it takes.
+            crowd = payout_threshold(income, gas) if config.joining == "count" and round_.lie else 1
+            joined += own[: min(len(own), max(1, crowd))]
+        if not others:
+            return joined
+        draws = market.random.random(len(others))
+        if config.joining == "count":
+            beyond = config.beyond
+            for i in np.argsort(draws):
+                cost = gas + (task.replay * others[i].factor if others[i].behaviour == "honest" else 0.0)
+                # The draws decide the order; a fresh one decides who joins beyond the threshold.
+                if len(joined) < payout_threshold(income, cost) or (beyond and market.random.random() < beyond):
+                    joined.append(others[i])
+            return joined
+        for agent, drawn in zip(others, draws, strict=True):
+            cost = gas + (task.replay * agent.factor if agent.behaviour == "honest" else 0.0)
+            if income >= cost and drawn < join_chance(income, cost, len(active) - 1):
+                joined.append(agent)
+        return joined
 
     def void(self, round_: Round) -> None:
         """The round is voided: bonds go back, and another verifier is drawn."""

@@ -15,7 +15,8 @@ from assay.cli.economics import economics
 from assay.economics.agents import SimulationError
 from assay.economics.formulas import watched
 from assay.economics.report import as_json, coalition, earnings
-from assay.economics.simulation import Config, Outcome, Simulation, simulate
+from assay.economics.simulated_market import Config
+from assay.economics.simulation import Outcome, Simulation, simulate
 
 
 @pytest.fixture(scope="module")
