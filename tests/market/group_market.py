@@ -11,12 +11,11 @@ from typing import Any
 
 from click.testing import CliRunner
 from eth_account import Account
+from planned_group import planned
 from tiny_market import TASK, VERIFIER, WITNESS, World, make_task
 
 from assay.accounts import import_keystore
 from assay.cli.group import group as group_command
-from assay.group.cluster_file import read_cluster_file
-from assay.group.plan import make_plan, write_plan
 from assay.market.deployment import write_deployment
 from assay.market.group_agreement import AgreementFile, write_agreement
 from assay.market.groups import GroupContract, GroupView, groups_of
@@ -86,21 +85,7 @@ def group_toml(
     works."""
     folder = world.folder / "group"
     folder.mkdir()
-    program = {
-        "stages": working // replicas,
-        "replicas": replicas,
-        "activation_bytes": 1e6,
-        "parameter_bytes": 1e6,
-        "layers": 4,
-    }
-    lines = ["[program]", *(f"{key} = {value}" for key, value in program.items())]
-    lines += ["[[link]]", 'between = ["here", "here"]', "delay_ms = 1", "bandwidth_mbps = 1000"]
-    for name in NAMES:
-        lines += ["[[device]]", f'name = "{name}"', 'region = "here"']
-    (folder / "cluster.toml").write_text("\n".join(lines))
-    description = read_cluster_file(folder / "cluster.toml")
-    plan = make_plan(description.cluster, description.costs(working // replicas, replicas))
-    write_plan(plan, folder / "plan.toml")
+    plan = planned(folder, NAMES, working // replicas, replicas)
     owners = plan.members if owners is None else owners
     text = [f'meet = "127.0.0.1:{port}"', f"segments = {list(owners)!r}".replace("'", '"')]
     text += ["[limits]", 'most_stake = "6"', "evidence_hours = 0.02", "patience_minutes = 60"]

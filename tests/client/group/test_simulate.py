@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from planned_group import planned
 from torch._C._distributed_c10d import TCPStore
 
 from assay.cli.group import group
@@ -22,7 +23,6 @@ from assay.group.cluster_file import parse_cluster
 from assay.group.errors import ClusterError, SimulationError
 from assay.group.measure import measure_link, measurement_server
 from assay.group.pipeline.pacing import LinkPacer
-from assay.group.plan import make_plan, write_plan
 from assay.group.scenarios import load_scenario, scenario_names
 from assay.group.session import SessionOrders
 from assay.group.simulate.member import Trial, character_workload
@@ -142,16 +142,7 @@ def one_machine_root(steps: int) -> str:
 
 
 def group_orders(folder: Path, port: int, **changes: object) -> SessionOrders:
-    devices = [{"name": name, "region": "here"} for name in ("ann", "ben", "cho")]
-    links = [{"between": ["here", "here"], "delay_ms": 1, "bandwidth_mbps": 1000}]
-    program = {"stages": 2, "replicas": 1, "activation_bytes": 1e6, "parameter_bytes": 1e6, "layers": 2}
-    description = parse_cluster({"device": devices, "link": links, "program": program})
-    write_plan(make_plan(description.cluster, description.costs(2, 1)), folder / "plan.toml")
-    lines = ["[program]", *(f"{key} = {value}" for key, value in program.items())]
-    lines += ["[[link]]", 'between = ["here", "here"]', "delay_ms = 1", "bandwidth_mbps = 1000"]
-    for device in devices:
-        lines += ["[[device]]", f'name = "{device["name"]}"', 'region = "here"']
-    (folder / "cluster.toml").write_text("\n".join(lines))
+    planned(folder, ("ann", "ben", "cho"), 2, layers=2)
     orders = SessionOrders(
         name="", cluster=str(folder / "cluster.toml"), plan=str(folder / "plan.toml"), directory=str(folder / "run"),
         store_host="127.0.0.1", store_port=port, steps=40, checkpoint_interval=5,

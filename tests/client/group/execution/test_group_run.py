@@ -15,17 +15,16 @@ from typing import Any
 
 import pytest
 from eth_account import Account
+from planned_group import planned
 from torch._C._distributed_c10d import TCPStore
 
 from assay.commitments.execution import data_root, state_root
 from assay.commitments.tree import ZERO_HASH
 from assay.engine.cpu.device import CpuDevice
-from assay.group.cluster_file import read_cluster_file
 from assay.group.execution.engines import ExactEngine
 from assay.group.execution.partition import held_by
 from assay.group.execution.stage_records import StageDossier, dossiers_in
 from assay.group.execution.task_files import write_task
-from assay.group.plan import make_plan, write_plan
 from assay.market.group_agreement import statement_signer
 from assay.program.graph import Graph
 from assay.training.canonical import CanonicalRun
@@ -50,21 +49,7 @@ class Group:
     ) -> None:  # fmt: skip
         self.folder, self.task = folder, task
         self.store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        program = {
-            "stages": working // replicas,
-            "replicas": replicas,
-            "activation_bytes": 1e6,
-            "parameter_bytes": 1e6,
-            "layers": 4,
-        }
-        lines = ["[program]", *(f"{key} = {value}" for key, value in program.items())]
-        lines += ["[[link]]", 'between = ["here", "here"]', "delay_ms = 1", "bandwidth_mbps = 1000"]
-        for name in names:
-            lines += ["[[device]]", f'name = "{name}"', 'region = "here"']
-        (folder / "cluster.toml").write_text("\n".join(lines))
-        description = read_cluster_file(folder / "cluster.toml")
-        self.plan = make_plan(description.cluster, description.costs(working // replicas, replicas))
-        write_plan(self.plan, folder / "plan.toml")
+        self.plan = planned(folder, names, working // replicas, replicas)
         write_task(task, folder / "task", graph)
         self.processes: dict[str, subprocess.Popen[str]] = {}
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from planned_group import planned
 
 from assay.commitments.execution import state_root
 from assay.engine.cpu.device import CpuDevice
-from assay.group.cluster_file import read_cluster_file
 from assay.group.errors import GroupMessageError
 from assay.group.execution.engines import ExactEngine
 from assay.group.execution.native.checking import fault_in
@@ -25,7 +25,7 @@ from assay.group.execution.stage_records import (
     write_dossier,
 )
 from assay.group.execution.stage_statements import SignedStage
-from assay.group.plan import make_plan, read_plan, write_plan
+from assay.group.plan import read_plan
 from assay.market.types import StageWork
 from assay.training.canonical import CanonicalRun
 from assay.training.checkpoint import write_tensors
@@ -60,13 +60,7 @@ def folder(tmp_path: Path) -> Path:
 
 def two_members(tmp_path: Path) -> Path:
     """The file of a plan for two stages of one member each."""
-    lines = ["[program]", "stages = 2", "replicas = 1", "activation_bytes = 1e6", "parameter_bytes = 1e6", "layers = 4"]
-    lines += ["[[link]]", 'between = ["here", "here"]', "delay_ms = 1", "bandwidth_mbps = 1000"]
-    for name in ("ann", "ben"):
-        lines += ["[[device]]", f'name = "{name}"', 'region = "here"']
-    (tmp_path / "cluster.toml").write_text("\n".join(lines))
-    description = read_cluster_file(tmp_path / "cluster.toml")
-    write_plan(make_plan(description.cluster, description.costs(2, 1)), tmp_path / "plan.toml")
+    planned(tmp_path, ("ann", "ben"), 2)
     return tmp_path / "plan.toml"
 
 
