@@ -92,29 +92,15 @@ class MarketReader:
 
     def events(self, contract: str) -> Iterator[Logged]:
         """All events of a contract (Solidity name), in chain order."""
-        rows = self._database.execute(
-            "SELECT block, place, tx, contract, topics, data FROM logs WHERE contract = ? ORDER BY block, place",
-            (contract,),
-        )
-        return (logged for row in rows if (logged := decode_log(_raw(row))) is not None)
+        return self._kept("contract = ?", contract)
 
     def history(self, task_id: int) -> list[Logged]:
         """All events about a task, and all others in the same transactions (payments), in chain order."""
-        rows = self._database.execute(
-            "SELECT block, place, tx, contract, topics, data FROM logs WHERE tx IN "
-            "(SELECT DISTINCT tx FROM logs WHERE task = ?) ORDER BY block, place",
-            (f"{task_id:064x}",),
-        )
-        return [logged for row in rows if (logged := decode_log(_raw(row))) is not None]
+        return list(self._kept("tx IN (SELECT DISTINCT tx FROM logs WHERE task = ?)", f"{task_id:064x}"))
 
     def case_events(self, case_id: int) -> list[Logged]:
         """The events of the courts about a case, in chain order."""
-        rows = self._database.execute(
-            f"SELECT block, place, tx, contract, topics, data FROM logs WHERE {OF_COURTS} AND "
-            "substr(topics, 33, 32) = ? ORDER BY block, place",
-            (case_id.to_bytes(32, "big"),),
-        )
-        return [logged for row in rows if (logged := decode_log(_raw(row))) is not None]
+        return list(self._kept(f"{OF_COURTS} AND substr(topics, 33, 32) = ?", case_id.to_bytes(32, "big")))
 
     # -- keeping logs --------------------------------------------------------------------------------------------
 
@@ -127,14 +113,17 @@ class MarketReader:
             ),
         )  # fmt: skip
 
+    def _kept(self, condition: str, *values: str | bytes) -> Iterator[Logged]:
+        """The events of the logs that a condition of SQL holds for, in chain order."""
+        rows = self._database.execute(
+            f"SELECT block, place, tx, contract, topics, data FROM logs WHERE {condition} ORDER BY block, place", values
+        )
+        return (logged for row in rows if (logged := decode_log(_raw(row))) is not None)
+
     def _rebuild(self) -> None:
         self.view = MarketView()
-        for row in self._database.execute(
-            "SELECT block, place, tx, contract, topics, data FROM logs ORDER BY block, place"
-        ):
-            logged = decode_log(_raw(row))
-            if logged is not None:
-                self.view.apply(logged)
+        for logged in self._kept("TRUE"):
+            self.view.apply(logged)
 
     def _saved_cursor(self) -> Cursor:
         row = self._database.execute("SELECT value FROM meta WHERE key = 'cursor'").fetchone()
