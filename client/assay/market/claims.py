@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from eth_abi.abi import encode
-from eth_utils.crypto import keccak
-
 from assay.chain.sender import Call
 from assay.market.contract import Contract
+from assay.market.numbering import number_of
 from assay.market.types import Checkpoint, Line, ProfileLeaf, Published, ReplayLeaf
 
 
@@ -77,18 +75,14 @@ class ClaimsContract(Contract):
 
 def claim_id_of(line: int, root: bytes, claimant: str) -> int:
     """Number of the claim of an account with that root in a line."""
-    return _number(["string", "uint256", "bytes32", "address"], ["claim", line, root, claimant])
+    return number_of(["string", "uint256", "bytes32", "address"], ["claim", line, root, claimant])
 
 
 def training_line_of(task: int) -> int:
     """Line of a task's training claim."""
-    return _number(["string", "uint256"], ["training", task])
+    return number_of(["string", "uint256"], ["training", task])
 
 
 def accusation_of(task: int, segment: int, accuser: str) -> int:
     """Line of an accusation."""
-    return _number(["string", "uint256", "uint32", "address"], ["accusation", task, segment, accuser])
-
-
-def _number(kinds: list[str], values: list[Any]) -> int:
-    return int.from_bytes(keccak(encode(kinds, values)), "big")
+    return number_of(["string", "uint256", "uint32", "address"], ["accusation", task, segment, accuser])

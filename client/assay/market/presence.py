@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from eth_abi.abi import encode
-from eth_utils.crypto import keccak
-
 from assay.chain.sender import Call
 from assay.market.group_agreement import PRESENCE_VALUE, Statement, presence_subject
 from assay.market.members_ledger import MembersLedgerContract
+from assay.market.numbering import number_of
 
 MOST_SEGMENTS = 8192
 """Most segments of one report (Presence.MOST_SEGMENTS)."""
@@ -69,4 +67,4 @@ def absence_report_id(
     """Number of a report at the `Presence` of an address."""
     kinds = ["string", "uint256", "address", "address", "address", "uint32", "uint32", "address"]
     values = ["absence", chain_id, address, group, member, first, last, reporter]
-    return int.from_bytes(keccak(encode(kinds, values)), "big")
+    return number_of(kinds, values)

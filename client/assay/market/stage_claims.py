@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eth_abi.abi import encode
-from eth_utils.crypto import keccak
-
 from assay.chain.sender import Call
 from assay.market.members_ledger import MembersLedgerContract
+from assay.market.numbering import number_of
 from assay.market.types import StageWork
 
 _WORK = "(address,uint32,uint32,uint40,bytes32,bytes32,bytes32,bytes32)"
@@ -61,4 +59,4 @@ def stage_accusation_id(chain_id: int, address: str, work: StageWork, member: st
 
 def _number(kind: str, chain_id: int, address: str, work: StageWork, *accounts: str) -> int:
     kinds = ["string", "uint256", "address", _WORK, *("address" for _ in accounts)]
-    return int.from_bytes(keccak(encode(kinds, [kind, chain_id, address, work.as_tuple(), *accounts])), "big")
+    return number_of(kinds, [kind, chain_id, address, work.as_tuple(), *accounts])

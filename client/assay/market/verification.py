@@ -12,6 +12,7 @@ from eth_utils.crypto import keccak
 
 from assay.chain.sender import Call
 from assay.market.contract import Contract
+from assay.market.numbering import number_of
 from assay.market.types import (
     MILLION,
     Checkpoint,
@@ -140,14 +141,12 @@ def hidden_of(secret: bytes, order: int, verifier: str, round_id: int, truth: by
 
 def is_forced(secret: bytes, seed: bytes, forced_rate: int) -> bool:
     """Whether the lottery forces the false claim; `forced_rate` in parts per million."""
-    return int.from_bytes(keccak(encode(["bytes32", "bytes32"], [secret, seed])), "big") % MILLION < forced_rate
+    return number_of(["bytes32", "bytes32"], [secret, seed]) % MILLION < forced_rate
 
 
 def round_id_of(task: int, share: int, attempt: int) -> int:
     """Number of a round."""
-    return int.from_bytes(
-        keccak(encode(["string", "uint256", "uint8", "uint8"], ["round", task, share, attempt])), "big"
-    )
+    return number_of(["string", "uint256", "uint8", "uint8"], ["round", task, share, attempt])
 
 
 def leak_commitment(secret: bytes, account: str, round_id: int) -> bytes:
