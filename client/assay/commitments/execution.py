@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from assay.commitments import tensor, tree
+from assay.commitments.derivation import false_trace
 from assay.commitments.tensor import Tensor
 
 REPLAY_LEAF_DOMAIN = b"\x05"
@@ -109,7 +110,7 @@ def claim_root(leaves: Sequence[ReplayLeaf | ProfileLeaf]) -> bytes:
 
 def derived_false_claim(leaves: Sequence[Leaf], secret: bytes, task: int, round_number: int) -> list[Leaf]:
     """The one false claim a verifier with this secret may be made to show: one segment's trace root replaced by
-    H(r ‖ u256 task ‖ u256 round), the segment chosen by the same hash."""
-    word = sha256(secret + task.to_bytes(32, "big") + round_number.to_bytes(32, "big")).digest()
+    `false_trace`, the segment chosen by the same hash."""
+    word = false_trace(secret, task, round_number)
     place = int.from_bytes(word, "big") % len(leaves)
     return [*leaves[:place], replace(leaves[place], trace_root=word), *leaves[place + 1 :]]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 
+from assay.commitments.derivation import false_trace
 from assay.market.types import (
     PROFILE,
     AnswerState,
@@ -145,8 +145,8 @@ def true_leaves(record: RoundRecord) -> tuple[ReplayLeaf, ...] | tuple[ProfileLe
 
 
 def _true_trace(record: RoundRecord, trace: bytes) -> bytes:
-    word = sha256(record.secret + record.task_id.to_bytes(32, "big") + record.id.to_bytes(32, "big")).digest()
-    return record.true_trace if record.forced and trace == word else trace
+    is_false = record.forced and trace == false_trace(record.secret, record.task_id, record.id)
+    return record.true_trace if is_false else trace
 
 
 @dataclass(frozen=True)

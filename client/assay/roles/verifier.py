@@ -9,6 +9,7 @@ from hashlib import sha256
 
 from assay.chain.sender import Call
 from assay.commitments import tree
+from assay.commitments.derivation import false_trace
 from assay.commitments.execution import (
     PROFILE_LEAF_DOMAIN,
     REPLAY_LEAF_DOMAIN,
@@ -62,7 +63,7 @@ def hidden_claims(secret: bytes, leaves: Sequence[HashedLeaf], found: RoundRecor
 
 def derivation(claims: HiddenClaims, found: RoundRecord) -> Derivation:
     """What turns the shown false claim back into the true one."""
-    word = sha256(claims.secret + found.task_id.to_bytes(32, "big") + found.id.to_bytes(32, "big")).digest()
+    word = false_trace(claims.secret, found.task_id, found.id)
     place = int.from_bytes(word, "big") % len(claims.true)
     leaf = claims.true[place]
     levels = tree.levels([each.leaf() for each in claims.true])
