@@ -16,7 +16,7 @@ from assay.market.presence import MOST_SEGMENTS, Receipt, absence_report_id
 from assay.market.presence_view import AbsenceReport
 from assay.market.records import TaskRecord
 from assay.market.types import TaskState
-from assay.roles.among_members import TURN_SECONDS, LedgerWithdrawal, hears_evidence
+from assay.roles.among_members import TURN_SECONDS, LedgerWithdrawal, hears_evidence, turn_after
 from assay.roles.context import Action, Context, Send
 
 logger = logging.getLogger(__name__)
@@ -156,9 +156,7 @@ def witness_against(
 
 def conclusions(context: Context, group: GroupView) -> Iterator[Action]:
     """Conclude reports whose time is over: the reporter at once, the others one after the other if it does not."""
-    place = group.place_of(context.me) or 0
     for report in context.view.presence.reports_in(group.address):
-        wait = 0 if report.reporter == context.me else TURN_SECONDS * (1 + place)
-        if report.can_be_concluded(context.view.time - wait):
+        if report.can_be_concluded(context.view.time - turn_after(context, group, report.reporter)):
             call = context.market.presence.conclude(report.id)
             yield Send(f"absence-conclude:{report.id:x}", call, group.task, report.first)

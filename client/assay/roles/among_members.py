@@ -13,6 +13,11 @@ TURN_SECONDS = 60
 """Seconds that each member waits for the one before it, in what anyone may do."""
 
 
+def turn_after(context: Context, group: GroupView, first: str) -> int:
+    """Seconds that this member waits where `first`, whose matter it is, acts before all others."""
+    return 0 if context.me == first else TURN_SECONDS * (1 + (group.place_of(context.me) or 0))
+
+
 def hears_evidence(context: Context, group: GroupView) -> bool:
     """Whether the group still hears of false stages and of absence."""
     if group.state is GroupState.CLOSED:

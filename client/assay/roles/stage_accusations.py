@@ -16,7 +16,7 @@ from assay.market.records import TaskRecord
 from assay.market.stage_claims import stage_accusation_id
 from assay.market.stage_view import StageAccusationRecord
 from assay.program.encoding import encode_header
-from assay.roles.among_members import TURN_SECONDS, hears_evidence
+from assay.roles.among_members import hears_evidence, turn_after
 from assay.roles.context import Action, Context, Send, Work
 
 if TYPE_CHECKING:
@@ -91,11 +91,10 @@ def _own_end(
 
 def conclusions(context: Context, group: GroupView) -> Iterator[Action]:
     """Conclude accusations whose time is over: the accuser at once, the others one after the other if it does not."""
-    place = group.place_of(context.me) or 0
     for accusation in context.view.stages.accusations.values():
         if accusation.work.group != group.address:
             continue
-        wait = 0 if accusation.accuser == context.me else TURN_SECONDS * (1 + place)
+        wait = turn_after(context, group, accusation.accuser)
         if context.view.stages.can_be_concluded(accusation.id, context.view.time - wait):
             call = context.market.stage_claims.conclude(accusation.id)
             yield Send(f"stage-conclude:{accusation.id:x}", call, group.task, accusation.work.segment)

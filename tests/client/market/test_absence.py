@@ -29,9 +29,9 @@ from assay.market.presence_view import AbsenceReport
 from assay.market.reader import MarketReader
 from assay.market.types import MILLION
 from assay.roles.absence import AbsenceParty, ranges
+from assay.roles.among_members import TURN_SECONDS
 from assay.roles.bench import Workbench
 from assay.roles.context import Context, Purse, Send
-from assay.roles.stage_accusations import TURN_SECONDS
 
 from .conftest import COIN, PostingMaker, World
 
