@@ -19,7 +19,6 @@ from assay.market.errors import GroupAgreementError
 
 FORMAT = 1
 MAX_FILE = 1 << 20
-MILLION = 10**6
 
 _MEMBER = [("account", "address"), ("contribution", "uint96"), ("share", "uint32")]
 _AGREEMENT = [
@@ -229,7 +228,7 @@ def read_agreement(path: Path) -> AgreementFile:
         document = json.loads(path.read_text())
         terms = document["agreement"]
         members = tuple(
-            AgreedMember(_address(each["account"]), int(each["contribution"]), int(each["share"]))
+            AgreedMember(account_of(each["account"]), int(each["contribution"]), int(each["share"]))
             for each in terms["members"]
         )
         agreement = Agreement(
@@ -240,7 +239,7 @@ def read_agreement(path: Path) -> AgreementFile:
         )  # fmt: skip
         signatures = {account: bytes.fromhex(text) for account, text in document["signatures"].items()}
         names = tuple(str(each["name"]) for each in terms["members"])
-        file = AgreementFile(int(document["chain_id"]), _address(document["factory"]), names, agreement, signatures)
+        file = AgreementFile(int(document["chain_id"]), account_of(document["factory"]), names, agreement, signatures)
     except OSError as error:
         raise GroupAgreementError(f"cannot read the agreement {path} ({error.strerror})") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -251,7 +250,8 @@ def read_agreement(path: Path) -> AgreementFile:
     return file
 
 
-def _address(text: str) -> str:
+def account_of(text: Any) -> str:
+    """The account that a file names. Raises `GroupAgreementError` where it is no address."""
     if not is_address(text):
         raise GroupAgreementError(f"{text!r} is no address of an account")
     return str(to_checksum_address(text))

@@ -11,15 +11,13 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-from eth_utils.address import is_address, to_checksum_address
-
 from assay.group.execution.run import AUDIT_RATE, Seat
 from assay.group.plan import GroupPlan, read_plan
 from assay.market.errors import GroupAgreementError
-from assay.market.group_agreement import AgreedMember, Agreement, AgreementFile
+from assay.market.group_agreement import AgreedMember, Agreement, AgreementFile, account_of
+from assay.market.parameters import COIN
+from assay.market.types import MILLION
 
-COIN = 10**18
-MILLION = 10**6
 MAX_FILE = 1 << 20
 LEAST_RECORD_SECONDS = 3600
 """For so long a member answers for its stage in a segment, at least: an audit comes at once, its case soon after."""
@@ -96,7 +94,7 @@ def read_group_file(path: Path) -> GroupFile:
         names = tuple(str(row["name"]) for row in rows)
         members = tuple(
             AgreedMember(
-                _account(row["account"]),
+                account_of(row["account"]),
                 _coins(row.get("contribution", "0"), f"contribution of {row['name']}"),
                 _share(row["share"], str(row["name"])),
             )
@@ -129,12 +127,6 @@ def _place(names: tuple[str, ...], name: str) -> int:
     if name not in names:
         raise GroupAgreementError(f"segments names {name!r}, who is no member; members are {', '.join(names)}")
     return names.index(name)
-
-
-def _account(text: Any) -> str:
-    if not is_address(text):
-        raise GroupAgreementError(f"{text!r} is no address of an account")
-    return str(to_checksum_address(text))
 
 
 def _coins(value: Any, what: str) -> int:

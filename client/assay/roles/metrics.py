@@ -8,8 +8,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_serv
 
 from assay.errors import UsageError
 
-COIN = 10**18
-
 
 class Metrics:
     """What a role measures. Amounts in whole coins."""

@@ -17,6 +17,7 @@ from assay.chain.sender import Outcome, Sender, Sent
 from assay.errors import AssayError
 from assay.market.connection import Market
 from assay.market.groups import GroupContract
+from assay.market.parameters import COIN
 from assay.market.payments import balance_of, credited
 from assay.market.reader import MarketReader
 from assay.market.types import RoundState
@@ -25,7 +26,7 @@ from assay.roles.cases import case_view
 from assay.roles.context import Action, Context, Player, Purse, Send, Work
 from assay.roles.disputes import own_cases
 from assay.roles.jobs import Jobs
-from assay.roles.metrics import COIN, Metrics
+from assay.roles.metrics import Metrics
 from assay.roles.summary import Summary
 from assay.state import DiskError, StateError, StateFolder
 

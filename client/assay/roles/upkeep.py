@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from assay.market.records import RoundRecord, TaskRecord
+from assay.market.records import RoundRecord, ShareRecord, TaskRecord
 from assay.market.types import RoundState, ShareState, TaskState
 from assay.roles.context import Action, Context, Send
 
@@ -119,8 +119,7 @@ def releasing(context: Context) -> Iterator[Action]:
         if not task.state.is_over or share.state is not ShareState.WORKING or share.round_id != found.id:
             continue
         if found.state is not RoundState.DISCLOSED or is_standing(context, found, 0):
-            key = f"release:{task.id:x}:{share.number}"
-            yield Send(key, context.market.settlement.release(task.id, share.number), task.id)
+            yield _release(context, task, share)
 
 
 def releasing_for_all(context: Context, patience: int) -> Iterator[Action]:
@@ -138,8 +137,12 @@ def releasing_for_all(context: Context, patience: int) -> Iterator[Action]:
             else:
                 ready = view.block > task.finished_block + patience
             if share.state is not ShareState.RELEASED and ready:
-                key = f"release:{task.id:x}:{share.number}"
-                yield Send(key, context.market.settlement.release(task.id, share.number), task.id)
+                yield _release(context, task, share)
+
+
+def _release(context: Context, task: TaskRecord, share: ShareRecord) -> Send:
+    call = context.market.settlement.release(task.id, share.number)
+    return Send(f"release:{task.id:x}:{share.number}", call, task.id)
 
 
 # ---- Money ----------------------------------------------------------------------------------------------------------
