@@ -174,7 +174,7 @@ def received(group: FormedGroup) -> dict[str, int]:
     web3, contract = group.world.market.chain.web3, group.contract
     paid: dict[str, int] = {}
     for log in web3.eth.get_logs({"address": contract.address, "fromBlock": 0}):
-        event = contract.interface.event([bytes(topic) for topic in log["topics"]], bytes(log["data"]))
+        event = contract.interface.event_of(log)
         if event is not None and event.name == "Withdrawn":
             member = event.arguments["member"]
             paid[member] = paid.get(member, 0) + event.arguments["amount"]

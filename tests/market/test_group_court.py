@@ -196,7 +196,7 @@ def credited(world: World) -> list[tuple[str, int]]:
     """What cases among members have brought to whom."""
     stages = world.market.stage_claims
     logs = world.market.chain.web3.eth.get_logs({"address": stages.address, "fromBlock": 0})
-    events = [stages.interface.event([bytes(topic) for topic in log["topics"]], bytes(log["data"])) for log in logs]
+    events = [stages.interface.event_of(log) for log in logs]
     found = [event.arguments for event in events if event is not None and event.name == "CoinCredited"]
     return [(each["account"], each["amount"]) for each in found]
 

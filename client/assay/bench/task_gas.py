@@ -152,7 +152,7 @@ def measure_task(say: Callable[[str], None]) -> TaskFigures:
 def _submit_and_register(play: _Play, posting: Posting, states: list[bytes]) -> int:
     tasks = play.market.tasks
     receipt = play.send(play.submitter, tasks.submit(posting, tasks.escrow_of(posting)), "submit")
-    events = [interface_of("Market").event(log["topics"], log["data"]) for log in receipt["logs"]]
+    events = [interface_of("Market").event_of(log) for log in receipt["logs"]]
     (task,) = [int(event.arguments["taskId"]) for event in events if event is not None and event.name == "Submitted"]
     play.send(play.solver, tasks.take(task), "take")
     levels = tree.levels(states)

@@ -16,6 +16,8 @@ from eth_abi.abi import decode, encode
 from eth_abi.exceptions import DecodingError, EncodingError
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
+from hexbytes import HexBytes
+from web3.types import LogReceipt
 
 from assay.contracts import load_contract
 from assay.market import types
@@ -163,6 +165,10 @@ class Interface:
                     for item, value in zip(function.inputs, values, strict=True)
                 }
         return None
+
+    def event_of(self, log: LogReceipt) -> DecodedLog | None:
+        """`event` of a log as web3 gives it."""
+        return self.event([bytes(topic) for topic in log["topics"]], bytes(HexBytes(log["data"])))
 
     def event(self, topics: Sequence[bytes], data: bytes) -> DecodedLog | None:
         """The event that a log is, or None if it is none of this contract's."""

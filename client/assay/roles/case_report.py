@@ -102,7 +102,7 @@ def report_case(market: Market, case_id: int, court: CourtContract | None = None
     moves: dict[str, CaseMove] = {}
     won, operation = False, None
     for log in logs:
-        event = court.interface.event([bytes(topic) for topic in log["topics"]], bytes(HexBytes(log["data"])))
+        event = court.interface.event_of(log)
         if event is None or event.name not in CASE_EVENTS:
             continue
         digest = HexBytes(log["transactionHash"]).to_0x_hex()

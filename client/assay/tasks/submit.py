@@ -78,7 +78,7 @@ def task_of_transaction(market: Market, sent: Sent) -> int:
     )
     for log in receipt["logs"]:
         if str(log["address"]).lower() == market.address("Market").lower():
-            event = interface_of("Market").event([bytes(t) for t in log["topics"]], bytes(HexBytes(log["data"])))
+            event = interface_of("Market").event_of(log)
             if event is not None and event.name == "Submitted":
                 return int(event.arguments["taskId"])
     raise ChainError(f"the transaction {sent.hash} made no task: is chain.deployment the right one?")
