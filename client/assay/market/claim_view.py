@@ -66,6 +66,10 @@ class ClaimView:
         found = self.opened.get(claim_id)
         return [] if found is None else [self.cases[number] for number in found.cases]
 
+    def is_challenged_by(self, claim_id: int, account: str) -> bool:
+        """Whether an account has opened a case on a claim, whatever came of it."""
+        return any(case.challenger == account for case in self.cases_on(claim_id))
+
     def is_standing(self, line: int, time: int) -> bool:
         """Whether the line's claim can be disputed no more at a time."""
         record = self.lines.get(line)

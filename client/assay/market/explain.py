@@ -58,7 +58,7 @@ def _open(view: MarketView, task: TaskRecord, parameters: Parameters) -> Iterato
         )
     else:
         yield f"Its price is {coins(price)} and rises no more."
-    end = task.since + posting.auction_seconds + parameters.hold_seconds
+    end = task.open_until(parameters.hold_seconds)
     if view.time > end:
         yield "Its time on the market is over: nobody can take it any more, and anyone can call expire (refund)."
     else:
@@ -74,7 +74,7 @@ def _open(view: MarketView, task: TaskRecord, parameters: Parameters) -> Iterato
     elif len(eligible) == posting.verifiers:
         yield "Just enough verifiers are on the roll: one of them cannot take the task itself."
     stake = solver_stake(task, parameters)
-    work = task.posting.steps * step_work(task)
+    work = task.training_work
     seconds = duration(posting.train_seconds)
     yield f"A solver has to stake {coins(stake)}, and to do {work} units of work within {seconds}."
     if work:
@@ -86,12 +86,6 @@ def solver_stake(task: TaskRecord, parameters: Parameters) -> int:
     posting = task.posting
     fees = posting.verifiers * posting.verifier_fee
     return parameters.solver_stake_floor + posting.highest_reward * parameters.solver_stake_rate // 1_000_000 + fees
-
-
-def step_work(task: TaskRecord) -> int:
-    """Units of work of one training step, from the program's header (contracts/FORMAT.md, 2.4)."""
-    fixed, place = 81, 1 + 4 + 32
-    return int.from_bytes(task.posting.header[fixed + place : fixed + place + 16], "big")
 
 
 def _taken(view: MarketView, task: TaskRecord) -> Iterator[str]:
@@ -129,7 +123,7 @@ def _checked(view: MarketView, task: TaskRecord) -> Iterator[str]:
         record = view.claims.lines[line]
         if not record.is_closed:
             yield f"Segment {record.segment} stands accused by {record.claimant}."
-    demands = [each for each in task.demands if view.demands[each].is_open]
+    demands = view.open_demands(task.id)
     if demands:
         yield f"{len(demands)} chunk(s) are demanded of the solver, who has to answer in time."
     rounds = [view.current_round(task.id, number) for number in task.shares]

@@ -79,6 +79,17 @@ class TaskRecord:
         rise = self.highest_reward - self.lowest_reward
         return self.lowest_reward + rise * max(0, elapsed) // self.posting.auction_seconds
 
+    def open_until(self, hold_seconds: int) -> int:
+        """When nobody can take the open task any more (Market.expire)."""
+        return self.since + self.posting.auction_seconds + hold_seconds
+
+    @property
+    def training_work(self) -> int:
+        """Units of work of the whole training: of one step, from the program's header (contracts/FORMAT.md, 2.4), times
+        their number."""
+        fixed, place = 81, 1 + 4 + 32
+        return self.posting.steps * int.from_bytes(self.posting.header[fixed + place : fixed + place + 16], "big")
+
     def work_of(self, share: int) -> int:
         """Units of work of a share."""
         return self.profile_work if share == PROFILE else self.replay_work

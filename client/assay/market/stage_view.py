@@ -97,6 +97,10 @@ class StageView:
         """Cases on a statement or an accusation, oldest first."""
         return [case for case in self.cases.values() if case.claim_id == claim_id]
 
+    def is_challenged_by(self, claim_id: int, account: str) -> bool:
+        """Whether an account has opened a case on it, whatever came of that."""
+        return any(case.challenger == account for case in self.cases_on(claim_id))
+
     def cases_of(self, account: str) -> list[StageCaseRecord]:
         """Cases in which an account is a party, oldest first."""
         return [case for case in self.cases.values() if account in (case.challenger, self.claimant_of(case.claim_id))]

@@ -91,12 +91,16 @@ class MarketView:
         record = self.task(task_id).shares.get(share)
         return self.rounds.get(record.round_id) if record is not None else None
 
+    def open_demands(self, task_id: int) -> list[DemandRecord]:
+        """Demands for chunks of a task's files that nobody has answered, nor closed, in the order they were made."""
+        return [demand for number in self.task(task_id).demands if (demand := self.demands[number]).is_open]
+
     def is_pending(self, task_id: int) -> bool:
         """Whether something that could fail the task is undecided: a case on its training claim, an accusation, a
         demand (Settlement.settle)."""
         task, lines = self.task(task_id), self.claims.lines
         return (
-            any(self.demands[number].is_open for number in task.demands)
+            bool(self.open_demands(task_id))
             or any(not lines[line].is_closed for line in task.accusations)
             or any(lines[line].open_cases for line in (training_line_of(task_id),) if line in lines)
         )

@@ -129,7 +129,7 @@ def accuse_training(context: Context, subject: Subject, _leaves: Sequence[Hashed
     if not task.solver:
         return
     claim_id = claim_id_of(training_line_of(task.id), task.checkpoint_root, task.solver)
-    if any(case.challenger == context.me for case in context.view.claims.cases_on(claim_id)):
+    if context.view.claims.is_challenged_by(claim_id, context.me):
         return
     if claim_id not in context.view.claims.opened:
         call = context.market.claims.publish_training(task.id)

@@ -15,8 +15,8 @@ from assay.roles.context import Action, Context, Send, Work
 
 def serve(context: Context, task: TaskRecord) -> Iterator[Action]:
     """Answer what is demanded of a task."""
-    for demand in (context.view.demands[number] for number in task.demands):
-        if not demand.is_open or context.view.time > demand.deadline:
+    for demand in context.view.open_demands(task.id):
+        if context.view.time > demand.deadline:
             continue
         key = f"chunk:{demand.id:x}"
         answer = context.results.result(key)

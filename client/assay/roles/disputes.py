@@ -107,7 +107,7 @@ def dispute(context: Context, subject: Subject, line_id: int, only_if_it_passes:
     if line.root == own_root or (only_if_it_passes and not context.bench.passes(subject, mine)):
         return
     claim_id = claim_id_of(line.id, line.root, line.claimant)
-    if any(case.challenger == context.me for case in view.claims.cases_on(claim_id)):
+    if view.claims.is_challenged_by(claim_id, context.me):
         return
     task = subject.task
     if own_root not in line.published or claim_id not in view.claims.opened:

@@ -121,8 +121,7 @@ class GroupMember(Solver):
         """What anyone may do for a task under verification, where the leader has not done it."""
         yield from upkeep_of(context, task, self._turn(context, place))
         half = context.market.parameters.demand_seconds // 2
-        demands = (context.view.demands[number] for number in task.demands)
-        if any(demand.is_open and context.view.time > demand.deadline - half for demand in demands):
+        if any(context.view.time > demand.deadline - half for demand in context.view.open_demands(task.id)):
             yield from serve(context, task)
 
     def _defend(self, acting: Context, me: str, group: GroupView) -> Iterator[Action]:

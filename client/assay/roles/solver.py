@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from assay.commitments import tree
-from assay.market.explain import solver_stake, step_work
+from assay.market.explain import solver_stake
 from assay.market.records import TaskRecord
 from assay.market.types import RoundState, TaskState
 from assay.roles.context import Action, Context, Send, Work
@@ -39,11 +39,6 @@ class SolverOptions:
     least_withdrawal: int = 10**15
 
 
-def training_work(task: TaskRecord) -> int:
-    """Units of work of the whole training."""
-    return step_work(task) * task.posting.steps
-
-
 def checkpoint_proofs(roots: Sequence[bytes]) -> tuple[list[bytes], list[bytes]]:
     """Siblings of the first and of the last checkpoint."""
     levels = tree.levels(roots)
@@ -65,7 +60,7 @@ class Solver:
             return "it is the own task"
         if context.me in task.former_solvers:
             return "it was given up, or late, before"
-        work = training_work(task)
+        work = task.training_work
         if work > options.work_limit:
             return f"{work} units of work are more than the limit of {options.work_limit}"
         wanted = options.price_per_terawork * work // 10**12
@@ -117,7 +112,7 @@ class Solver:
                 if missing > 0:
                     yield deposit(context, missing)
                 else:
-                    wanted = self.options.price_per_terawork * training_work(task) // 10**12
+                    wanted = self.options.price_per_terawork * task.training_work // 10**12
                     yield Send(take_key(task), context.market.tasks.take(task.id, wanted), task.id)
                 return
 

@@ -62,7 +62,7 @@ def answer(
     number = accusation.id
     if context.view.time > accusation.until:
         return
-    if any(case.challenger == context.me for case in context.view.stages.cases_on(number)):
+    if context.view.stages.is_challenged_by(number, context.me):
         return
     key = f"stage-answer:{number:x}"
     end: StageEnd | None = context.results.result(key)

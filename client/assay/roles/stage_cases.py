@@ -116,10 +116,9 @@ def stage_disputes(context: Context, group: GroupView, task: TaskRecord) -> Iter
             call = contract.publish(dossier.work, dossier.signature)
             yield Send(f"stage-publish:{number:x}", call, task.id, dossier.work.segment)
             continue
-        cases = stages.cases_on(number)
-        if claim.has_fallen or any(case.challenger == context.me for case in cases):
+        if claim.has_fallen or stages.is_challenged_by(number, context.me):
             continue
-        if has_time(context, group) and any(case.challenger_won is None for case in cases):
+        if has_time(context, group) and any(case.challenger_won is None for case in stages.cases_on(number)):
             continue  # after an inquiry all members hold the same against the same one
         key = f"stage-evidence:{number:x}"
         evidence = context.results.result(key)

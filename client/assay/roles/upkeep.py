@@ -66,20 +66,19 @@ def giving_up(context: Context, task: TaskRecord, patience: int) -> Iterator[Act
 
 def unserved(context: Context, task: TaskRecord, patience: int) -> Iterator[Action]:
     """Demands that the solver did not answer in time."""
-    for demand in (context.view.demands[number] for number in task.demands):
-        if demand.is_open and context.view.time > demand.deadline + patience:
+    for demand in context.view.open_demands(task.id):
+        if context.view.time > demand.deadline + patience:
             yield Send(f"not-served:{demand.id:x}", context.market.demands.not_served(demand.id), task.id)
 
 
 def reopening(context: Context, task: TaskRecord, patience: int) -> Iterator[Action]:
     """Take a task from a solver that is late; end one that nobody took."""
-    view, posting = context.view, task.posting
+    view = context.view
     if task.state is TaskState.TAKEN and view.time > task.deadline + patience:
         yield Send(f"late:{task.id:x}:{task.relists}", context.market.tasks.late(task.id), task.id)
-    elif task.state is TaskState.OPEN:
-        end = task.since + posting.auction_seconds + context.market.parameters.hold_seconds
-        if view.time > end + patience:
-            yield Send(f"expire:{task.id:x}:{task.relists}", context.market.tasks.expire(task.id), task.id)
+    open_until = task.open_until(context.market.parameters.hold_seconds)
+    if task.state is TaskState.OPEN and view.time > open_until + patience:
+        yield Send(f"expire:{task.id:x}:{task.relists}", context.market.tasks.expire(task.id), task.id)
 
 
 def is_standing(context: Context, found: RoundRecord | None, patience: int) -> bool:
