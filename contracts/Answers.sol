@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 pragma solidity 0.8.30;
 
+import {IVerification, Round, RoundState} from "./interfaces/IVerification.sol";
 import {Modules, Parameters} from "./Parameters.sol";
 import {Class, Stakes} from "./Stakes.sol";
-import {Round, RoundState, Verification} from "./Verification.sol";
 
 /// @notice Where a whistleblower's part in a round stands.
 enum AnswerState {
@@ -41,7 +41,7 @@ struct Tally {
 /// and prizes are collected once the round's claim finally stands.
 contract Answers {
     Stakes private immutable STAKES;
-    Verification private immutable VERIFICATION;
+    IVerification private immutable VERIFICATION;
     address private immutable SETTLEMENT;
     /// @notice What joining puts at stake, in wei of free stake.
     uint256 public immutable BOND;
@@ -69,7 +69,7 @@ contract Answers {
 
     constructor(Parameters memory parameters, Modules memory modules) {
         STAKES = Stakes(modules.stakes);
-        VERIFICATION = Verification(modules.verification);
+        VERIFICATION = IVerification(modules.verification);
         SETTLEMENT = modules.settlement;
         BOND = parameters.answerBond;
     }

@@ -2,12 +2,12 @@
 pragma solidity 0.8.30;
 
 import {Claim, ClaimKind, IClaims} from "./interfaces/IClaims.sol";
+import {IMarket, State, Task, Terms} from "./interfaces/IMarket.sol";
+import {IVerification, Round, RoundState} from "./interfaces/IVerification.sol";
 import {Checkpoint, Leaves, ProfileLeaf, Registered, ReplayLeaf} from "./libraries/Leaves.sol";
 import {Trees} from "./libraries/Trees.sol";
-import {Market, State, Task, Terms} from "./Market.sol";
 import {Modules, Parameters} from "./Parameters.sol";
 import {Class, Stakes} from "./Stakes.sol";
-import {Round, RoundState, Verification} from "./Verification.sol";
 
 /// @notice Who claims what about one subject (a round's share, or an accused segment) at this moment.
 /// @param root Root of the claim that holds now.
@@ -63,8 +63,8 @@ struct Case {
 /// of every task in exact mode. When a claim falls, the answer that felled it becomes the claim, with a window of its own.
 contract Claims is IClaims {
     Stakes private immutable STAKES;
-    Market private immutable MARKET;
-    Verification private immutable VERIFICATION;
+    IMarket private immutable MARKET;
+    IVerification private immutable VERIFICATION;
     address private immutable COURT;
     address private immutable SETTLEMENT;
 
@@ -123,8 +123,8 @@ contract Claims is IClaims {
 
     constructor(Parameters memory parameters, Modules memory modules) {
         STAKES = Stakes(modules.stakes);
-        MARKET = Market(modules.market);
-        VERIFICATION = Verification(modules.verification);
+        MARKET = IMarket(modules.market);
+        VERIFICATION = IVerification(modules.verification);
         COURT = modules.court;
         SETTLEMENT = modules.settlement;
         CASE_BOND = parameters.caseBond;

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT
 pragma solidity 0.8.30;
 
+import {IMarket, State, Task} from "./interfaces/IMarket.sol";
+import {IVerification, Round, RoundState} from "./interfaces/IVerification.sol";
 import {Headers} from "./libraries/Headers.sol";
 import {Trees} from "./libraries/Trees.sol";
 import {AnswerState, Answers} from "./Answers.sol";
 import {Claims} from "./Claims.sol";
-import {Market, State, Task} from "./Market.sol";
 import {Modules, Parameters} from "./Parameters.sol";
 import {Class, Stakes} from "./Stakes.sol";
-import {Round, RoundState, Verification} from "./Verification.sol";
 
 /// @notice Which chunk is demanded.
 /// @param ofData Whether of a data tensor; else of a tensor of a checkpoint.
@@ -56,8 +56,8 @@ contract Demands {
     uint256 public constant AT_A_TIME = 2;
 
     Stakes private immutable STAKES;
-    Market private immutable MARKET;
-    Verification private immutable VERIFICATION;
+    IMarket private immutable MARKET;
+    IVerification private immutable VERIFICATION;
     Answers private immutable ANSWERS;
     Claims private immutable CLAIMS;
     /// @notice What a demand costs, in wei.
@@ -89,8 +89,8 @@ contract Demands {
 
     constructor(Parameters memory parameters, Modules memory modules) {
         STAKES = Stakes(modules.stakes);
-        MARKET = Market(modules.market);
-        VERIFICATION = Verification(modules.verification);
+        MARKET = IMarket(modules.market);
+        VERIFICATION = IVerification(modules.verification);
         ANSWERS = Answers(modules.answers);
         CLAIMS = Claims(modules.claims);
         PRICE = parameters.demandPrice;

@@ -5,17 +5,17 @@ import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {Claims, Line} from "./Claims.sol";
 import {Court} from "./Court.sol";
 import {GroupState, IGroup, Limits, Position, Work} from "./interfaces/IGroup.sol";
+import {IMarket, State, Terms} from "./interfaces/IMarket.sol";
 import {IPresence} from "./interfaces/IPresence.sol";
 import {IStageClaims} from "./interfaces/IStageClaims.sol";
+import {IVerification} from "./interfaces/IVerification.sol";
 import {Agreement, Agreements, Member, Statement} from "./libraries/Agreements.sol";
 import {Case} from "./libraries/Cases.sol";
 import {Division} from "./libraries/Division.sol";
 import {Leaves, ReplayLeaf} from "./libraries/Leaves.sol";
 import {Trees} from "./libraries/Trees.sol";
-import {Market, State, Terms} from "./Market.sol";
 import {MILLION, Modules} from "./Parameters.sol";
 import {Class, Stakes} from "./Stakes.sol";
-import {Verification} from "./Verification.sol";
 
 /// @title Group
 /// @notice One group's account on the market, and the ledger of what it owes its members.
@@ -29,8 +29,8 @@ contract Group is IGroup {
     using Agreements for Statement;
 
     Stakes private immutable STAKES;
-    Market private immutable MARKET;
-    Verification private immutable VERIFICATION;
+    IMarket private immutable MARKET;
+    IVerification private immutable VERIFICATION;
     Claims private immutable CLAIMS;
     Court private immutable COURT;
     IStageClaims private immutable STAGE_CLAIMS;
@@ -60,8 +60,8 @@ contract Group is IGroup {
 
     constructor(Modules memory modules, address stageClaims, address presence) {
         STAKES = Stakes(modules.stakes);
-        MARKET = Market(modules.market);
-        VERIFICATION = Verification(modules.verification);
+        MARKET = IMarket(modules.market);
+        VERIFICATION = IVerification(modules.verification);
         CLAIMS = Claims(modules.claims);
         COURT = Court(modules.court);
         STAGE_CLAIMS = IStageClaims(stageClaims);

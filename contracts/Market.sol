@@ -1,130 +1,16 @@
 // SPDX-License-Identifier: MIT
 pragma solidity 0.8.30;
 
+import {IMarket, Posting, State, Task, Terms} from "./interfaces/IMarket.sol";
+import {IVerification} from "./interfaces/IVerification.sol";
 import {Headers, SectionHeader} from "./libraries/Headers.sol";
 import {Trees} from "./libraries/Trees.sol";
 import {MILLION, Modules, Parameters, partDown} from "./Parameters.sol";
 import {Class, Stakes} from "./Stakes.sol";
-import {Verification} from "./Verification.sol";
-
-/// @notice Where a task stands. From Settled on, nothing changes any more.
-enum State {
-    None,
-    Profiling,
-    Open,
-    Taken,
-    Verifying,
-    Settled,
-    Failed,
-    Unavailable,
-    Unverified,
-    Void,
-    Refused,
-    Cancelled
-}
-
-/// @notice What a submitter posts. The task's number commits to all of it.
-/// @param header The program's header (FORMAT 2.4); its hash is the program's root.
-/// @param graphHash Hash of the traced graph that the program is the lowering of.
-/// @param lowering Version of the lowering.
-/// @param dataRoot Root of the data.
-/// @param initialRoot Root of the state the training starts from.
-/// @param baseTask A settled task whose final state this one starts from, or zero.
-/// @param taskSeed Seed of the data order and of everything random in the program.
-/// @param steps Training steps.
-/// @param interval Steps a segment; the last may be shorter.
-/// @param exact Exact mode.
-/// @param verifiers Number of verifiers, each with a share of its own.
-/// @param perVerifier Segments of a share.
-/// @param profileSegments Segments of the profile (tolerant mode).
-/// @param lowestReward Price the auction begins with, in wei.
-/// @param highestReward Price it ends with, in wei.
-/// @param verifierFee Fee of every verifier, in wei.
-/// @param profilerFee Fee of the profiler, in wei (tolerant mode).
-/// @param auctionSeconds Duration of the auction.
-/// @param trainSeconds Time from taking the task to registering the proof.
-/// @param locations Where the files are.
-struct Posting {
-    bytes header;
-    bytes32 graphHash;
-    uint16 lowering;
-    bytes32 dataRoot;
-    bytes32 initialRoot;
-    uint256 baseTask;
-    uint64 taskSeed;
-    uint32 steps;
-    uint32 interval;
-    bool exact;
-    uint8 verifiers;
-    uint8 perVerifier;
-    uint8 profileSegments;
-    uint96 lowestReward;
-    uint96 highestReward;
-    uint96 verifierFee;
-    uint96 profilerFee;
-    uint32 auctionSeconds;
-    uint32 trainSeconds;
-    string locations;
-}
-
-/// @notice A task as the chain keeps it.
-/// @param price The auction price once taken.
-/// @param since When the task was opened, taken or opened again.
-/// @param replayWork Units of work of one verifier's share.
-/// @param profileWork Units of work of the profile.
-struct Task {
-    address submitter;
-    uint64 taskSeed;
-    uint32 steps;
-    address solver;
-    uint32 interval;
-    uint32 segments;
-    State state;
-    bool exact;
-    uint8 relists;
-    uint8 verifiers;
-    uint96 lowestReward;
-    uint96 highestReward;
-    uint32 auctionSeconds;
-    uint32 trainSeconds;
-    uint96 price;
-    uint96 verifierFee;
-    uint40 since;
-    uint8 perVerifier;
-    uint8 profileSegments;
-    uint96 profilerFee;
-    uint80 replayWork;
-    uint80 profileWork;
-    bytes32 programRoot;
-    bytes32 dataRoot;
-    bytes32 initialRoot;
-    bytes32 checkpointRoot;
-    bytes32 finalRoot;
-    bytes32 thresholdRoot;
-}
-
-/// @notice What the other contracts need of a task, in one call.
-struct Terms {
-    address submitter;
-    address solver;
-    State state;
-    bool exact;
-    uint32 segments;
-    uint32 interval;
-    uint8 verifiers;
-    uint8 perVerifier;
-    uint8 profileSegments;
-    uint96 highestReward;
-    uint96 price;
-    uint96 verifierFee;
-    uint96 profilerFee;
-    uint80 replayWork;
-    uint80 profileWork;
-}
 
 /// @title Market
 /// @notice The life of a task up to the registration of its proof, and the escrow's way at its end.
-contract Market {
+contract Market is IMarket {
     /* CONSTANTS */
 
     /// @notice Format and arithmetic version of the programs this deployment can judge.
@@ -135,7 +21,7 @@ contract Market {
     uint256 public constant MOST_SEGMENTS = 16;
 
     Stakes private immutable STAKES;
-    Verification private immutable VERIFICATION;
+    IVerification private immutable VERIFICATION;
     address private immutable CLAIMS;
     address private immutable SETTLEMENT;
     address private immutable DEMANDS;
@@ -165,43 +51,11 @@ contract Market {
     /// @notice Number of tasks an account has submitted.
     mapping(address account => uint256 count) public submitted;
 
-    /* EVENTS */
-
-    event Submitted(
-        uint256 indexed taskId, address indexed submitter, bytes32 programRoot, uint32 segments, uint80 replayWork, uint80 profileWork, Posting posting
-    );
-    event Opened(uint256 indexed taskId, bytes32 thresholdRoot, uint256 lowestReward, uint256 highestReward, uint256 since);
-    event Taken(uint256 indexed taskId, address indexed solver, uint256 price, uint256 stake, uint256 deadline);
-    event SteppedDown(uint256 indexed taskId, address indexed solver, uint256 forfeit, bool late);
-    event Registered(
-        uint256 indexed taskId, address indexed solver, bytes32 checkpointRoot, bytes32 finalRoot, string locations
-    );
-    event Finished(uint256 indexed taskId, State state, address indexed finder, uint256 finderShare);
-
-    /* ERRORS */
-
-    error NotAModule(address caller);
-    error NotTheSubmitter(address caller, address submitter);
-    error NotTheSolver(address caller, address solver);
-    error WrongState(uint256 taskId, State state);
-    error WrongHeader(uint256 length);
-    error WrongVersion(uint16 format, uint16 arithmetic);
-    error OutOfRange(string what, uint256 given, uint256 lowest, uint256 highest);
-    error WrongValue(uint256 given, uint256 expected);
-    error NotAProvenBase(uint256 baseTask, State state, bytes32 finalRoot);
-    error PriceTooLow(uint256 price, uint256 wanted);
-    error TooFewVerifiers(uint256 eligible, uint256 needed);
-    error StakeTooLow(address solver, uint256 needed);
-    error OwnTask(address submitter);
-    error AuctionOver(uint256 end, uint256 time);
-    error TooLate(uint256 deadline, uint256 time);
-    error NotLate(uint256 deadline, uint256 time);
-
     /* SETTING UP */
 
     constructor(Parameters memory parameters, Modules memory modules) {
         STAKES = Stakes(modules.stakes);
-        VERIFICATION = Verification(modules.verification);
+        VERIFICATION = IVerification(modules.verification);
         CLAIMS = modules.claims;
         SETTLEMENT = modules.settlement;
         DEMANDS = modules.demands;
@@ -233,8 +87,7 @@ contract Market {
 
     /* SUBMITTING */
 
-    /// @notice Posts a task and pays its escrow: highest reward, fees, draw bounties and jackpot tax, as `escrowOf` says.
-    /// @return taskId Hash of the chain, this contract, the submitter, its count of tasks, and the posting.
+    /// @inheritdoc IMarket
     function submit(Posting calldata posting) external payable returns (uint256 taskId) {
         (uint256 replayWork, uint256 profileWork) = _check(posting);
         taskId = uint256(
@@ -276,7 +129,7 @@ contract Market {
         else VERIFICATION.beginProfile(taskId);
     }
 
-    /// @notice What a posting's escrow comes to, in wei.
+    /// @inheritdoc IMarket
     function escrowOf(Posting calldata posting) public view returns (uint256) {
         uint256 rounds = uint256(posting.verifiers) + (posting.exact ? 0 : 1);
         return uint256(posting.highestReward) + uint256(posting.verifiers) * posting.verifierFee + posting.profilerFee
@@ -338,14 +191,14 @@ contract Market {
         }
     }
 
-    /// @notice Lowest fee of a round with so much work, in wei.
+    /// @inheritdoc IMarket
     function lowestFee(uint256 work) public view returns (uint256) {
         return FEE_FLOOR + (work * FEE_PER_TERAWORK) / 1e12;
     }
 
     /* THE AUCTION */
 
-    /// @notice What a solver who takes the task now gets.
+    /// @inheritdoc IMarket
     function priceOf(uint256 taskId) public view returns (uint256) {
         Task storage task = _tasks[taskId];
         // A task that opens again does so at the price it was taken for.
@@ -355,14 +208,13 @@ contract Market {
         return task.lowestReward + (uint256(task.highestReward - task.lowestReward) * elapsed) / task.auctionSeconds;
     }
 
-    /// @notice What a solver has to stake: more than all fees due if it fails.
+    /// @inheritdoc IMarket
     function stakeOf(uint256 taskId) public view returns (uint256) {
         Task storage task = _tasks[taskId];
         return STAKE_FLOOR + partDown(task.highestReward, STAKE_RATE) + uint256(task.verifiers) * task.verifierFee;
     }
 
-    /// @notice Takes a task for the price of this moment and locks the caller's stake.
-    /// @param lowest The caller does not work for less.
+    /// @inheritdoc IMarket
     function take(uint256 taskId, uint256 lowest) external {
         Task storage task = _in(taskId, State.Open);
         // INVARIANT: a submitter does not pay itself.
@@ -388,7 +240,7 @@ contract Market {
         emit Taken(taskId, msg.sender, price, stake, block.timestamp + task.trainSeconds);
     }
 
-    /// @notice The solver gives the task up before registering, for a fixed forfeit.
+    /// @inheritdoc IMarket
     function stepDown(uint256 taskId) external {
         Task storage task = _in(taskId, State.Taken);
         if (msg.sender != task.solver) revert NotTheSolver(msg.sender, task.solver);
@@ -398,7 +250,7 @@ contract Market {
         _relist(taskId, task, partDown(stakeOf(taskId), STEP_DOWN_RATE), false);
     }
 
-    /// @notice Takes the task from a solver that did not register in time. Anyone may call.
+    /// @inheritdoc IMarket
     function late(uint256 taskId) external {
         Task storage task = _in(taskId, State.Taken);
         uint256 held = block.timestamp - task.since;
@@ -425,14 +277,14 @@ contract Market {
         emit Opened(taskId, task.thresholdRoot, task.price, task.price, block.timestamp);
     }
 
-    /// @notice The submitter withdraws an open task.
+    /// @inheritdoc IMarket
     function cancel(uint256 taskId) external {
         Task storage task = _in(taskId, State.Open);
         if (msg.sender != task.submitter) revert NotTheSubmitter(msg.sender, task.submitter);
         _end(taskId, task, State.Cancelled, address(0), 0, 0);
     }
 
-    /// @notice Ends a task that nobody took. Anyone may call.
+    /// @inheritdoc IMarket
     function expire(uint256 taskId) external {
         Task storage task = _in(taskId, State.Open);
         uint256 end = uint256(task.since) + task.auctionSeconds + HOLD_SECONDS;
@@ -442,10 +294,7 @@ contract Market {
 
     /* REGISTERING */
 
-    /// @notice The solver posts its proof of learning. First and last checkpoint are opened: the first is the task's initial
-    /// state. From here on the solver can neither change nor withdraw anything.
-    /// @param first Siblings of checkpoint 0.
-    /// @param last Siblings of the last checkpoint.
+    /// @inheritdoc IMarket
     function register(
         uint256 taskId,
         bytes32 checkpointRoot,
@@ -490,7 +339,7 @@ contract Market {
         _;
     }
 
-    /// @notice A profile stands and passed: the task is open for solvers.
+    /// @inheritdoc IMarket
     function open(uint256 taskId, bytes32 thresholdRoot) external onlyModule {
         Task storage task = _in(taskId, State.Profiling);
         task.thresholdRoot = thresholdRoot;
@@ -499,15 +348,13 @@ contract Market {
         emit Opened(taskId, thresholdRoot, task.lowestReward, task.highestReward, block.timestamp);
     }
 
-    /// @notice All checks passed.
+    /// @inheritdoc IMarket
     function settled(uint256 taskId) external onlyModule {
         Task storage task = _in(taskId, State.Verifying);
         _end(taskId, task, State.Settled, address(0), 0, 0);
     }
 
-    /// @notice The proof does not hold, or a demanded chunk was not served: the solver loses its stake.
-    /// @param finder Who showed it; gets the finders' part at once. Zero: the part stays in escrow for the rounds that found it.
-    /// @return finders The finders' part, in wei.
+    /// @inheritdoc IMarket
     function failed(uint256 taskId, address finder) external onlyModule returns (uint256 finders) {
         Task storage task = _in(taskId, State.Verifying);
         uint256 fees = uint256(task.verifiers) * task.verifierFee;
@@ -516,27 +363,26 @@ contract Market {
         _end(taskId, task, State.Failed, finder, finders, fees);
     }
 
-    /// @notice Nobody could verify the task (`unavailable`: because the files were not to be had, which costs a solver a forfeit).
+    /// @inheritdoc IMarket
     function abandoned(uint256 taskId, bool unavailable) external onlyModule {
         Task storage task = _tasks[taskId];
         if (task.state != State.Profiling && task.state != State.Verifying) revert WrongState(taskId, task.state);
         _end(taskId, task, unavailable ? State.Unavailable : State.Unverified, address(0), 0, 0);
     }
 
-    /// @notice The profile stands and says that the task is not verifiable in tolerant mode.
+    /// @inheritdoc IMarket
     function refused(uint256 taskId) external onlyModule {
         _end(taskId, _in(taskId, State.Profiling), State.Refused, address(0), 0, 0);
     }
 
-    /// @notice The program was refuted.
-    /// @return isLive Whether the task was still running; otherwise nothing happened.
+    /// @inheritdoc IMarket
     function refuted(uint256 taskId, address refuter) external onlyModule returns (bool isLive) {
         Task storage task = _tasks[taskId];
         isLive = task.state != State.None && task.state < State.Settled;
         if (isLive) _end(taskId, task, State.Void, refuter, partDown(task.highestReward, REFUTER_RATE), 0);
     }
 
-    /// @notice Takes a charge for clock extensions from the solver's stake.
+    /// @inheritdoc IMarket
     function chargeSolver(uint256 taskId, uint256 charge) external onlyModule {
         Task storage task = _in(taskId, State.Verifying);
         // INVARIANT: charges leave enough for all fees due and for whoever finds a fault.
@@ -608,17 +454,17 @@ contract Market {
 
     /* VIEWS */
 
-    /// @notice The task as it stands.
+    /// @inheritdoc IMarket
     function taskOf(uint256 taskId) external view returns (Task memory) {
         return _tasks[taskId];
     }
 
-    /// @notice State of a task.
+    /// @inheritdoc IMarket
     function stateOf(uint256 taskId) external view returns (State) {
         return _tasks[taskId].state;
     }
 
-    /// @notice What the other contracts need of a task.
+    /// @inheritdoc IMarket
     function termsOf(uint256 taskId) external view returns (Terms memory) {
         Task storage task = _tasks[taskId];
         return Terms({
@@ -640,23 +486,23 @@ contract Market {
         });
     }
 
-    /// @notice Root of a task's program.
+    /// @inheritdoc IMarket
     function programRootOf(uint256 taskId) external view returns (bytes32) {
         return _tasks[taskId].programRoot;
     }
 
-    /// @notice Root of a task's checkpoints.
+    /// @inheritdoc IMarket
     function checkpointRootOf(uint256 taskId) external view returns (bytes32) {
         return _tasks[taskId].checkpointRoot;
     }
 
-    /// @notice Jackpot tax of one round of the task, in wei.
+    /// @inheritdoc IMarket
     function taxOf(uint256 taskId) public view returns (uint256) {
         Task storage task = _tasks[taskId];
         return partDown(task.highestReward, TAX_RATE) / (uint256(task.verifiers) + (task.exact ? 0 : 1));
     }
 
-    /// @notice Least exponent e with work <= 2^e.
+    /// @inheritdoc IMarket
     function exponentOf(uint256 work) public pure returns (uint256 exponent) {
         while (uint256(1) << exponent < work) exponent++;
     }

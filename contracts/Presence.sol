@@ -4,9 +4,9 @@ pragma solidity 0.8.30;
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {IGroup, Position} from "./interfaces/IGroup.sol";
 import {IGroups} from "./interfaces/IGroups.sol";
+import {IMarket, State, Terms} from "./interfaces/IMarket.sol";
 import {IPresence, Report} from "./interfaces/IPresence.sol";
 import {Agreements, Statement} from "./libraries/Agreements.sol";
-import {Market, State, Terms} from "./Market.sol";
 import {MembersLedger} from "./MembersLedger.sol";
 
 /// @title Presence
@@ -26,7 +26,7 @@ contract Presence is IPresence, MembersLedger {
     uint256 public constant MOST_SEGMENTS = 8192;
 
     IGroups private immutable GROUPS;
-    Market private immutable MARKET;
+    IMarket private immutable MARKET;
 
     /// @inheritdoc IPresence
     uint256 public immutable BOND;
@@ -39,7 +39,7 @@ contract Presence is IPresence, MembersLedger {
 
     constructor(address groups, address market, uint256 bond, uint256 window) {
         GROUPS = IGroups(groups);
-        MARKET = Market(market);
+        MARKET = IMarket(market);
         BOND = bond;
         WINDOW = window;
     }

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT
 pragma solidity 0.8.30;
 
+import {IMarket, State, Terms} from "./interfaces/IMarket.sol";
+import {IVerification, Round, RoundState} from "./interfaces/IVerification.sol";
 import {Answers} from "./Answers.sol";
 import {Claims, Line} from "./Claims.sol";
 import {Demands} from "./Demands.sol";
 import {Jackpot} from "./Jackpot.sol";
-import {Market, State, Terms} from "./Market.sol";
 import {Modules, Parameters, partDown} from "./Parameters.sol";
 import {Class, Stakes} from "./Stakes.sol";
-import {Round, RoundState, Verification} from "./Verification.sol";
 
 /// @title Settlement
 /// @notice Ends tasks whose claims stand, and releases their rounds: every share is released exactly once, by anyone, and pays
@@ -16,8 +16,8 @@ import {Round, RoundState, Verification} from "./Verification.sol";
 contract Settlement {
     Stakes private immutable STAKES;
     Jackpot private immutable JACKPOT;
-    Market private immutable MARKET;
-    Verification private immutable VERIFICATION;
+    IMarket private immutable MARKET;
+    IVerification private immutable VERIFICATION;
     Answers private immutable ANSWERS;
     Claims private immutable CLAIMS;
     Demands private immutable DEMANDS;
@@ -39,8 +39,8 @@ contract Settlement {
     constructor(Parameters memory parameters, Modules memory modules) {
         STAKES = Stakes(modules.stakes);
         JACKPOT = Jackpot(modules.jackpot);
-        MARKET = Market(modules.market);
-        VERIFICATION = Verification(modules.verification);
+        MARKET = IMarket(modules.market);
+        VERIFICATION = IVerification(modules.verification);
         ANSWERS = Answers(modules.answers);
         CLAIMS = Claims(modules.claims);
         DEMANDS = Demands(modules.demands);

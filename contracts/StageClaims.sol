@@ -5,11 +5,11 @@ import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {Claim, ClaimKind, IClaims} from "./interfaces/IClaims.sol";
 import {IGroup} from "./interfaces/IGroup.sol";
 import {IGroups} from "./interfaces/IGroups.sol";
+import {IMarket, Task, Terms} from "./interfaces/IMarket.sol";
 import {IStageClaims, StageAccusation, StageWork} from "./interfaces/IStageClaims.sol";
 import {Agreements, Statement} from "./libraries/Agreements.sol";
 import {Leaves} from "./libraries/Leaves.sol";
 import {Trees} from "./libraries/Trees.sol";
-import {Market, Task, Terms} from "./Market.sol";
 import {MembersLedger} from "./MembersLedger.sol";
 
 /// @notice A claim about what a member stated: that it is true, or, where there is an accusation of the same number, that it is not.
@@ -46,7 +46,7 @@ contract StageClaims is IStageClaims, MembersLedger {
     uint256 private constant MOST_LEVELS = 32;
 
     IGroups private immutable GROUPS;
-    Market private immutable MARKET;
+    IMarket private immutable MARKET;
     address private immutable COURT;
 
     /// @inheritdoc IStageClaims
@@ -69,7 +69,7 @@ contract StageClaims is IStageClaims, MembersLedger {
         uint256 window
     ) {
         GROUPS = IGroups(groups);
-        MARKET = Market(market);
+        MARKET = IMarket(market);
         COURT = court;
         CASE_BOND = caseBond;
         ACCUSATION_BOND = accusationBond;

@@ -1,133 +1,42 @@
 // SPDX-License-Identifier: MIT
 pragma solidity 0.8.30;
 
+import {IMarket, State, Terms} from "./interfaces/IMarket.sol";
 import {ISeeds} from "./interfaces/ISeeds.sol";
+import {
+    Derivation,
+    Fault,
+    Hidden,
+    IVerification,
+    Round,
+    RoundState,
+    Share,
+    ShareState,
+    Shown
+} from "./interfaces/IVerification.sol";
 import {Checkpoint, Leaves, ProfileLeaf, Registered, ReplayLeaf} from "./libraries/Leaves.sol";
 import {Permutation} from "./libraries/Permutation.sol";
 import {Trees} from "./libraries/Trees.sol";
 import {Answers} from "./Answers.sol";
 import {Claims} from "./Claims.sol";
 import {Jackpot} from "./Jackpot.sol";
-import {Market, State, Terms} from "./Market.sol";
 import {MILLION, Modules, Parameters, partDown} from "./Parameters.sol";
 import {Class, Stakes} from "./Stakes.sol";
-
-/// @notice Where the work on one share of a task stands.
-enum ShareState {
-    None,
-    Awaiting,
-    Working,
-    Volunteers,
-    Released
-}
-
-/// @notice Where a round (one verifier's work on one share) stands. Void: replaced, or ended with its task.
-enum RoundState {
-    None,
-    Drawn,
-    Committed,
-    Shown,
-    Disclosed,
-    Void
-}
-
-/// @notice Why a round was voided.
-enum Fault {
-    Silent,
-    Leaked,
-    ShownTheWrongOne,
-    SteppedBack
-}
-
-/// @notice One share of a task's segments. One storage slot.
-/// @param drawBlock Block whose hash decides the next draw.
-/// @param snapshot Block at whose end the verifiers' roll counts.
-/// @param deadline End of the wait for volunteers.
-/// @param attempt Number of the present attempt, from 0.
-/// @param stepBacks Verifiers that stepped back from the profile, or (share 0 only) from any share of the proof.
-/// @param isCharged Whether the attempt before paid for the next draw.
-/// @param segmentSeed Seed of the task's segments (share 0 only), or zero.
-struct Share {
-    uint48 drawBlock;
-    uint48 snapshot;
-    uint40 deadline;
-    uint8 attempt;
-    uint8 stepBacks;
-    ShareState state;
-    bool isCharged;
-    uint64 segmentSeed;
-}
-
-/// @notice One verifier's work on one share.
-/// @param drawSeed Seed of the trace positions.
-/// @param commitment Hash of the commitments; from `show` on, hash of all that was shown.
-/// @param lotteryBlock Block whose hash decides which claim is shown.
-/// @param deadline Until when the verifier has to commit (Drawn) or to disclose (Shown).
-/// @param answersUntil Until when answers can be committed.
-/// @param revealsUntil Until when they can be revealed.
-struct Round {
-    uint256 taskId;
-    address verifier;
-    uint64 drawSeed;
-    uint8 share;
-    uint8 attempt;
-    RoundState state;
-    bytes32 commitment;
-    uint48 lotteryBlock;
-    uint40 deadline;
-    uint40 answersUntil;
-    uint40 revealsUntil;
-}
-
-/// @notice What a verifier commits to.
-/// @param secret Hash of its secret r, the order of the claims, itself and the round.
-/// @param first Hash of one claim's root and its salt.
-/// @param second Hash of the other claim's root and its salt.
-struct Hidden {
-    bytes32 secret;
-    bytes32 first;
-    bytes32 second;
-}
-
-/// @notice What a verifier showed.
-/// @param seed The lottery's seed.
-/// @param index Which of the two claims (0 or 1).
-/// @param root Root of that claim.
-/// @param thresholds Root of the threshold vector (profile), else zero.
-/// @param passes Whether the proof, or the profile, passes by this claim.
-struct Shown {
-    Hidden hidden;
-    bytes32 seed;
-    uint8 index;
-    bytes32 root;
-    bytes32 thresholds;
-    bool passes;
-}
-
-/// @notice What turns the derived false claim back into the true one.
-/// @param prefix The changed leaf's record up to its trace root, which is its last field.
-/// @param trace The true trace root.
-/// @param proof Siblings of that leaf in the claim's tree.
-struct Derivation {
-    bytes prefix;
-    bytes32 trace;
-    bytes32[] proof;
-}
 
 /// @title Verification
 /// @notice Rounds of drawn verifiers: draw, commit, show, disclose, and every way out of them. A profile is a round of its own
 /// before the auction.
-contract Verification {
+contract Verification is IVerification {
     /* CONSTANTS */
 
-    /// @notice Number of the share that is the profile.
+    /// @inheritdoc IVerification
     uint8 public constant PROFILE = 255;
     /// @notice Seats tried in one draw before the attempt counts as failed.
     uint256 public constant TRIES = 24;
 
     Stakes private immutable STAKES;
     ISeeds private immutable SEEDS;
-    Market private immutable MARKET;
+    IMarket private immutable MARKET;
     Answers private immutable ANSWERS;
     Claims private immutable CLAIMS;
     Jackpot private immutable JACKPOT;
@@ -162,59 +71,12 @@ contract Verification {
     /// @notice Block in which an account committed to a leaked secret.
     mapping(bytes32 commitment => uint256 blockNumber) public leakCommitted;
 
-    /* EVENTS */
-
-    event DrawDue(uint256 indexed taskId, uint8 indexed share, uint8 attempt, uint256 drawBlock, uint256 snapshot);
-    event Drawn(
-        uint256 indexed taskId,
-        uint8 indexed share,
-        address indexed verifier,
-        uint256 roundId,
-        uint8 attempt,
-        uint64 drawSeed,
-        uint32[] segments,
-        uint256 deadline
-    );
-    event NobodyDrawn(uint256 indexed taskId, uint8 indexed share, uint8 attempt);
-    event VolunteersWanted(uint256 indexed taskId, uint8 indexed share, uint256 deadline);
-    event Committed(uint256 indexed roundId, address indexed verifier, Hidden hidden, uint256 lotteryBlock, uint256 showUntilBlock);
-    event ReplayShown(
-        uint256 indexed roundId, address indexed verifier, Shown shown, ReplayLeaf[] leaves, uint256 answersUntil, uint256 revealsUntil, uint256 discloseUntil
-    );
-    event ProfileShown(
-        uint256 indexed roundId, address indexed verifier, Shown shown, ProfileLeaf[] leaves, uint256 answersUntil, uint256 revealsUntil, uint256 discloseUntil
-    );
-    event Disclosed(
-        uint256 indexed roundId, address indexed verifier, bool forced, bytes32 root, bool passes, bytes32 secret, bytes32 trueTrace, uint256 disputeUntil
-    );
-    event Voided(uint256 indexed roundId, address indexed verifier, Fault fault, uint256 lost);
-
-    /* ERRORS */
-
-    error NotAModule(address caller);
-    error NotTheVerifier(address caller, address verifier);
-    error WrongShareState(uint256 taskId, uint8 share, ShareState state);
-    error WrongRoundState(uint256 roundId, RoundState state);
-    error TaskEnded(uint256 taskId, State state);
-    error SeedNotKnown(uint256 blockNumber, uint256 current);
-    error TooLate(uint256 deadline, uint256 time);
-    error TooEarly(uint256 until, uint256 time);
-    error NotEligible(address account);
-    error NotTheCommitment(bytes32 given, bytes32 expected);
-    error NotDerived(bytes32 found, bytes32 expected);
-    error AnswersClosed(uint256 roundId);
-    error AnswersOpen(uint256 roundId);
-    error LeakNotCommitted(bytes32 commitment, uint256 blockNumber);
-    error WrongIndex(uint8 index);
-    error ChargesTooLow(uint256 charge, uint256 bounty);
-    error WindowTooLong(uint256 blocks);
-
     /* SETTING UP */
 
     constructor(Parameters memory parameters, Modules memory modules) {
         STAKES = Stakes(modules.stakes);
         SEEDS = ISeeds(modules.seeds);
-        MARKET = Market(modules.market);
+        MARKET = IMarket(modules.market);
         ANSWERS = Answers(modules.answers);
         CLAIMS = Claims(modules.claims);
         JACKPOT = Jackpot(modules.jackpot);
@@ -259,12 +121,12 @@ contract Verification {
 
     /* DRAWING */
 
-    /// @notice A tolerant task was submitted: its profiler is to be drawn.
+    /// @inheritdoc IVerification
     function beginProfile(uint256 taskId) external onlyMarket {
         _await(taskId, PROFILE, _shares[taskId][PROFILE]);
     }
 
-    /// @notice A proof was registered: its segments and verifiers are to be drawn.
+    /// @inheritdoc IVerification
     function beginReplay(uint256 taskId, uint8 verifiers) external onlyMarket {
         for (uint8 number = 0; number < verifiers; number++) {
             _await(taskId, number, _shares[taskId][number]);
@@ -279,8 +141,7 @@ contract Verification {
         emit DrawDue(taskId, number, share.attempt, share.drawBlock, share.snapshot);
     }
 
-    /// @notice Carries out a draw that is due, for the bounty. If its seed was missed, it is due again some blocks from now, at a
-    /// block whose hash nobody knows yet, with the same snapshot.
+    /// @inheritdoc IVerification
     function draw(uint256 taskId, uint8 number) external {
         Share storage share = _shares[taskId][number];
         if (share.state != ShareState.Awaiting) revert WrongShareState(taskId, number, share.state);
@@ -328,7 +189,7 @@ contract Verification {
         return address(0);
     }
 
-    /// @notice Serves a share that waits for volunteers.
+    /// @inheritdoc IVerification
     function volunteer(uint256 taskId, uint8 number) external {
         Share storage share = _shares[taskId][number];
         if (share.state != ShareState.Volunteers) revert WrongShareState(taskId, number, share.state);
@@ -342,7 +203,7 @@ contract Verification {
         _begin(taskId, number, share, terms, msg.sender, keccak256(abi.encode(_shares[taskId][0].segmentSeed)));
     }
 
-    /// @notice Ends a task for which nobody volunteered in time. Anyone may call.
+    /// @inheritdoc IVerification
     function giveUp(uint256 taskId, uint8 number) external {
         Share storage share = _shares[taskId][number];
         if (share.state != ShareState.Volunteers) revert WrongShareState(taskId, number, share.state);
@@ -405,8 +266,7 @@ contract Verification {
 
     /* COMMITTING AND SHOWING */
 
-    /// @notice The drawn verifier commits to its secret and to two claims in hidden order. Whistleblowers join until the
-    /// lottery's block.
+    /// @inheritdoc IVerification
     function commit(uint256 roundId, Hidden calldata hidden) external {
         Round storage round = _in(roundId, RoundState.Drawn);
         if (msg.sender != round.verifier) revert NotTheVerifier(msg.sender, round.verifier);
@@ -418,11 +278,7 @@ contract Verification {
         emit Committed(roundId, msg.sender, hidden, lotteryBlock, lotteryBlock + SHOW_BLOCKS);
     }
 
-    /// @notice The verifier shows the replay claim that the lottery on its secret demands.
-    /// @param index Which of the two it is (0: `hidden.first`).
-    /// @param salt The salt of that one.
-    /// @param leaves The claim, in the order of the drawn segments.
-    /// @param checkpoints The solver's checkpoints after these segments, opened.
+    /// @inheritdoc IVerification
     function showReplay(
         uint256 roundId,
         Hidden calldata hidden,
@@ -447,7 +303,7 @@ contract Verification {
         emit ReplayShown(roundId, msg.sender, shown, leaves, round.answersUntil, round.revealsUntil, round.deadline);
     }
 
-    /// @notice The profiler shows the profile claim that the lottery on its secret demands.
+    /// @inheritdoc IVerification
     function showProfile(
         uint256 roundId,
         Hidden calldata hidden,
@@ -508,12 +364,7 @@ contract Verification {
 
     /* DISCLOSING */
 
-    /// @notice Discloses the secret and the order of the claims, once answers are in. If the lottery had forced the derived false
-    /// claim, the true one takes its place. Whoever knows the secret may call.
-    /// @param secret r.
-    /// @param order Which of the two claims was the true one.
-    /// @param shown What was shown, as in the event.
-    /// @param derivation How the false claim was derived (forced rounds; else ignored).
+    /// @inheritdoc IVerification
     function disclose(
         uint256 roundId,
         bytes32 secret,
@@ -580,24 +431,24 @@ contract Verification {
         if (found != hidden.secret || order > 1) revert NotTheCommitment(found, hidden.secret);
     }
 
-    /// @notice What a verifier commits to as its secret.
+    /// @inheritdoc IVerification
     function secretHash(bytes32 secret, uint8 order, address verifier, uint256 roundId) public pure returns (bytes32) {
         return keccak256(abi.encode(secret, order, verifier, roundId));
     }
 
-    /// @notice Salt of the claim at place `index` (0 or 1) of a round's two: known to whoever knows the secret.
+    /// @inheritdoc IVerification
     function saltOf(bytes32 secret, uint256 roundId, uint8 index) public pure returns (bytes32) {
         return keccak256(abi.encode(secret, roundId, index));
     }
 
-    /// @notice Whether the lottery forces the verifier with this secret to show the false claim.
+    /// @inheritdoc IVerification
     function isForced(bytes32 secret, bytes32 seed) public view returns (bool) {
         return uint256(keccak256(abi.encode(secret, seed))) % MILLION < FORCED_RATE;
     }
 
     /* WAYS OUT */
 
-    /// @notice Voids a round whose verifier was silent. Anyone may call.
+    /// @inheritdoc IVerification
     function timeout(uint256 roundId) external {
         Round storage round = _rounds[roundId];
         RoundState state = round.state;
@@ -612,8 +463,7 @@ contract Verification {
         _void(roundId, round, Fault.Silent, partDown(SEAT, SILENCE_RATE), address(0), 0);
     }
 
-    /// @notice The drawn verifier cannot fetch the files, or does not want to serve: it pays a small charge, and one more
-    /// verifier is drawn. The charge goes to the next one that can work. Too many who step back from a proof end its task.
+    /// @inheritdoc IVerification
     function stepBack(uint256 roundId) external {
         Round storage round = _in(roundId, RoundState.Drawn);
         if (msg.sender != round.verifier) revert NotTheVerifier(msg.sender, round.verifier);
@@ -642,22 +492,19 @@ contract Verification {
         }
     }
 
-    /// @notice What stepping back costs: a part of a seat, or of the task's price where that is more, so that ending dear tasks
-    /// by stepping back on purpose is dear; at most what silence costs.
-    /// @param price The auction price, zero before the auction.
+    /// @inheritdoc IVerification
     function stepBackCharge(uint256 price) public view returns (uint256 charge) {
         charge = partDown(price > SEAT ? price : SEAT, STEP_BACK_RATE);
         uint256 most = partDown(SEAT, SILENCE_RATE);
         if (charge > most) charge = most;
     }
 
-    /// @notice First step of bringing a leaked secret: commits to it, so that nobody can take the bounty from the one who brings it.
-    /// @param commitment keccak256(abi.encode(secret, caller, round)).
+    /// @inheritdoc IVerification
     function commitLeak(bytes32 commitment) external {
         if (leakCommitted[commitment] == 0) leakCommitted[commitment] = block.number;
     }
 
-    /// @notice Second step, in a later block, until answers close: voids the round for a bounty from the verifier's stake.
+    /// @inheritdoc IVerification
     function leak(uint256 roundId, bytes32 secret, uint8 order, Hidden calldata hidden) external {
         Round storage round = _in(roundId, RoundState.Committed);
         bytes32 commitment = keccak256(abi.encode(hidden));
@@ -665,7 +512,7 @@ contract Verification {
         _leak(roundId, round, secret, order, hidden);
     }
 
-    /// @notice The same once the claim is shown.
+    /// @inheritdoc IVerification
     function leakShown(uint256 roundId, bytes32 secret, uint8 order, Shown calldata shown) external {
         Round storage round = _in(roundId, RoundState.Shown);
         bytes32 commitment = keccak256(abi.encode(shown));
@@ -708,8 +555,7 @@ contract Verification {
 
     /* CALLED BY THE SETTLEMENT */
 
-    /// @notice Marks a share as released. Reverts if it was.
-    /// @return roundId The round at work on it, or zero.
+    /// @inheritdoc IVerification
     function markReleased(uint256 taskId, uint8 number) external onlySettlement returns (uint256 roundId) {
         Share storage share = _shares[taskId][number];
         ShareState state = share.state;
@@ -722,7 +568,7 @@ contract Verification {
         }
     }
 
-    /// @notice Voids a round that ends with its task.
+    /// @inheritdoc IVerification
     function markVoid(uint256 roundId) external onlySettlement {
         _rounds[roundId].state = RoundState.Void;
     }
@@ -765,27 +611,27 @@ contract Verification {
         }
     }
 
-    /// @notice Number of a round: the hash of its task, share and attempt.
+    /// @inheritdoc IVerification
     function roundIdOf(uint256 taskId, uint8 number, uint8 attempt) public pure returns (uint256) {
         return uint256(keccak256(abi.encode("round", taskId, number, attempt)));
     }
 
-    /// @notice Bucket (class Round) of the charges of verifiers who stepped back from a share.
+    /// @inheritdoc IVerification
     function chargesOf(uint256 taskId, uint8 number) public pure returns (uint256) {
         return uint256(keccak256(abi.encode("charges", taskId, number)));
     }
 
-    /// @notice A share as it stands.
+    /// @inheritdoc IVerification
     function shareOf(uint256 taskId, uint8 number) external view returns (Share memory) {
         return _shares[taskId][number];
     }
 
-    /// @notice A round as it stands.
+    /// @inheritdoc IVerification
     function roundOf(uint256 roundId) external view returns (Round memory) {
         return _rounds[roundId];
     }
 
-    /// @notice The round at work on a share, and its state; None while there is none.
+    /// @inheritdoc IVerification
     function currentRound(uint256 taskId, uint8 number) public view returns (uint256 roundId, RoundState state) {
         Share storage share = _shares[taskId][number];
         if (share.state == ShareState.Working || share.state == ShareState.Released) {
@@ -794,14 +640,14 @@ contract Verification {
         }
     }
 
-    /// @notice Segments of a share, in the order of its claims' leaves. Empty before they are drawn.
+    /// @inheritdoc IVerification
     function segmentsOf(uint256 taskId, uint8 number) external view returns (uint32[] memory) {
         uint64 segmentSeed = _shares[taskId][0].segmentSeed;
         if (segmentSeed == 0 && number != PROFILE) return new uint32[](0);
         return _segmentsOf(segmentSeed, number, MARKET.termsOf(taskId));
     }
 
-    /// @notice Whether answers to a shown round are closed: nobody joined, all who committed have revealed, or time is out.
+    /// @inheritdoc IVerification
     function answersClosed(uint256 roundId) public view returns (bool) {
         Round storage round = _rounds[roundId];
         return ANSWERS.areClosed(roundId, round.answersUntil, round.revealsUntil);

@@ -33,7 +33,7 @@ class Class(IntEnum):
 
 
 class TaskState(IntEnum):
-    """Where a task stands (contracts/Market.sol, State). From SETTLED on nothing changes any more."""
+    """Where a task stands (contracts/interfaces/IMarket.sol). From SETTLED on nothing changes any more."""
 
     NONE = 0
     PROFILING = 1
@@ -54,7 +54,7 @@ class TaskState(IntEnum):
 
 
 class ShareState(IntEnum):
-    """Where the work on one share stands (contracts/Verification.sol)."""
+    """Where the work on one share stands (contracts/interfaces/IVerification.sol)."""
 
     NONE = 0
     AWAITING = 1
