@@ -3,7 +3,9 @@ pragma solidity 0.8.30;
 
 import {IMarket, Posting, State, Task, Terms} from "./interfaces/IMarket.sol";
 import {IVerification} from "./interfaces/IVerification.sol";
-import {Headers, SectionHeader} from "./libraries/Headers.sol";
+import {Headers} from "./libraries/Headers.sol";
+import {Floors, Postings} from "./libraries/Postings.sol";
+import {Ranges} from "./libraries/Ranges.sol";
 import {Trees} from "./libraries/Trees.sol";
 import {MILLION, Modules, Parameters, partDown} from "./Parameters.sol";
 import {Class, Stakes} from "./Stakes.sol";
@@ -14,11 +16,11 @@ contract Market is IMarket {
     /* CONSTANTS */
 
     /// @notice Format and arithmetic version of the programs this deployment can judge.
-    uint16 public constant FORMAT = 1;
-    uint16 public constant ARITHMETIC = 1;
+    uint16 public constant FORMAT = Postings.FORMAT;
+    uint16 public constant ARITHMETIC = Postings.ARITHMETIC;
     /// @notice Most verifiers of a task, and most segments of one share.
-    uint256 public constant MOST_VERIFIERS = 8;
-    uint256 public constant MOST_SEGMENTS = 16;
+    uint256 public constant MOST_VERIFIERS = Postings.MOST_VERIFIERS;
+    uint256 public constant MOST_SEGMENTS = Postings.MOST_SEGMENTS;
 
     Stakes private immutable STAKES;
     IVerification private immutable VERIFICATION;
@@ -76,24 +78,25 @@ contract Market is IMarket {
         HOLD_SECONDS = parameters.holdSeconds;
         MAXIMAL_RELISTS = parameters.maximalRelists;
         // INVARIANT: shares of one amount never exceed it.
-        _range("finderRate", parameters.finderRate, 0, MILLION - 1);
-        _range("stepDownRate", parameters.stepDownRate, 0, MILLION);
+        Ranges.check("finderRate", parameters.finderRate, 0, MILLION - 1);
+        Ranges.check("stepDownRate", parameters.stepDownRate, 0, MILLION);
         // INVARIANT: the stake covers the forfeit, since no price is above the highest reward.
-        _range("unavailableRate", parameters.unavailableRate, 0, parameters.solverStakeRate);
-        _range("compensationRate + refuterRate", uint256(parameters.compensationRate) + parameters.refuterRate, 0, MILLION);
-        _range("workPerSecond", parameters.workPerSecond, 1, type(uint64).max);
-        _range("trainingPerSecond", parameters.trainingPerSecond, 1, type(uint64).max);
+        Ranges.check("unavailableRate", parameters.unavailableRate, 0, parameters.solverStakeRate);
+        Ranges.check("compensationRate + refuterRate", uint256(parameters.compensationRate) + parameters.refuterRate, 0, MILLION);
+        Ranges.check("workPerSecond", parameters.workPerSecond, 1, type(uint64).max);
+        Ranges.check("trainingPerSecond", parameters.trainingPerSecond, 1, type(uint64).max);
     }
 
     /* SUBMITTING */
 
     /// @inheritdoc IMarket
     function submit(Posting calldata posting) external payable returns (uint256 taskId) {
-        (uint256 replayWork, uint256 profileWork) = _check(posting);
+        (uint256 replayWork, uint256 profileWork) = Postings.check(posting, _floors());
+        _requireProvenBase(posting.baseTask, posting.initialRoot);
         taskId = uint256(
             keccak256(abi.encode(block.chainid, address(this), msg.sender, submitted[msg.sender]++, keccak256(abi.encode(posting))))
         );
-        uint32 segments = _segments(posting);
+        uint32 segments = Postings.segmentsOf(posting);
         Task storage task = _tasks[taskId];
         task.submitter = msg.sender;
         task.taskSeed = posting.taskSeed;
@@ -114,7 +117,7 @@ contract Market is IMarket {
         task.profilerFee = posting.profilerFee;
         task.replayWork = uint80(replayWork);
         task.profileWork = uint80(profileWork);
-        bytes32 programRoot = sha256(abi.encodePacked(bytes1(0x02), posting.header));
+        bytes32 programRoot = Headers.rootOf(posting.header);
         task.programRoot = programRoot;
         task.dataRoot = posting.dataRoot;
         task.initialRoot = posting.initialRoot;
@@ -136,64 +139,22 @@ contract Market is IMarket {
             + rounds * (DRAW_BOUNTY + partDown(posting.highestReward, TAX_RATE) / rounds);
     }
 
-    function _segments(Posting calldata posting) private pure returns (uint32) {
-        return uint32((uint256(posting.steps) + posting.interval - 1) / posting.interval);
+    function _requireProvenBase(uint256 baseTask, bytes32 initialRoot) private view {
+        if (baseTask == 0) return;
+        Task storage base = _tasks[baseTask];
+        // INVARIANT: only a proven model is a base.
+        if (base.state != State.Settled || base.finalRoot != initialRoot) {
+            revert NotAProvenBase(baseTask, base.state, base.finalRoot);
+        }
     }
 
-    function _check(Posting calldata posting) private view returns (uint256 replayWork, uint256 profileWork) {
-        bytes calldata header = posting.header;
-        uint256 sections = posting.exact ? 1 : 4;
-        // INVARIANT: the header is exactly one of a program with the sections its mode needs, so that every later use finds them.
-        if (header.length != Headers.FIXED_BYTES + Headers.SECTION_BYTES * sections || Headers.sections(header) != sections) {
-            revert WrongHeader(header.length);
-        }
-        uint16 format = uint16(bytes2(header[0:2]));
-        uint16 arithmetic = uint16(bytes2(header[2:4]));
-        // INVARIANT: this deployment judges only what it can execute.
-        if (format != FORMAT || arithmetic != ARITHMETIC) revert WrongVersion(format, arithmetic);
-        uint256[4] memory work;
-        for (uint256 place = 0; place < sections; place++) {
-            SectionHeader memory section = Headers.sectionAt(header, place);
-            _range("role", Headers.roleAt(header, place), place, place);
-            _range("operators", section.operators, 1, type(uint32).max);
-            work[place] = section.work;
-        }
-        _range("tensors of the state", Headers.states(header), 1, 1 << 20);
-        _range("steps", posting.steps, 1, type(uint32).max);
-        _range("interval", posting.interval, 1, posting.steps);
-        _range("segments", _segments(posting), 1, 1 << 24);
-        _range("verifiers", posting.verifiers, 1, MOST_VERIFIERS);
-        _range("segments of a share", posting.perVerifier, 1, MOST_SEGMENTS);
-        // INVARIANT: shares are disjoint.
-        _range("drawn segments", uint256(posting.verifiers) * posting.perVerifier, 1, _segments(posting));
-        // INVARIANT: windows and limits are computed without overflow.
-        replayWork = posting.perVerifier * (uint256(posting.interval) * work[0] + work[1]);
-        _range("work of a share", replayWork, 0, type(uint80).max);
-        _range("verifierFee", posting.verifierFee, lowestFee(replayWork), type(uint88).max);
-        if (posting.exact) {
-            _range("profileSegments", posting.profileSegments, 0, 0);
-            _range("profilerFee", posting.profilerFee, 0, 0);
-        } else {
-            _range("profileSegments", posting.profileSegments, 1, _segments(posting) < MOST_SEGMENTS ? _segments(posting) : MOST_SEGMENTS);
-            profileWork = posting.profileSegments * (uint256(posting.interval) * (work[0] + work[2]) + work[3]);
-            _range("work of the profile", profileWork, 0, type(uint80).max);
-            _range("profilerFee", posting.profilerFee, lowestFee(profileWork), type(uint88).max);
-        }
-        _range("highestReward", posting.highestReward, posting.lowestReward, type(uint88).max);
-        // INVARIANT: no posting asks for training faster than the deployment's devices can.
-        _range("trainSeconds", posting.trainSeconds, TRAIN_SECONDS + (uint256(posting.steps) * work[0]) / TRAINING_PER_SECOND, type(uint32).max);
-        if (posting.baseTask != 0) {
-            Task storage base = _tasks[posting.baseTask];
-            // INVARIANT: only a proven model is a base.
-            if (base.state != State.Settled || base.finalRoot != posting.initialRoot) {
-                revert NotAProvenBase(posting.baseTask, base.state, base.finalRoot);
-            }
-        }
+    function _floors() private view returns (Floors memory) {
+        return Floors(FEE_FLOOR, FEE_PER_TERAWORK, TRAIN_SECONDS, TRAINING_PER_SECOND);
     }
 
     /// @inheritdoc IMarket
     function lowestFee(uint256 work) public view returns (uint256) {
-        return FEE_FLOOR + (work * FEE_PER_TERAWORK) / 1e12;
+        return Postings.lowestFee(_floors(), work);
     }
 
     /* THE AUCTION */
@@ -445,11 +406,6 @@ contract Market is IMarket {
         task = _tasks[taskId];
         // INVARIANT: states only move forward, by the calls their state allows.
         if (task.state != state) revert WrongState(taskId, task.state);
-    }
-
-    function _range(string memory what, uint256 given, uint256 lowest, uint256 highest) private pure {
-        // INVARIANT: a malformed task is refused before anything is held for it.
-        if (given < lowest || given > highest) revert OutOfRange(what, given, lowest, highest);
     }
 
     /* VIEWS */

@@ -138,9 +138,6 @@ interface IMarket {
     error NotTheSubmitter(address caller, address submitter);
     error NotTheSolver(address caller, address solver);
     error WrongState(uint256 taskId, State state);
-    error WrongHeader(uint256 length);
-    error WrongVersion(uint16 format, uint16 arithmetic);
-    error OutOfRange(string what, uint256 given, uint256 lowest, uint256 highest);
     error WrongValue(uint256 given, uint256 expected);
     error NotAProvenBase(uint256 baseTask, State state, bytes32 finalRoot);
     error PriceTooLow(uint256 price, uint256 wanted);

@@ -2,6 +2,7 @@
 pragma solidity 0.8.30;
 
 import {MILLION} from "../Parameters.sol";
+import {Ranges} from "./Ranges.sol";
 
 /// @notice One member of a group, as agreed.
 /// @param account Its account, which signs and withdraws.
@@ -78,7 +79,6 @@ library Agreements {
     bytes32 internal constant STATEMENT_TYPE =
         keccak256("Statement(uint256 task,uint32 run,bytes32 subject,bytes32 value)");
 
-    error OutOfRange(string what, uint256 given, uint256 lowest, uint256 highest);
     error NotOneMillion(uint256 sum);
     error MemberTwice(address account);
 
@@ -145,12 +145,12 @@ library Agreements {
     /// @notice Reverts unless the agreement can be kept: by everyone, at any time, with the coin that was put in.
     function check(Agreement calldata agreement) internal view {
         Member[] calldata members = agreement.members;
-        _range("members", members.length, 1, MOST_MEMBERS);
+        Ranges.check("members", members.length, 1, MOST_MEMBERS);
         uint256 shares;
         uint256 contributions;
         for (uint256 i = 0; i < members.length; i++) {
             // INVARIANT: whoever a conviction leaves in the group has a share, so that all coin has a receiver.
-            _range("share", members[i].share, 1, MILLION);
+            Ranges.check("share", members[i].share, 1, MILLION);
             shares += members[i].share;
             contributions += members[i].contribution;
             for (uint256 j = 0; j < i; j++) {
@@ -159,25 +159,21 @@ library Agreements {
         }
         if (shares != MILLION) revert NotOneMillion(shares);
         // INVARIANT: what the leader may stake has been put in.
-        _range("mostStake", agreement.mostStake, 0, contributions);
-        _range("owners", agreement.owners.length, 0, MOST_OWNERS);
+        Ranges.check("mostStake", agreement.mostStake, 0, contributions);
+        Ranges.check("owners", agreement.owners.length, 0, MOST_OWNERS);
         for (uint256 i = 0; i < agreement.owners.length; i++) {
-            _range("owner", agreement.owners[i], 0, members.length - 1);
+            Ranges.check("owner", agreement.owners[i], 0, members.length - 1);
         }
-        _range("formBy", agreement.formBy, block.timestamp, agreement.takeBy);
+        Ranges.check("formBy", agreement.formBy, block.timestamp, agreement.takeBy);
         // INVARIANT: nobody's coin waits for ever for a leader or for evidence.
-        _range("patience", agreement.patience, 1, LONGEST);
-        _range("evidenceSeconds", agreement.evidenceSeconds, 0, LONGEST);
+        Ranges.check("patience", agreement.patience, 1, LONGEST);
+        Ranges.check("evidenceSeconds", agreement.evidenceSeconds, 0, LONGEST);
         // INVARIANT: nobody earns less than nothing.
-        _range("presenceRate", agreement.presenceRate, 0, MILLION);
+        Ranges.check("presenceRate", agreement.presenceRate, 0, MILLION);
     }
 
     function _typed(bytes32 structure, address verifier) private view returns (bytes32) {
         bytes32 domain = keccak256(abi.encode(DOMAIN_TYPE, NAME, VERSION, block.chainid, verifier));
         return keccak256(abi.encodePacked(hex"1901", domain, structure));
-    }
-
-    function _range(string memory what, uint256 given, uint256 lowest, uint256 highest) private pure {
-        if (given < lowest || given > highest) revert OutOfRange(what, given, lowest, highest);
     }
 }

@@ -21,9 +21,14 @@ library Headers {
     /// @notice The program has no section for this role.
     error NoSection(uint8 role);
 
+    /// @notice The program's root: the hash of its header.
+    function rootOf(bytes calldata header) internal pure returns (bytes32) {
+        return sha256(abi.encodePacked(bytes1(0x02), header));
+    }
+
     /// @notice Reverts unless `header` hashes to `programRoot`.
     function verify(bytes calldata header, bytes32 programRoot) internal pure {
-        bytes32 found = sha256(abi.encodePacked(bytes1(0x02), header));
+        bytes32 found = rootOf(header);
         if (found != programRoot) revert WrongHeader(found, programRoot);
     }
 

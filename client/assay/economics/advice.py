@@ -12,7 +12,7 @@ from assay.economics.settlement import Terms, escrow_of, lowest_fee, most_step_b
 from assay.errors import AssayError
 from assay.market.parameters import COIN, Parameters
 
-MOST_VERIFIERS, MOST_SEGMENTS = 8, 16  # contracts/Market.sol
+MOST_VERIFIERS, MOST_SEGMENTS = 8, 16  # contracts/libraries/Postings.sol
 
 
 class AdviceError(AssayError):
