@@ -14,8 +14,9 @@ import {
     ShareState,
     Shown
 } from "./interfaces/IVerification.sol";
+import {Draws} from "./libraries/Draws.sol";
 import {Checkpoint, Leaves, ProfileLeaf, Registered, ReplayLeaf} from "./libraries/Leaves.sol";
-import {Permutation} from "./libraries/Permutation.sol";
+import {Secrets} from "./libraries/Secrets.sol";
 import {Trees} from "./libraries/Trees.sol";
 import {Answers} from "./Answers.sol";
 import {Claims} from "./Claims.sol";
@@ -155,9 +156,8 @@ contract Verification is IVerification {
             return;
         }
         if (number != PROFILE && _shares[taskId][0].segmentSeed == 0) {
-            // INVARIANT: segments are drawn once for a proof; zero stands for not drawn.
-            uint64 segmentSeed = uint64(uint256(keccak256(abi.encode(seed))));
-            _shares[taskId][0].segmentSeed = segmentSeed == 0 ? 1 : segmentSeed;
+            // INVARIANT: segments are drawn once for a proof.
+            _shares[taskId][0].segmentSeed = Draws.segmentSeedOf(seed);
         }
         address verifier = _choose(taskId, number, share, terms, seed);
         if (verifier == address(0)) {
@@ -180,7 +180,7 @@ contract Verification is IVerification {
         if (seats == 0) return address(0);
         uint256 exponent = MARKET.exponentOf(number == PROFILE ? terms.profileWork : terms.replayWork);
         for (uint256 i = 0; i < TRIES; i++) {
-            address owner = STAKES.seatOwnerAt(uint256(keccak256(abi.encode(seed, i))) % seats, snapshot);
+            address owner = STAKES.seatOwnerAt(Draws.seatOf(seed, i, seats), snapshot);
             if (
                 owner != terms.submitter && owner != terms.solver && !wasDrawn[taskId][number == PROFILE][owner]
                     && STAKES.limitAt(owner, snapshot) > exponent && STAKES.lock(owner, SEAT)
@@ -222,8 +222,7 @@ contract Verification is IVerification {
         Round storage round = _rounds[roundId];
         round.taskId = taskId;
         round.verifier = verifier;
-        // Every attempt has trace positions of its own, so that no trace shown before is of use.
-        round.drawSeed = uint64(uint256(keccak256(abi.encode(seed, roundId))));
+        round.drawSeed = Draws.drawSeedOf(seed, roundId);
         round.share = number;
         round.attempt = share.attempt;
         round.state = RoundState.Drawn;
@@ -336,15 +335,10 @@ contract Verification is IVerification {
         shown.seed = SEEDS.seedAt(lotteryBlock, bytes32(roundId));
         // INVARIANT: nothing is shown before the lottery, and the lottery is never drawn again.
         if (shown.seed == 0) revert SeedNotKnown(lotteryBlock, block.number);
-        bytes32 commitment = keccak256(abi.encode(hidden));
-        if (commitment != round.commitment) revert NotTheCommitment(commitment, round.commitment);
+        _requireCommitted(keccak256(abi.encode(hidden)), round.commitment);
         if (index > 1) revert WrongIndex(index);
-        {
-            bytes32 claim = keccak256(abi.encode(shown.root, salt));
-            bytes32 expected = index == 0 ? hidden.first : hidden.second;
-            // INVARIANT: only a claim committed to before the lottery can be shown.
-            if (claim != expected) revert NotTheCommitment(claim, expected);
-        }
+        // INVARIANT: only a claim committed to before the lottery can be shown.
+        _requireCommitted(Secrets.claimOf(shown.root, salt), index == 0 ? hidden.first : hidden.second);
         shown.hidden = hidden;
         shown.index = index;
         round.state = RoundState.Shown;
@@ -376,11 +370,8 @@ contract Verification is IVerification {
         if (block.timestamp > round.deadline) revert TooLate(round.deadline, block.timestamp);
         // INVARIANT: no whistleblower learns from the disclosure what to answer.
         if (!answersClosed(roundId)) revert AnswersOpen(roundId);
-        {
-            bytes32 commitment = keccak256(abi.encode(shown));
-            if (commitment != round.commitment) revert NotTheCommitment(commitment, round.commitment);
-            _checkSecret(roundId, round.verifier, secret, order, shown.hidden);
-        }
+        _requireCommitted(keccak256(abi.encode(shown)), round.commitment);
+        _checkSecret(roundId, round.verifier, secret, order, shown.hidden);
         bool forced = isForced(secret, shown.seed);
         if (shown.index != (forced ? 1 - order : order)) {
             _void(roundId, round, Fault.ShownTheWrongOne, SEAT, address(0), 0);
@@ -405,15 +396,11 @@ contract Verification is IVerification {
         Shown calldata shown,
         Derivation calldata derivation
     ) private view returns (bytes32 root) {
-        bytes32 word = sha256(abi.encodePacked(secret, round.taskId, roundId));
-        uint256 leaves = _leavesOf(round);
-        uint256 place = uint256(word) % leaves;
-        uint256 depth = Trees.depthOf(leaves);
-        // INVARIANT: the false claim is the true one with exactly the leaf's trace replaced that the secret names.
-        Trees.verify(sha256(abi.encodePacked(derivation.prefix, word)), place, depth, derivation.proof, shown.root);
-        root = Trees.rootFrom(sha256(abi.encodePacked(derivation.prefix, derivation.trace)), place, derivation.proof);
-        bytes32 claim = keccak256(abi.encode(root, saltOf(secret, roundId, order)));
+        bytes32 word = Secrets.wordOf(secret, round.taskId, roundId);
+        root = Secrets.trueRoot(word, _leavesOf(round), shown.root, derivation);
+        bytes32 claim = Secrets.claimOf(root, Secrets.saltOf(secret, roundId, order));
         bytes32 expected = order == 0 ? shown.hidden.first : shown.hidden.second;
+        // INVARIANT: the true claim was committed to before the lottery.
         if (claim != expected) revert NotDerived(claim, expected);
     }
 
@@ -426,24 +413,24 @@ contract Verification is IVerification {
         private
         pure
     {
-        bytes32 found = secretHash(secret, order, verifier, roundId);
+        bytes32 found = Secrets.hashOf(secret, order, verifier, roundId);
         // INVARIANT: secret and order are those committed to before the lottery.
         if (found != hidden.secret || order > 1) revert NotTheCommitment(found, hidden.secret);
     }
 
     /// @inheritdoc IVerification
     function secretHash(bytes32 secret, uint8 order, address verifier, uint256 roundId) public pure returns (bytes32) {
-        return keccak256(abi.encode(secret, order, verifier, roundId));
+        return Secrets.hashOf(secret, order, verifier, roundId);
     }
 
     /// @inheritdoc IVerification
     function saltOf(bytes32 secret, uint256 roundId, uint8 index) public pure returns (bytes32) {
-        return keccak256(abi.encode(secret, roundId, index));
+        return Secrets.saltOf(secret, roundId, index);
     }
 
     /// @inheritdoc IVerification
     function isForced(bytes32 secret, bytes32 seed) public view returns (bool) {
-        return uint256(keccak256(abi.encode(secret, seed))) % MILLION < FORCED_RATE;
+        return Draws.isForced(secret, seed, FORCED_RATE);
     }
 
     /* WAYS OUT */
@@ -507,16 +494,14 @@ contract Verification is IVerification {
     /// @inheritdoc IVerification
     function leak(uint256 roundId, bytes32 secret, uint8 order, Hidden calldata hidden) external {
         Round storage round = _in(roundId, RoundState.Committed);
-        bytes32 commitment = keccak256(abi.encode(hidden));
-        if (commitment != round.commitment) revert NotTheCommitment(commitment, round.commitment);
+        _requireCommitted(keccak256(abi.encode(hidden)), round.commitment);
         _leak(roundId, round, secret, order, hidden);
     }
 
     /// @inheritdoc IVerification
     function leakShown(uint256 roundId, bytes32 secret, uint8 order, Shown calldata shown) external {
         Round storage round = _in(roundId, RoundState.Shown);
-        bytes32 commitment = keccak256(abi.encode(shown));
-        if (commitment != round.commitment) revert NotTheCommitment(commitment, round.commitment);
+        _requireCommitted(keccak256(abi.encode(shown)), round.commitment);
         // INVARIANT: what the verifier has to disclose anyway is no leak.
         if (answersClosed(roundId)) revert AnswersClosed(roundId);
         _leak(roundId, round, secret, order, shown.hidden);
@@ -525,7 +510,7 @@ contract Verification is IVerification {
     function _leak(uint256 roundId, Round storage round, bytes32 secret, uint8 order, Hidden calldata hidden) private {
         _live(round.taskId, round.share);
         _checkSecret(roundId, round.verifier, secret, order, hidden);
-        bytes32 commitment = keccak256(abi.encode(secret, msg.sender, roundId));
+        bytes32 commitment = Secrets.leakOf(secret, msg.sender, roundId);
         uint256 committed = leakCommitted[commitment];
         // INVARIANT: a copy of the second step, seen on its way to the chain, comes too late for the first.
         if (committed == 0 || committed >= block.number) revert LeakNotCommitted(commitment, committed);
@@ -581,6 +566,11 @@ contract Verification is IVerification {
         if (round.state != state) revert WrongRoundState(roundId, round.state);
     }
 
+    function _requireCommitted(bytes32 given, bytes32 expected) private pure {
+        // INVARIANT: nobody shows or brings anything but what was committed to.
+        if (given != expected) revert NotTheCommitment(given, expected);
+    }
+
     /// @dev Reverts unless the task still waits for this share.
     function _live(uint256 taskId, uint8 number) private view returns (Terms memory terms) {
         terms = MARKET.termsOf(taskId);
@@ -594,21 +584,10 @@ contract Verification is IVerification {
     function _segmentsOf(uint64 segmentSeed, uint8 number, Terms memory terms)
         private
         pure
-        returns (uint32[] memory segments)
+        returns (uint32[] memory)
     {
-        if (number == PROFILE) {
-            segments = new uint32[](terms.profileSegments);
-            for (uint32 i = 0; i < segments.length; i++) {
-                segments[i] = i;
-            }
-            return segments;
-        }
-        segments = new uint32[](terms.perVerifier);
-        for (uint256 i = 0; i < segments.length; i++) {
-            segments[i] = uint32(
-                Permutation.permute(segmentSeed, 0, uint256(number) * segments.length + i, terms.segments)
-            );
-        }
+        if (number == PROFILE) return Draws.profiled(terms.profileSegments);
+        return Draws.segmentsOf(segmentSeed, number, terms.perVerifier, terms.segments);
     }
 
     /// @inheritdoc IVerification
