@@ -13,9 +13,9 @@ import {
 } from "./interfaces/IProver.sol";
 import {IRefuter, RefutationEvidence} from "./interfaces/IRefuter.sol";
 import {Case, Cases, Cursor, Facts, Part, Phase, Tree} from "./libraries/Cases.sol";
+import {Draws} from "./libraries/Draws.sol";
 import {Headers, SectionHeader} from "./libraries/Headers.sol";
 import {Operators} from "./libraries/Operators.sol";
-import {Philox} from "./libraries/Philox.sol";
 import {RecordOpening, Trees} from "./libraries/Trees.sol";
 
 /// @title Court
@@ -41,9 +41,6 @@ contract Court is ICourt {
 
     /// @notice Values of one step's trace.
     uint256 public constant TRACE_VALUES = 64;
-
-    /// @notice Stream of the random words that say which values make up the trace.
-    uint256 internal constant TRACE_STREAM = 0xffffffff;
 
     /// @notice Bytes of one step's trace.
     uint256 internal constant TRACE_BYTES = 4 * TRACE_VALUES;
@@ -204,7 +201,7 @@ contract Court is ICourt {
         Case storage self = _cases[caseId];
         Cursor memory cursor = _begin(self, caseId, position_, Phase.Expand);
         _onlyParty(self.claimant);
-        bytes32 place = _place(self, cursor);
+        bytes32 place = self.place(cursor);
         bytes32 bound = expansions[place];
         // INVARIANT: a claimant shows one tree for a place of its claim, whoever asks.
         if (bound == 0) expansions[place] = root;
@@ -438,7 +435,7 @@ contract Court is ICourt {
         cursor.index = (cursor.index << uint32(shown)) | place;
         cursor.phase = Phase.Reveal;
         self.node = child;
-        uint256 leaves = _leavesOf(self, cursor);
+        uint256 leaves = self.leavesOf(cursor);
         uint256 firstLeaf = uint256(cursor.index) << cursor.levels;
         if (firstLeaf >= leaves) {
             if (child == Trees.paddingNode(cursor.levels)) revert PaddingGranted(firstLeaf, leaves);
@@ -446,21 +443,12 @@ contract Court is ICourt {
         }
     }
 
-    function _leavesOf(Case storage self, Cursor memory cursor) private view returns (uint256) {
-        Tree tree = cursor.tree;
-        if (tree == Tree.Segment || tree == Tree.Trace) return self.steps;
-        if (tree == Tree.Operators) return self.operators;
-        if (tree == Tree.NextState) return self.states;
-        return Trees.chunksOf(tree == Tree.Tensor ? cursor.elements : cursor.terms);
-    }
-
     /// @dev Whether the claimant's own execution shows another value at the place that its trace is about.
     function _contradictsTrace(Case storage self, Cursor memory cursor, uint32 bits) private view returns (bool) {
         if (self.part != Part.Trace || bits == self.traceValue) return false;
         uint256 step = self.firstStep + cursor.step;
-        uint256 first = 2 * uint256(self.tracePlace);
-        return Philox.word(self.drawSeed, step, TRACE_STREAM, first) % self.operators == cursor.operator
-            && Philox.word(self.drawSeed, step, TRACE_STREAM, first + 1) % cursor.elements == cursor.element;
+        return Draws.tracedOperator(self.drawSeed, step, self.tracePlace, self.operators) == cursor.operator
+            && Draws.tracedElement(self.drawSeed, step, self.tracePlace, cursor.elements) == cursor.element;
     }
 
     /* THE LAST MOVE */
@@ -516,8 +504,13 @@ contract Court is ICourt {
         question.operators = self.operators;
         question.operatorsRoot = self.operatorsRoot;
         question.segmentRoot = _segmentRoot(self, self.noisy ? facts.noisyRoot : facts.endRoot);
-        question.outputsRoot = expansions[_operatorsPlace(self, cursor)];
-        if (cursor.terms > 1) question.sumsRoot = expansions[_sumsPlace(self, cursor)];
+        question.outputsRoot = expansions[self.operatorsPlace(cursor)];
+        if (cursor.terms > 1) question.sumsRoot = expansions[self.sumsPlace(cursor)];
+    }
+
+    /// @dev The segment tree's root; that of a single step is its end state.
+    function _segmentRoot(Case storage self, bytes32 endRoot) private view returns (bytes32) {
+        return self.steps == 1 ? endRoot : expansions[self.segmentPlace()];
     }
 
     function _verifyFacts(Case storage self, Facts calldata facts) private view {
@@ -575,34 +568,6 @@ contract Court is ICourt {
         int256 overshoot = int256(uint256(self.challengerOvershoot)) - int256(uint256(self.claimantOvershoot));
         emit CaseClosed(caseId, self.claimId, challengerWon);
         CLAIMS.caseClosed(caseId, self.claimId, challengerWon, overshoot * int256(OVERSHOOT_PRICE));
-    }
-
-    /* PLACES OF EXPANSIONS */
-
-    function _place(Case storage self, Cursor memory cursor) private view returns (bytes32) {
-        if (cursor.tree == Tree.Segment) return _segmentPlace(self);
-        return cursor.tree == Tree.Operators ? _operatorsPlace(self, cursor) : _sumsPlace(self, cursor);
-    }
-
-    function _segmentPlace(Case storage self) private view returns (bytes32) {
-        return keccak256(abi.encode(Tree.Segment, self.claimId, self.leaf, self.noisy));
-    }
-
-    function _operatorsPlace(Case storage self, Cursor memory cursor) private view returns (bytes32) {
-        return keccak256(abi.encode(Tree.Operators, self.claimId, self.leaf, self.role(), cursor.step));
-    }
-
-    function _sumsPlace(Case storage self, Cursor memory cursor) private view returns (bytes32) {
-        return keccak256(
-            abi.encode(
-                Tree.Sums, self.claimId, self.leaf, self.role(), cursor.step, cursor.operator, cursor.element
-            )
-        );
-    }
-
-    /// @dev The segment tree's root; that of a single step is its end state.
-    function _segmentRoot(Case storage self, bytes32 endRoot) private view returns (bytes32) {
-        return self.steps == 1 ? endRoot : expansions[_segmentPlace(self)];
     }
 
     /* PROGRAMS */

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 pragma solidity 0.8.30;
 
+import {Trees} from "./Trees.sol";
+
 /// @notice The part of a claim's leaf that the challenger denies, everything else in it being granted.
 enum Part {
     End, // the state after the segment's last step (the clean run's, in a profile)
@@ -209,6 +211,40 @@ library Cases {
         if (part == Part.Distance) return 1;
         if (part == Part.Threshold || part == Part.Separation) return 3;
         return self.noisy ? 2 : 0;
+    }
+
+    /// @notice Leaves of the tree that the case is in.
+    function leavesOf(Case storage self, Cursor memory cursor) internal view returns (uint256) {
+        Tree tree = cursor.tree;
+        if (tree == Tree.Segment || tree == Tree.Trace) return self.steps;
+        if (tree == Tree.Operators) return self.operators;
+        if (tree == Tree.NextState) return self.states;
+        return Trees.chunksOf(tree == Tree.Tensor ? cursor.elements : cursor.terms);
+    }
+
+    /// @notice The place that an expansion of the tree that the case is in is for: it says which claim and leaf, and where below it.
+    function place(Case storage self, Cursor memory cursor) internal view returns (bytes32) {
+        if (cursor.tree == Tree.Segment) return segmentPlace(self);
+        return cursor.tree == Tree.Operators ? operatorsPlace(self, cursor) : sumsPlace(self, cursor);
+    }
+
+    /// @notice Place of the segment tree of the run in dispute.
+    function segmentPlace(Case storage self) internal view returns (bytes32) {
+        return keccak256(abi.encode(Tree.Segment, self.claimId, self.leaf, self.noisy));
+    }
+
+    /// @notice Place of the operators' outputs in the step in dispute.
+    function operatorsPlace(Case storage self, Cursor memory cursor) internal view returns (bytes32) {
+        return keccak256(abi.encode(Tree.Operators, self.claimId, self.leaf, role(self), cursor.step));
+    }
+
+    /// @notice Place of the partial sums of the element in dispute.
+    function sumsPlace(Case storage self, Cursor memory cursor) internal view returns (bytes32) {
+        return keccak256(
+            abi.encode(
+                Tree.Sums, self.claimId, self.leaf, role(self), cursor.step, cursor.operator, cursor.element
+            )
+        );
     }
 
     /// @notice Names the state of play: every move says which one it answers, so that it cannot land on another after a reorganisation.

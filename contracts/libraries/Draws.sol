@@ -3,10 +3,14 @@ pragma solidity 0.8.30;
 
 import {MILLION} from "../Parameters.sol";
 import {Permutation} from "./Permutation.sol";
+import {Philox} from "./Philox.sol";
 
 /// @title Draws
 /// @notice What a seed decides: seats, segments, trace positions and the lottery (contracts/SPECIFICATION.md, section 4).
 library Draws {
+    /// @dev Stream of the random words that say which values make up the trace.
+    uint256 private constant TRACE_STREAM = 0xffffffff;
+
     /// @notice The seat tried at place `place` of the order that the seed gives.
     function seatOf(bytes32 seed, uint256 place, uint256 seats) internal pure returns (uint256) {
         return uint256(keccak256(abi.encode(seed, place))) % seats;
@@ -21,6 +25,24 @@ library Draws {
     /// @notice Seed of a round's trace positions: every attempt has its own, so that no trace shown before is of use.
     function drawSeedOf(bytes32 seed, uint256 roundId) internal pure returns (uint64) {
         return uint64(uint256(keccak256(abi.encode(seed, roundId))));
+    }
+
+    /// @notice Which operator's output the trace of step `step` (of the task) shows at place `place`.
+    function tracedOperator(uint64 drawSeed, uint256 step, uint256 place, uint256 operators)
+        internal
+        pure
+        returns (uint256)
+    {
+        return Philox.word(drawSeed, step, TRACE_STREAM, 2 * place) % operators;
+    }
+
+    /// @notice Which element of that output it shows.
+    function tracedElement(uint64 drawSeed, uint256 step, uint256 place, uint256 elements)
+        internal
+        pure
+        returns (uint256)
+    {
+        return Philox.word(drawSeed, step, TRACE_STREAM, 2 * place + 1) % elements;
     }
 
     /// @notice Segments of share `number` of a proof, in the order of its claims' leaves. Shares are disjoint.
