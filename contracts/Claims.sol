@@ -3,31 +3,12 @@ pragma solidity 0.8.30;
 
 import {Claim, ClaimKind, IClaims} from "./interfaces/IClaims.sol";
 import {IMarket, State, Task, Terms} from "./interfaces/IMarket.sol";
+import {Case, IMarketClaims, Line, Published} from "./interfaces/IMarketClaims.sol";
 import {IVerification, Round, RoundState} from "./interfaces/IVerification.sol";
 import {Checkpoint, Leaves, ProfileLeaf, Registered, ReplayLeaf} from "./libraries/Leaves.sol";
 import {Trees} from "./libraries/Trees.sol";
 import {Modules, Parameters} from "./Parameters.sol";
 import {Class, Stakes} from "./Stakes.sol";
-
-/// @notice Who claims what about one subject (a round's share, or an accused segment) at this moment.
-/// @param root Root of the claim that holds now.
-/// @param claimant Who answers for it.
-/// @param until End of the time in which cases can be opened on it.
-/// @param openCases Cases not yet closed on any claim of this line.
-/// @param passes Whether the proof, or the profile, passes by this claim.
-/// @param hasFallen Whether the line's first claim has fallen.
-/// @param isClosed Whether the line was an accusation and is over.
-/// @param bond Bucket (class Case) of the bond behind the claim; zero while a verifier's seat stands behind it.
-struct Line {
-    bytes32 root;
-    address claimant;
-    uint40 until;
-    uint16 openCases;
-    bool passes;
-    bool hasFallen;
-    bool isClosed;
-    uint256 bond;
-}
 
 /// @notice A claim that a case can be opened on, or could.
 struct Record {
@@ -37,40 +18,25 @@ struct Record {
     ClaimKind kind;
 }
 
-/// @notice A root whose leaves are on chain.
-struct Published {
-    bool isKnown;
-    bool passes;
-    bytes32 thresholds;
-}
-
 /// @notice An accused segment that was not drawn.
 struct Accusation {
     uint256 taskId;
     uint32 segment;
 }
 
-/// @notice A case of the court.
-struct Case {
-    uint256 claimId;
-    address challenger;
-    bool isOpen;
-    bytes32 answerRoot;
-}
-
 /// @title Claims
 /// @notice Keeps the claims the court judges: one line of claims for every round and every accused segment, and the training claim
 /// of every task in exact mode. When a claim falls, the answer that felled it becomes the claim, with a window of its own.
-contract Claims is IClaims {
+contract Claims is IMarketClaims {
     Stakes private immutable STAKES;
     IMarket private immutable MARKET;
     IVerification private immutable VERIFICATION;
     address private immutable COURT;
     address private immutable SETTLEMENT;
 
-    /// @notice Bond of a case, in wei.
+    /// @inheritdoc IMarketClaims
     uint256 public immutable CASE_BOND;
-    /// @notice Bond of an accusation, in wei.
+    /// @inheritdoc IMarketClaims
     uint256 public immutable ACCUSATION_BOND;
     uint256 private immutable DISPUTE_SECONDS;
     uint256 private immutable WORK_PER_SECOND;
@@ -80,46 +46,12 @@ contract Claims is IClaims {
     mapping(uint256 line => mapping(bytes32 root => Published)) private _published;
     mapping(uint256 line => Accusation) private _accusations;
     mapping(uint256 caseId => Case) private _cases;
-    /// @notice Open cases on a task's training claim, and accusations not yet closed: the task does not settle while there are any.
+    /// @inheritdoc IMarketClaims
     mapping(uint256 taskId => uint256 count) public pendingOf;
-    /// @notice What clock extensions of the verifier have cost it in a round, in wei.
+    /// @inheritdoc IMarketClaims
     mapping(uint256 roundId => uint256 amount) public chargeOf;
-    /// @notice The case or the accusation that failed a task; zero where none has.
+    /// @inheritdoc IMarketClaims
     mapping(uint256 taskId => uint256 caseOrLine) public causeOf;
-
-    event Entered(uint256 indexed line, address indexed claimant, bytes32 root, bool passes, uint256 until);
-    event Opened(uint256 indexed claimId, uint256 indexed line, bytes32 root, address indexed claimant, ClaimKind kind);
-    event AnswerPublished(uint256 indexed line, bytes32 indexed root, address publisher, bool passes);
-    event ReplayPublished(uint256 indexed line, bytes32 indexed root, ReplayLeaf[] leaves);
-    event ProfilePublished(uint256 indexed line, bytes32 indexed root, ProfileLeaf[] leaves);
-    event Accused(
-        uint256 indexed taskId, uint256 indexed line, address indexed accuser, uint32 segment, ReplayLeaf leaf, uint64 drawSeed
-    );
-    event AccusationClosed(uint256 indexed taskId, uint256 indexed line, address indexed claimant, bool stands);
-    event CaseOpened(uint256 indexed caseId, uint256 indexed claimId, address indexed challenger, bytes32 answerRoot);
-    event CaseClosed(uint256 indexed caseId, uint256 indexed claimId, bool challengerWon, int256 overshoot);
-    event Fell(
-        uint256 indexed line, bytes32 root, address claimant, bytes32 newRoot, address indexed newClaimant, bool passes, uint256 until
-    );
-
-    error NotAModule(address caller);
-    error NoSuchClaim(uint256 claimId);
-    error NoSuchLine(uint256 line);
-    error WrongState(uint256 taskId, State state);
-    error NotTheCurrentClaim(uint256 claimId, bytes32 root, bytes32 current);
-    error WindowOver(uint256 until, uint256 time);
-    error WindowOpen(uint256 until, uint256 time, uint256 openCases);
-    error NotChallengeable(uint256 taskId);
-    error WrongValue(uint256 given, uint256 expected);
-    error NotPublished(uint256 line, bytes32 root);
-    error NothingToDecide(bytes32 root);
-    error SegmentDrawn(uint32 segment);
-    error NoSuchSegment(uint32 segment, uint32 segments);
-    error NothingWrong(uint32 segment);
-    error WrongMode(uint256 taskId, bool exact);
-    error CaseExists(uint256 caseId);
-    error NoOpenCase(uint256 caseId);
-    error AlreadyAccused(uint256 line);
 
     constructor(Parameters memory parameters, Modules memory modules) {
         STAKES = Stakes(modules.stakes);
@@ -140,7 +72,7 @@ contract Claims is IClaims {
 
     /* LINES */
 
-    /// @notice A verifier has disclosed: its claim holds unless it falls.
+    /// @inheritdoc IMarketClaims
     function enter(
         uint256 roundId,
         address claimant,
@@ -160,10 +92,7 @@ contract Claims is IClaims {
         emit Entered(roundId, claimant, root, passes, until);
     }
 
-    /// @notice Puts the leaves of an answer to a round's share or to an accused segment on chain, and opens the line's present
-    /// claim to the court. A case needs both. Anyone may call.
-    /// @param line The round or the accusation.
-    /// @return claimId Number of the present claim.
+    /// @inheritdoc IMarketClaims
     function publishReplay(uint256 line, ReplayLeaf[] calldata leaves, Checkpoint[] calldata checkpoints)
         external
         returns (uint256 claimId)
@@ -181,7 +110,7 @@ contract Claims is IClaims {
         emit ReplayPublished(line, root, leaves);
     }
 
-    /// @notice The same for a profile.
+    /// @inheritdoc IMarketClaims
     function publishProfile(uint256 line, ProfileLeaf[] calldata leaves) external returns (uint256 claimId) {
         (uint256 taskId, uint8 number,) = _subject(line);
         if (number != VERIFICATION.PROFILE()) revert NoSuchLine(line);
@@ -190,7 +119,7 @@ contract Claims is IClaims {
         emit ProfilePublished(line, root, leaves);
     }
 
-    /// @notice Opens the training claim of a task in exact mode to the court. Anyone may call.
+    /// @inheritdoc IMarketClaims
     function publishTraining(uint256 taskId) external returns (uint256 claimId) {
         Task memory task = MARKET.taskOf(taskId);
         if (task.state != State.Verifying) revert WrongState(taskId, task.state);
@@ -240,11 +169,7 @@ contract Claims is IClaims {
 
     /* ACCUSATIONS */
 
-    /// @notice Accuses a segment that was not drawn, in tolerant mode, by a replay claim of one leaf with a bond. Trace positions
-    /// are those of the task's segment seed.
-    /// @param leaf The claim's only leaf.
-    /// @param checkpoint The solver's checkpoint after the segment, opened.
-    /// @return line Number of the accusation.
+    /// @inheritdoc IMarketClaims
     function accuse(uint256 taskId, uint32 segment, ReplayLeaf[] calldata leaf, Checkpoint[] calldata checkpoint)
         external
         payable
@@ -310,8 +235,7 @@ contract Claims is IClaims {
         if (passes) revert NothingWrong(segment);
     }
 
-    /// @notice Closes an accusation that nobody can dispute any more. If what stands says that the segment fails, so does the
-    /// task. Anyone may call.
+    /// @inheritdoc IMarketClaims
     function closeAccusation(uint256 line) external {
         uint256 taskId = _accusations[line].taskId;
         Line storage entry = _lines[line];
@@ -482,7 +406,7 @@ contract Claims is IClaims {
         STAKES.move(Class.Case, bond, to, toId, STAKES.balanceOf(Class.Case, bond));
     }
 
-    /// @notice Returns the bond behind a round's claim to its claimant, when the round is released.
+    /// @inheritdoc IMarketClaims
     function returnBond(uint256 roundId) external {
         if (msg.sender != SETTLEMENT) revert NotAModule(msg.sender);
         Line storage line = _lines[roundId];
@@ -546,7 +470,7 @@ contract Claims is IClaims {
         return segments[leaf];
     }
 
-    /// @notice Whether cases on the training claim, and accusations, are still taken: until every round's claim stands.
+    /// @inheritdoc IMarketClaims
     function isChallengeable(uint256 taskId) public view returns (bool) {
         uint8 verifiers = MARKET.termsOf(taskId).verifiers;
         for (uint8 number = 0; number < verifiers; number++) {
@@ -556,40 +480,38 @@ contract Claims is IClaims {
         return false;
     }
 
-    /// @notice Whether the line's claim can be disputed no more: its window is over, and every case was played.
+    /// @inheritdoc IMarketClaims
     function isStanding(uint256 line) public view returns (bool) {
         Line storage entry = _lines[line];
         return entry.claimant != address(0) && block.timestamp > entry.until && entry.openCases == 0;
     }
 
-    /// @notice A line as it stands.
+    /// @inheritdoc IMarketClaims
     function lineOf(uint256 line) external view returns (Line memory) {
         return _lines[line];
     }
 
-    /// @notice What is known of a root in a line.
+    /// @inheritdoc IMarketClaims
     function publishedOf(uint256 line, bytes32 root) external view returns (Published memory) {
         return _published[line][root];
     }
 
-    /// @notice A case as it stands.
+    /// @inheritdoc IMarketClaims
     function caseOf(uint256 caseId) external view returns (Case memory) {
         return _cases[caseId];
     }
 
-    /// @notice Number of the claim with that root in a line.
-    /// @dev The claimant is part of it: what an account showed in the court for a root, and the cases it let itself lose,
-    /// must not bind another that claims the same root after it.
+    /// @inheritdoc IMarketClaims
     function claimIdOf(uint256 line, bytes32 root, address claimant) public pure returns (uint256) {
         return uint256(keccak256(abi.encode("claim", line, root, claimant)));
     }
 
-    /// @notice Line of a task's training claim.
+    /// @inheritdoc IMarketClaims
     function trainingLineOf(uint256 taskId) public pure returns (uint256) {
         return uint256(keccak256(abi.encode("training", taskId)));
     }
 
-    /// @notice Line of an accusation.
+    /// @inheritdoc IMarketClaims
     function accusationOf(uint256 taskId, uint32 segment, address accuser) public pure returns (uint256) {
         return uint256(keccak256(abi.encode("accusation", taskId, segment, accuser)));
     }

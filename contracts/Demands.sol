@@ -2,11 +2,11 @@
 pragma solidity 0.8.30;
 
 import {IMarket, State, Task} from "./interfaces/IMarket.sol";
+import {IMarketClaims} from "./interfaces/IMarketClaims.sol";
 import {IVerification, Round, RoundState} from "./interfaces/IVerification.sol";
 import {Headers} from "./libraries/Headers.sol";
 import {Trees} from "./libraries/Trees.sol";
 import {AnswerState, Answers} from "./Answers.sol";
-import {Claims} from "./Claims.sol";
 import {Modules, Parameters} from "./Parameters.sol";
 import {Class, Stakes} from "./Stakes.sol";
 
@@ -59,7 +59,7 @@ contract Demands {
     IMarket private immutable MARKET;
     IVerification private immutable VERIFICATION;
     Answers private immutable ANSWERS;
-    Claims private immutable CLAIMS;
+    IMarketClaims private immutable CLAIMS;
     /// @notice What a demand costs, in wei.
     uint256 public immutable PRICE;
     uint256 private immutable SECONDS;
@@ -92,7 +92,7 @@ contract Demands {
         MARKET = IMarket(modules.market);
         VERIFICATION = IVerification(modules.verification);
         ANSWERS = Answers(modules.answers);
-        CLAIMS = Claims(modules.claims);
+        CLAIMS = IMarketClaims(modules.claims);
         PRICE = parameters.demandPrice;
         SECONDS = parameters.demandSeconds;
     }

@@ -2,10 +2,10 @@
 pragma solidity 0.8.30;
 
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
-import {Claims, Line} from "./Claims.sol";
 import {Court} from "./Court.sol";
 import {GroupState, IGroup, Limits, Position, Work} from "./interfaces/IGroup.sol";
 import {IMarket, State, Terms} from "./interfaces/IMarket.sol";
+import {IMarketClaims, Line} from "./interfaces/IMarketClaims.sol";
 import {IPresence} from "./interfaces/IPresence.sol";
 import {IStageClaims} from "./interfaces/IStageClaims.sol";
 import {IVerification} from "./interfaces/IVerification.sol";
@@ -31,7 +31,7 @@ contract Group is IGroup {
     Stakes private immutable STAKES;
     IMarket private immutable MARKET;
     IVerification private immutable VERIFICATION;
-    Claims private immutable CLAIMS;
+    IMarketClaims private immutable CLAIMS;
     Court private immutable COURT;
     IStageClaims private immutable STAGE_CLAIMS;
     IPresence private immutable PRESENCE;
@@ -62,7 +62,7 @@ contract Group is IGroup {
         STAKES = Stakes(modules.stakes);
         MARKET = IMarket(modules.market);
         VERIFICATION = IVerification(modules.verification);
-        CLAIMS = Claims(modules.claims);
+        CLAIMS = IMarketClaims(modules.claims);
         COURT = Court(modules.court);
         STAGE_CLAIMS = IStageClaims(stageClaims);
         PRESENCE = IPresence(presence);

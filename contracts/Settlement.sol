@@ -2,9 +2,9 @@
 pragma solidity 0.8.30;
 
 import {IMarket, State, Terms} from "./interfaces/IMarket.sol";
+import {IMarketClaims, Line} from "./interfaces/IMarketClaims.sol";
 import {IVerification, Round, RoundState} from "./interfaces/IVerification.sol";
 import {Answers} from "./Answers.sol";
-import {Claims, Line} from "./Claims.sol";
 import {Demands} from "./Demands.sol";
 import {Jackpot} from "./Jackpot.sol";
 import {Modules, Parameters, partDown} from "./Parameters.sol";
@@ -19,7 +19,7 @@ contract Settlement {
     IMarket private immutable MARKET;
     IVerification private immutable VERIFICATION;
     Answers private immutable ANSWERS;
-    Claims private immutable CLAIMS;
+    IMarketClaims private immutable CLAIMS;
     Demands private immutable DEMANDS;
     uint256 private immutable SEAT;
     uint256 private immutable FINDER_RATE;
@@ -42,7 +42,7 @@ contract Settlement {
         MARKET = IMarket(modules.market);
         VERIFICATION = IVerification(modules.verification);
         ANSWERS = Answers(modules.answers);
-        CLAIMS = Claims(modules.claims);
+        CLAIMS = IMarketClaims(modules.claims);
         DEMANDS = Demands(modules.demands);
         SEAT = parameters.seat;
         FINDER_RATE = parameters.finderRate;

@@ -2,6 +2,7 @@
 pragma solidity 0.8.30;
 
 import {IMarket, State, Terms} from "./interfaces/IMarket.sol";
+import {IMarketClaims} from "./interfaces/IMarketClaims.sol";
 import {ISeeds} from "./interfaces/ISeeds.sol";
 import {
     Derivation,
@@ -19,7 +20,6 @@ import {Checkpoint, Leaves, ProfileLeaf, Registered, ReplayLeaf} from "./librari
 import {Secrets} from "./libraries/Secrets.sol";
 import {Trees} from "./libraries/Trees.sol";
 import {Answers} from "./Answers.sol";
-import {Claims} from "./Claims.sol";
 import {Jackpot} from "./Jackpot.sol";
 import {MILLION, Modules, Parameters, partDown} from "./Parameters.sol";
 import {Class, Stakes} from "./Stakes.sol";
@@ -39,7 +39,7 @@ contract Verification is IVerification {
     ISeeds private immutable SEEDS;
     IMarket private immutable MARKET;
     Answers private immutable ANSWERS;
-    Claims private immutable CLAIMS;
+    IMarketClaims private immutable CLAIMS;
     Jackpot private immutable JACKPOT;
     address private immutable SETTLEMENT;
 
@@ -79,7 +79,7 @@ contract Verification is IVerification {
         SEEDS = ISeeds(modules.seeds);
         MARKET = IMarket(modules.market);
         ANSWERS = Answers(modules.answers);
-        CLAIMS = Claims(modules.claims);
+        CLAIMS = IMarketClaims(modules.claims);
         JACKPOT = Jackpot(modules.jackpot);
         SETTLEMENT = modules.settlement;
         SEAT = parameters.seat;
