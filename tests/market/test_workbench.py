@@ -21,6 +21,8 @@ from assay.roles.bench import Workbench
 from assay.roles.subjects import Subject
 from assay.state import StateFolder
 from assay.storage.directory import DirectoryStore
+from assay.storage.errors import TooLargeError
+from assay.tasks.bundle import BundleLimits
 from assay.tasks.posting import make_posting
 from assay.tasks.publish import publish_bundle
 from assay.training.profile import profile
@@ -141,3 +143,12 @@ def test_files_of_few_tasks_are_kept_in_memory(office: Office, monkeypatch: pyte
     for number in range(5, 9):
         bench.bundle(replace(office.task, id=number))
     assert list(bench._bundles) == [7, 8]
+
+
+def test_files_larger_than_the_benchs_limits_are_not_fetched(office: Office) -> None:
+    bench = office.bench("small disk")
+    bench.limits = BundleLimits.at_most(100)
+    with pytest.raises(TooLargeError):
+        bench.bundle(office.task)
+    bench.limits = BundleLimits.at_most(1 << 20)
+    assert bench.bundle(office.task).manifest.steps == 8

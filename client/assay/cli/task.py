@@ -22,7 +22,7 @@ from assay.cli.task_profile import (
     require_separation,
 )
 from assay.cli.task_view import explain, list_tasks, show, watch
-from assay.roles.session import deployment_of, keystore_path, open_market, open_reader, open_sender
+from assay.roles.session import deployment_of, keystore_path, open_market, open_reader, open_sender, use_threads
 from assay.settings import Settings
 
 if TYPE_CHECKING:
@@ -226,6 +226,7 @@ def _build(file: Path, folder: Path, settings: Settings, as_json: bool) -> tuple
     from assay.tasks.build import build_bundle
     from assay.tasks.task_file import read_task_file
 
+    use_threads(settings)
     described = read_task_file(file)
     limit = settings.whole("storage.limit_mib") << 20
     return described, build_bundle(described, folder, limit, lambda sentence: note(sentence, as_json))

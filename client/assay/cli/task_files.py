@@ -10,7 +10,7 @@ import click
 
 from assay.cli.options import json_option, note, settings_options, step_counter
 from assay.program.optimizer import BETA_POWERS, GRADIENT_ERROR, MOMENT_PREFIXES
-from assay.roles.session import open_market, open_reader
+from assay.roles.session import open_market, open_reader, use_threads
 from assay.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,13 +31,11 @@ def work_folder(settings: Settings, record: TaskRecord, folder: Path | None) -> 
 
 def task_bundle(settings: Settings, store: Store, record: TaskRecord, folder: Path, as_json: bool) -> Bundle:
     """The task's files, fetched, loaded, and compared with the chain."""
-    from assay.program.validate import Limits
     from assay.tasks.bundle import BundleLimits
     from assay.tasks.posting import check_posting
     from assay.tasks.publish import fetch_bundle
 
-    limit = settings.whole("storage.limit_mib") << 20
-    limits = BundleLimits(Limits(file_bytes=min(limit, Limits().file_bytes)), tensors=limit)
+    limits = BundleLimits.at_most(settings.whole("storage.limit_mib") << 20)
     note("fetching the task", as_json)
     bundle = fetch_bundle([store], record.posting.locations, folder / "bundle", limits, check_lowering=False)
     check_posting(bundle, record.posting)
@@ -131,6 +129,7 @@ def audit(
     from assay.tasks.audit import audit_segment, thresholds_of
     from assay.training.replay import Replayer
 
+    use_threads(settings)
     reader = open_reader(settings, open_market(settings))
     reader.poll()
     record = reader.view.find_task(number)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from assay.cli.options import json_option, note, settings_options, step_counter
+from assay.roles.session import use_threads
 from assay.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def profile(file: Path, segments: int | None, settings: Settings, as_json: bool)
     from assay.tasks.task_file import read_task_file
     from assay.training.task import Mode
 
+    use_threads(settings)
     described = read_task_file(file)
     if described.mode is Mode.EXACT:
         raise TaskFileError("the task is in exact mode, which has no thresholds to profile")

@@ -33,7 +33,7 @@ from assay.roles.subjects import HashedLeaf, Subject, decode_leaf, passes
 from assay.state import StateFolder
 from assay.storage.store import Store
 from assay.tasks.audit import thresholds_of
-from assay.tasks.bundle import Bundle
+from assay.tasks.bundle import Bundle, BundleLimits
 from assay.tasks.posting import check_posting
 from assay.tasks.proof import ProofManifest, fetch_checkpoint, fetch_proof_manifest, publish_proof
 from assay.tasks.publish import fetch_bundle
@@ -72,10 +72,12 @@ class TrainedProof:
 class Workbench:
     """Files, training, replays and executions of the tasks a role works on.
 
-    `device` is that of native training: auto, cpu or cuda; everything canonical runs on the processor.
+    `device` is that of native training: auto, cpu or cuda; everything canonical runs on the processor. `limits` bounds
+    what is fetched of a task; None: as much as is usual.
     """
 
     device = "auto"
+    limits: BundleLimits | None = None
 
     replay_speed = 0.0
     """Units of work a second of the last segment replayed."""
@@ -106,7 +108,9 @@ class Workbench:
             with self._fetching[task.id]:
                 bundle = self._bundles.get(task.id)
                 if bundle is None:  # still, after whoever held the lock
-                    bundle = fetch_bundle(self.stores, task.posting.locations, self.place(task.id) / "bundle")
+                    bundle = fetch_bundle(
+                        self.stores, task.posting.locations, self.place(task.id) / "bundle", self.limits
+                    )
                     check_posting(bundle, task.posting)
                     self._bundles[task.id] = bundle
         self._keep(task.id)

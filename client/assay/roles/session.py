@@ -32,6 +32,14 @@ def deployment_path(settings: Settings) -> Path:
     return Path(name)
 
 
+def use_threads(settings: Settings) -> None:
+    """Run what is canonical on as many threads as `compute.threads` says, from now on in this process."""
+    if settings.whole("compute.threads"):
+        from assay.engine.cpu import isa  # only who computes waits for the kernels' compiler
+
+        isa.set_threads(settings.whole("compute.threads"))
+
+
 def open_market(settings: Settings) -> Market:
     """The market of the settings' deployment file on the settings' chain."""
     return connect(settings.text("chain.url"), deployment_path(settings))

@@ -12,11 +12,12 @@ from assay.roles.context import Player
 from assay.roles.logs import set_up_logs
 from assay.roles.metrics import Metrics
 from assay.roles.node import Node
-from assay.roles.session import open_market, open_sender
+from assay.roles.session import open_market, open_sender, use_threads
 from assay.roles.stores import open_stores
 from assay.settings import Settings
 from assay.state import StateFolder
 from assay.storage.store import Store
+from assay.tasks.bundle import BundleLimits
 
 BenchMaker = Callable[[Path, Sequence[Store], StateFolder], Workbench]
 
@@ -34,6 +35,7 @@ def open_node(
     Under `as_json` the logs are JSON lines on standard output.
     """
     role = "+".join(player.name for player in players)
+    use_threads(settings)
     set_up_logs(role, settings.text("log.format"), settings.text("log.level"), as_json)
     market: Market = open_market(settings)
     stores = open_stores(settings)
@@ -43,4 +45,5 @@ def open_node(
     with open_sender(settings, market) as sender:
         bench = make_bench(sender.state.folder / "work", stores, sender.state)
         bench.device = settings.text("compute.device")
+        bench.limits = BundleLimits.at_most(settings.whole("storage.limit_mib") << 20)
         yield Node(market, sender, sender.state, bench, players, metrics, settings.number("chain.poll_seconds"))

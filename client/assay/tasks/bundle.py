@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,13 @@ class BundleLimits:
     program: Limits = field(default_factory=Limits)
     graph: int = MAX_GRAPH_BYTES
     tensors: int = 4 << 30  # initial state and data, each
+
+    @classmethod
+    def at_most(cls, size: int) -> BundleLimits:
+        """Limits under which no file has more than `size` bytes (`storage.limit_mib`)."""
+        usual = cls()
+        program = replace(usual.program, file_bytes=min(size, usual.program.file_bytes))
+        return cls(program, min(size, usual.graph), size)
 
     def of(self, name: str) -> int:
         """The limit of one file of the bundle."""

@@ -300,3 +300,29 @@ def test_a_published_proof_comes_back_and_is_checked(built: Bundle, store: Direc
     swapped = type(manifest)(manifest.roots, (*manifest.files[:3], manifest.files[1], manifest.files[4]))
     with pytest.raises(ProofFilesError, match="checkpoint 3 has root"):
         fetch_checkpoint([store], swapped, 3, built.task.program, tmp_path / "fetched")
+
+
+def test_a_proofs_manifest_is_not_fetched_where_it_is_larger_than_its_segments_need(
+    store: DirectoryStore, tmp_path: Path
+) -> None:
+    bloated = tmp_path / "proof.json"
+    bloated.write_text('{"format": 1, "checkpoints": [' + "[],[]," * 400_000 + "[]]}")
+    locations = put_file(store, bloated).encode()
+    with pytest.raises(TooLargeError, match="proof.json has"):
+        fetch_proof_manifest([store], locations, tmp_path / "fetched", bytes(32), 2)
+    assert not (tmp_path / "fetched" / PROOF_NAME).exists()
+
+
+def test_the_largest_manifest_that_a_proof_can_have_is_fetched(store: DirectoryStore, tmp_path: Path) -> None:
+    file = FileReference(tuple(f"dir:{index}{'a' * 507}" for index in range(8)), 2**63 - 1, bytes(32))
+    roots = [bytes([index]) * 32 for index in range(4)]
+    document = {
+        "format": 1,
+        "thresholds": "00" * (MAX_THRESHOLDS // 2),
+        "checkpoints": [{"root": root.hex(), "file": file.as_json()} for root in roots],
+    }
+    path = tmp_path / "proof.json"
+    path.write_text(json.dumps(document))
+    root = checkpoint_root(roots)
+    manifest = fetch_proof_manifest([store], put_file(store, path).encode(), tmp_path / "fetched", root, 3)
+    assert manifest.files == (file,) * 4
