@@ -11,18 +11,27 @@ import numpy as np
 
 from assay.commitments.execution import checkpoint_root, state_root
 from assay.program.operator import Array, Program
-from assay.storage.store import Progress, Store
+from assay.storage.store import MAX_LOCATOR, Progress, Store
 from assay.tasks.errors import ProofFilesError
 from assay.tasks.fields import Fields
 from assay.tasks.publish import FileProgress, _silent
-from assay.tasks.references import FileReference, decode_locations, fetch_file, parse_json, put_file, reference_of
+from assay.tasks.references import (
+    MAX_PLACES,
+    FileReference,
+    decode_locations,
+    fetch_file,
+    parse_json,
+    put_file,
+    reference_of,
+)
 from assay.training.checkpoint import CheckpointFolder, read_tensors
 from assay.training.train import Proof
 
 FORMAT = 1
 PROOF_NAME = "proof.json"
 MAX_CHECKPOINTS = 1 << 20
-MAX_PROOF = 1 << 29  # about 400 bytes a checkpoint
+MAX_ENTRY = MAX_PLACES * (MAX_LOCATOR + 8) + 512  # bytes of a checkpoint in a manifest; usually about 300
+MAX_PROOF = 1 << 29
 MAX_THRESHOLDS = 1 << 20  # characters: 131 072 state tensors
 
 
@@ -100,9 +109,13 @@ def _thresholds(text: str) -> Array | None:
 def fetch_proof_manifest(
     stores: Sequence[Store], locations: str, folder: Path, root: bytes, segments: int
 ) -> ProofManifest:
-    """The manifest of a registered proof, which must have the registered checkpoint root `root`."""
+    """The manifest of a registered proof, which must have the registered checkpoint root `root`.
+
+    How large it may be follows from the number of segments: read as JSON, it takes many times its size in memory.
+    """
     reference = decode_locations(locations, ProofFilesError)
-    path = fetch_file(stores, reference, folder / PROOF_NAME, MAX_PROOF)
+    limit = min(MAX_PROOF, 4096 + MAX_THRESHOLDS + (segments + 1) * MAX_ENTRY)
+    path = fetch_file(stores, reference, folder / PROOF_NAME, limit)
     manifest = load_proof_manifest(path.read_bytes())
     if len(manifest.roots) != segments + 1 or manifest.root != root:
         raise ProofFilesError(

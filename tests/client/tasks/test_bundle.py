@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from assay.commitments.execution import checkpoint_root
 from assay.errors import AssayError
 from assay.program.local_schedule import LocalSteps
 from assay.program.operator import Role
@@ -20,9 +21,9 @@ from assay.tasks.build import build_bundle
 from assay.tasks.bundle import Bundle, BundleLimits, load_bundle
 from assay.tasks.errors import BundleError, ProofFilesError, TaskFileError
 from assay.tasks.manifest import FILE_NAMES, MANIFEST_NAME, load_manifest
-from assay.tasks.proof import fetch_checkpoint, fetch_proof_manifest, publish_proof
+from assay.tasks.proof import MAX_THRESHOLDS, PROOF_NAME, fetch_checkpoint, fetch_proof_manifest, publish_proof
 from assay.tasks.publish import fetch_bundle, publish_bundle
-from assay.tasks.references import decode_locations, fetch_file, put_file
+from assay.tasks.references import FileReference, decode_locations, fetch_file, put_file
 from assay.tasks.task_file import read_task_file
 from assay.training.checkpoint import write_tensors
 from assay.training.train import train
