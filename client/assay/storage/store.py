@@ -54,6 +54,11 @@ def name_of(locator: str, scheme: str) -> str:
     return name
 
 
+def partial_of(target: Path) -> Path:
+    """Where a file that is being fetched to `target` lies meanwhile."""
+    return target.with_name(target.name + ".part")
+
+
 def fetch(
     store: Store,
     locator: str,
@@ -74,7 +79,7 @@ def fetch(
     """
     if size is not None and size > limit:
         raise TooLargeError(f"{locator} has {size} bytes, the limit is {limit}: raise the limit to take it")
-    partial = target.with_name(target.name + ".part")
+    partial = partial_of(target)
     with _writing(partial):
         target.parent.mkdir(parents=True, exist_ok=True)
     failures = 0

@@ -14,7 +14,7 @@ from typing import Any
 from assay.errors import AssayError
 from assay.storage.directory import file_digest
 from assay.storage.errors import NotFoundError, StorageError, TooLargeError
-from assay.storage.store import MAX_LOCATOR, Progress, Store, fetch, name_of
+from assay.storage.store import MAX_LOCATOR, Progress, Store, fetch, name_of, partial_of
 from assay.tasks.errors import BundleError
 from assay.tasks.fields import Fields
 
@@ -105,7 +105,12 @@ def fetch_file(
                 continue
             try:
                 name_of(locator, store.scheme)  # what is no locator at all is not worth asking for again and again
+                continued = partial_of(target).exists()
                 fetch(store, locator, target, limit, reference.size, progress=progress)
+                if continued and not _is(target, reference):
+                    # What was continued came from a place that serves other bytes, or a crash has damaged it.
+                    target.unlink()
+                    fetch(store, locator, target, limit, reference.size, progress=progress)
             except StorageError as error:
                 last = error
                 continue

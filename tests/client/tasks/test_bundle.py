@@ -284,6 +284,17 @@ def test_paths_in_locators_never_leave_the_store(store: DirectoryStore, tmp_path
         assert not (tmp_path / "fetched").exists()
 
 
+def test_what_an_earlier_fetch_left_behind_does_not_spoil_a_file_that_is_served_rightly(
+    store: DirectoryStore, tmp_path: Path
+) -> None:
+    content = tmp_path / "content"
+    content.write_bytes(bytes(range(200)))
+    reference = put_file(store, content)
+    target = tmp_path / "target"
+    (tmp_path / "target.part").write_bytes(bytes(50))  # from another place, or torn by a crash
+    assert fetch_file([store], reference, target, 1000).read_bytes() == content.read_bytes()
+
+
 # --- proofs ----------------------------------------------------------------------------------------------------------
 
 
