@@ -243,19 +243,24 @@ def _parameters(settings: Settings, as_json: bool) -> Parameters:
 
 
 def _estimate(described: TaskFile, bundle: Bundle, settings: Settings, as_json: bool) -> Estimate:
-    """What the task costs, with gas at the chain's present price where a chain can be asked."""
+    """What the task costs, with gas at the chain's present price where a chain can be asked.
+
+    Raises `TaskFileError` where the deployment would refuse the task: before it is profiled, stored and sent.
+    """
     from dataclasses import replace
 
     from assay.chain.errors import ChainError
     from assay.market.connection import open_chain
+    from assay.tasks.posting import check_terms, make_posting
     from assay.tasks.posting import estimate as estimate_posting
-    from assay.tasks.posting import make_posting
     from assay.tasks.references import FileReference
     from assay.tasks.submit import FALLBACK_SUBMIT_GAS
 
     parameters = _parameters(settings, as_json)
     place = FileReference(("dir:" + "0" * 64,), 1, bytes(32)).encode()
     posting = make_posting(bundle, described.market, place, parameters)
+    if settings.text("chain.deployment"):
+        check_terms(posting, bundle.task.program, parameters)
     found = estimate_posting(posting, bundle.task.program, parameters)
     try:
         chain = open_chain(settings.text("chain.url"))

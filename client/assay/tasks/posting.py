@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from assay.market.explain import coins
 from assay.market.parameters import Parameters
 from assay.market.types import Posting
 from assay.program.encoding import encode_header
 from assay.program.operator import Program, Role
 from assay.tasks.bundle import Bundle
-from assay.tasks.errors import BundleError
+from assay.tasks.errors import BundleError, TaskFileError
 from assay.training.task import Mode
 
 if TYPE_CHECKING:
@@ -105,6 +106,28 @@ def make_posting(bundle: Bundle, terms: MarketTerms, locations: str, parameters:
         train_seconds=2 * least_training_seconds(work, parameters) if seconds is None else seconds,
         locations=locations,
     )
+
+
+def check_terms(posting: Posting, program: Program, parameters: Parameters) -> None:
+    """Raise `TaskFileError` naming the key of task.toml that a deployment with these parameters would refuse."""
+    work = work_of(
+        program, posting.steps, posting.interval, posting.exact, posting.per_verifier, posting.profile_segments
+    )
+    fees = [("verifier_fee", posting.verifier_fee, lowest_fee(work.replay, parameters))]
+    if not posting.exact:
+        fees.append(("profiler_fee", posting.profiler_fee, lowest_fee(work.profile, parameters)))
+    for key, fee, least in fees:
+        if fee < least:
+            raise TaskFileError(
+                f"market.{key} is {coins(fee)}: this deployment asks for at least {coins(least)} for that much work; "
+                "raise it, or leave it out"
+            )
+    seconds = least_training_seconds(work, parameters)
+    if posting.train_seconds < seconds:
+        raise TaskFileError(
+            f"market.training_seconds is {posting.train_seconds}: this deployment asks for at least {seconds} for that "
+            "much work; raise it, or leave it out"
+        )
 
 
 def estimate(posting: Posting, program: Program, parameters: Parameters) -> Estimate:

@@ -181,7 +181,7 @@ def test_what_cannot_work_is_refused_before_anything_is_paid(desk: Desk) -> None
         desk.run("submit")
     desk.world.request("anvil_setBalance", desk.world.address(SUBMITTER), hex(100 * COIN))
     write_task(desk.folder / "task", TASK.replace("verifiers = 1", "verifiers = 1\nverifier_fee = 0.000001"))
-    with pytest.raises(RevertedError, match="verifierFee"):
+    with pytest.raises(TaskFileError, match="market.verifier_fee is 0.000001 coins"):
         desk.run("submit")
     with pytest.raises(AssayError, match="assay deploy"):
         desk.run("list", ASSAY_CHAIN_DEPLOYMENT="")
