@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import sys
@@ -55,6 +56,11 @@ def note(sentence: str, as_json: bool) -> None:
     """Tell a person what is going on, on standard error; silent under --json."""
     if not as_json:
         click.echo(sentence, err=True)
+
+
+def printing_aside() -> contextlib.AbstractContextManager[object]:
+    """While the submitter's own code runs: what it prints goes to standard error, where it is no part of the answer."""
+    return contextlib.redirect_stdout(sys.stderr)
 
 
 def step_counter(what: str, as_json: bool) -> Callable[[int, int], None] | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from assay.cli.options import json_option, note, print_written, settings_options
+from assay.cli.options import json_option, note, print_written, printing_aside, settings_options
 from assay.cli.task_demand import demand
 from assay.cli.task_files import audit, fetch
 from assay.cli.task_profile import (
@@ -229,7 +229,8 @@ def _build(file: Path, folder: Path, settings: Settings, as_json: bool) -> tuple
     use_threads(settings)
     described = read_task_file(file)
     limit = settings.whole("storage.limit_mib") << 20
-    return described, build_bundle(described, folder, limit, lambda sentence: note(sentence, as_json))
+    with printing_aside():
+        return described, build_bundle(described, folder, limit, lambda sentence: note(sentence, as_json))
 
 
 def _parameters(settings: Settings, as_json: bool) -> Parameters:

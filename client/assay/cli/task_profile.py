@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from assay.cli.options import json_option, note, settings_options, step_counter
+from assay.cli.options import json_option, note, printing_aside, settings_options, step_counter
 from assay.roles.session import use_threads
 from assay.settings import Settings
 
@@ -41,7 +41,8 @@ def profile(file: Path, segments: int | None, settings: Settings, as_json: bool)
         raise TaskFileError("the task is in exact mode, which has no thresholds to profile")
     limit = settings.whole("storage.limit_mib") << 20
     with tempfile.TemporaryDirectory(prefix="assay-profile-") as folder:
-        bundle = build_bundle(described, Path(folder), limit, lambda sentence: note(sentence, as_json))
+        with printing_aside():
+            bundle = build_bundle(described, Path(folder), limit, lambda sentence: note(sentence, as_json))
         found = _profile(bundle, segments or described.market.profile_segments, as_json)
     names = [descriptor.name for descriptor in bundle.task.program.state]
     if as_json:

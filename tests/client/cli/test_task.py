@@ -21,7 +21,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "none"))
     write_task(tmp_path / "task")
-    addresses = {name: "0x" + "11" * 20 for name in (*MODULES, *HELPERS, *COMPANIONS)}
+    addresses = dict.fromkeys((*MODULES, *HELPERS, *COMPANIONS), "0x" + "11" * 20)
     deployment = Deployment(1, 1, "0x" + "22" * 20, addresses, PUBLIC, PUBLIC_COURT)
     write_deployment(deployment, tmp_path / "deployment.json")
     return tmp_path
@@ -50,3 +50,12 @@ def test_an_estimate_says_what_the_deployment_would_refuse(
     captured = capsys.readouterr()
     assert words in json.loads(captured.err)["error"]
     assert captured.out == ""
+
+
+def test_what_the_models_code_prints_is_no_part_of_the_answer(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = folder / "task" / "model.py"
+    model.write_text('print("imported")\n' + model.read_text().replace("    return", '    print("made")\n    return'))
+    assert estimate(folder, "--json") == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["segments"] == 8
+    assert ("imported" in captured.err, "made" in captured.err) == (True, True)
