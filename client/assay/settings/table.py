@@ -10,6 +10,7 @@ import os
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,10 @@ def _number(minimum: float, whole: bool) -> Callable[[Any], Value]:
             raise ValueError("a number")
         try:
             number = int(value) if whole else float(value)
-        except (TypeError, ValueError) as error:
-            raise ValueError("a whole number" if whole else "a number") from error
+            if not isfinite(number) or (isinstance(value, float) and number != value):
+                raise ValueError
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError("a whole number" if whole else "a finite number") from error
         if not number >= minimum:
             raise ValueError(f"a number of at least {minimum:g}")
         return number
@@ -172,7 +175,7 @@ def _read_file(path: Path, required: bool) -> dict[str, Any]:
         if required:
             raise SettingsError(f"there is no settings file {path}: correct --config") from error
         return {}
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # no TOML, no text, or numbers of thousands of digits
         raise SettingsError(f"{path} cannot be read: {error}") from error
     flat: dict[str, Any] = {}
     for table, rows in content.items():

@@ -31,12 +31,16 @@ def test_the_nearest_place_wins(tmp_path: Path) -> None:
         ("url = 1", "outside a table"),
         ("[chain", "cannot be read"),
         ("[chain]\nurl = 1", "it must be text"),
-        ("[chain]\nfee_cap = nan", "at least 0"),
+        ("[chain]\nfee_cap = nan", "a finite number"),
+        ("[chain]\nfee_cap = inf", "a finite number"),
+        ("[chain]\nconfirmations = inf", "a whole number"),
+        ("[chain]\nconfirmations = 1.9", "chain.confirmations is 1.9"),
+        ("# \udcff", "cannot be read"),
     ],
 )
 def test_a_bad_file_is_refused_by_name(text: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
-    file.write_text(text)
+    file.write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(SettingsError) as caught:
         load_settings({}, file, {})
     assert message in str(caught.value)
