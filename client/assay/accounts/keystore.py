@@ -8,9 +8,11 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
+from eth_utils.address import is_address, to_checksum_address
 
 from assay.errors import AssayError
 
@@ -42,6 +44,10 @@ def read_password(
             return Path(password_file).read_text().rstrip("\r\n")
         except OSError as error:
             raise AccountError(f"cannot read the password file {password_file}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise AccountError(
+                f"the password file {password_file} holds no text: correct account.password_file"
+            ) from error
     if PASSWORD_VARIABLE in environment:
         return environment[PASSWORD_VARIABLE]
     if not sys.stdin.isatty():
@@ -88,14 +94,31 @@ def _write(path: Path, account: LocalAccount, password: str, iterations: int | N
     return str(account.address)
 
 
-def open_keystore(path: Path, password: str) -> LocalAccount:
-    """The account of a key file. Takes up to a second by design: open once and keep it."""
+def keystore_address(path: Path) -> str:
+    """The address that a key file names, without its password."""
+    content = _read(path)
+    address = content.get("address")
+    if not isinstance(address, str) or not is_address(address):
+        raise AccountError(f"{path} is no key file: it names no address; restore it from a copy")
+    return str(to_checksum_address(address))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A key file's content, not decrypted."""
     try:
         content = json.loads(path.read_text())
+        if not isinstance(content, dict):
+            raise ValueError(type(content).__name__)
     except OSError as error:
         raise AccountError(f"cannot read {path}: {error.strerror}; make one with `assay account new`") from error
     except ValueError as error:
         raise AccountError(f"{path} is no key file: restore it from a copy") from error
+    return content
+
+
+def open_keystore(path: Path, password: str) -> LocalAccount:
+    """The account of a key file. Takes up to a second by design: open once and keep it."""
+    content = _read(path)
     try:
         account: LocalAccount = Account.from_key(Account.decrypt(content, password))
     except (ValueError, KeyError, TypeError) as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from assay.accounts import create_keystore, import_keystore, read_password
+from assay.accounts import AccountError, create_keystore, import_keystore, keystore_address, read_password
 from assay.chain.rpc import Chain
 from assay.cli.options import ADDRESS, json_option, settings_options
 from assay.settings import Settings, SettingsError
@@ -47,8 +47,12 @@ def new(file: Path | None, settings: Settings, as_json: bool) -> None:
 def import_key(file: Path | None, key_file: Path, settings: Settings, as_json: bool) -> None:
     """Encrypt an existing private key into FILE."""
     path = _path(settings, file)
+    try:
+        key = key_file.read_text()
+    except UnicodeDecodeError as error:
+        raise AccountError(f"{key_file} holds no text: a private key has 64 hexadecimal digits") from error
     password = read_password("password of the key file: ", settings.text("account.password_file"), confirm=True)
-    _print(import_keystore(path, key_file.read_text(), password), path, as_json)
+    _print(import_keystore(path, key, password), path, as_json)
 
 
 @account.command()
@@ -58,8 +62,7 @@ def import_key(file: Path | None, key_file: Path, settings: Settings, as_json: b
 def show(address: str | None, settings: Settings, as_json: bool) -> None:
     """Print the balance of ADDRESS, or of the key file's account."""
     if address is None:
-        content = json.loads(_path(settings, None).read_text())
-        address = "0x" + str(content["address"]).removeprefix("0x")
+        address = keystore_address(_path(settings, None))
     chain = Chain(settings.text("chain.url"))
     checksum = chain.web3.to_checksum_address(address)
     balance = chain.ask("asking for the balance", lambda: chain.web3.eth.get_balance(checksum))

@@ -18,6 +18,7 @@ from assay.settings import Settings
 @json_option
 def status(account: str | None, settings: Settings, as_json: bool) -> None:
     """Show tasks by state, open cases, the jackpot pool, and what an account has in the market."""
+    from assay.accounts import keystore_address
     from assay.market.types import Class
     from assay.roles.disputes import own_cases
     from assay.roles.session import keystore_path, open_market, open_reader
@@ -26,7 +27,7 @@ def status(account: str | None, settings: Settings, as_json: bool) -> None:
     reader = open_reader(settings, market)
     reader.poll()
     if account is None and settings.text("account.keystore"):
-        account = "0x" + str(json.loads(keystore_path(settings).read_text())["address"]).removeprefix("0x")
+        account = keystore_address(keystore_path(settings))
     view = reader.view
     document: dict[str, object] = {
         "chain": market.deployment.chain_id,

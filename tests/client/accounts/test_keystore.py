@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from assay.accounts import AccountError, create_keystore, import_keystore, open_keystore, read_password
+from assay.accounts import (
+    AccountError,
+    create_keystore,
+    import_keystore,
+    keystore_address,
+    open_keystore,
+    read_password,
+)
 
 QUICK = 2  # iterations of the key derivation: low on purpose
 
@@ -40,14 +47,21 @@ def test_short_passwords_and_damaged_files_are_refused(tmp_path: Path) -> None:
         create_keystore(tmp_path / "key.json", "short", QUICK)
     (tmp_path / "bad.json").write_text("{}")
     (tmp_path / "torn.json").write_text('{"crypto":')
-    for name in ("bad.json", "torn.json", "missing.json"):
-        with pytest.raises(AccountError):
+    (tmp_path / "list.json").write_text("[]")
+    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe")
+    for name in ("bad.json", "torn.json", "list.json", "bytes.json", "missing.json"):
+        with pytest.raises(AccountError, match=name):
             open_keystore(tmp_path / name, "long enough")
+        with pytest.raises(AccountError, match=name):
+            keystore_address(tmp_path / name)
 
 
 def test_a_password_comes_from_file_or_environment_and_never_silently_from_nowhere(tmp_path: Path) -> None:
     (tmp_path / "password").write_text("from file\n")
     assert read_password("?", str(tmp_path / "password"), {}) == "from file"
     assert read_password("?", None, {"ASSAY_PASSWORD": "from environment"}) == "from environment"
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    with pytest.raises(AccountError, match="account.password_file"):
+        read_password("?", str(tmp_path / "bytes"), {})
     with pytest.raises(AccountError, match="ASSAY_PASSWORD"):
         read_password("?", None, {})

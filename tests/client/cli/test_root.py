@@ -88,6 +88,15 @@ def test_a_file_that_cannot_be_used_is_named_with_what_to_check(
     assert str(tmp_path / "file") in json.loads(capsys.readouterr().err)["error"]
 
 
+def test_a_key_file_that_is_none_is_told_and_not_traced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damaged = tmp_path / "key.json"
+    damaged.write_bytes(b"\xff\xfe")
+    assert run("account", "show", "--set", f"account.keystore={damaged}") == 1
+    assert f"{damaged} is no key file" in capsys.readouterr().err
+    assert run("account", "import", str(tmp_path / "new.json"), "--key-file", str(damaged)) == 1
+    assert f"{damaged} holds no text" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", [("account", "show", "0x12"), ("status", "--account", "0x12")])
 def test_what_is_no_address_is_wrong_usage(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*words, "--json") == 2
