@@ -57,6 +57,12 @@ def type_of(item: Mapping[str, Any]) -> str:
     return "(" + ",".join(type_of(part) for part in item["components"]) + ")" + kind[5:]
 
 
+def _decoded_type(item: Mapping[str, Any]) -> str:
+    """The ABI type that a parameter is decoded as. Texts are decoded as bytes, which are encoded alike: the contracts
+    take any bytes for a text, and what is no UTF-8 must not keep anybody from reading on."""
+    return re.sub(r"\bstring\b", "bytes", type_of(item))
+
+
 def _plain(item: Mapping[str, Any], value: Any) -> Any:
     """A value as eth_abi takes it: structs as tuples in the ABI's order."""
     if item["type"].endswith("]"):
@@ -87,6 +93,8 @@ def _typed(item: Mapping[str, Any], value: Any, own: bool) -> Any:
         return struct(**{snake(part["name"]): each for part, each in zip(parts, values, strict=True)})
     if kind == "address":
         return to_checksum_address(value)
+    if kind == "string":
+        return value.decode(errors="replace")
     if own and item.get("internalType", "").startswith("enum ") and name in _ENUMS:
         return _ENUMS[name](value)
     return value
@@ -144,7 +152,7 @@ class Interface:
         """What a call returned: one value, or a tuple of several."""
         outputs = self._functions[function].outputs
         try:
-            values = decode([type_of(item) for item in outputs], data)
+            values = decode([_decoded_type(item) for item in outputs], data)
         except DecodingError as error:
             raise InterfaceError(
                 f"{self.name}.{function} answers with {len(data)} bytes that do not fit: is this another deployment?"
@@ -157,7 +165,7 @@ class Interface:
         for name, function in self._functions.items():
             if function.selector == calldata[:4]:
                 try:
-                    values = decode(function.types, calldata[4:])
+                    values = decode([_decoded_type(item) for item in function.inputs], calldata[4:])
                 except DecodingError:
                     return None
                 return name, {
@@ -178,7 +186,7 @@ class Interface:
         name, inputs = found
         indexed = iter(topics[1:])
         try:
-            plain = iter(decode([type_of(item) for item in inputs if not item["indexed"]], data))
+            plain = iter(decode([_decoded_type(item) for item in inputs if not item["indexed"]], data))
             arguments = {}
             for item in inputs:
                 value = decode([type_of(item)], bytes(next(indexed)))[0] if item["indexed"] else next(plain)

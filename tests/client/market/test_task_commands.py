@@ -29,9 +29,13 @@ from assay.market.tasks import TasksContract
 from assay.market.types import NO_DERIVATION, Checkpoint, Derivation, ReplayLeaf
 from assay.market.verification import hidden_of, is_forced, salt_of
 from assay.storage.directory import DirectoryStore
-from assay.tasks.errors import ProofFilesError, TaskFileError
+from assay.tasks.build import build_bundle
+from assay.tasks.errors import BundleError, ProofFilesError, TaskFileError
+from assay.tasks.posting import make_posting
 from assay.tasks.proof import publish_proof
 from assay.tasks.publish import fetch_bundle
+from assay.tasks.submit import task_of_transaction
+from assay.tasks.task_file import read_task_file
 from assay.training.checkpoint import CheckpointFolder
 from assay.training.train import Proof, train
 
@@ -152,6 +156,28 @@ def test_submit_list_show_explain_cancel_refund(desk: Desk) -> None:
     with pytest.raises(TaskStateError, match="no credit"):
         desk.run("withdraw")
     assert "TaskFinished" in desk.run("watch", number)
+
+
+def post_with_locations(desk: Desk, account: int, locations: bytes) -> str:
+    """Post a task as a client of one's own would, its locations being any bytes; returns its number."""
+    world = desk.world
+    terms = read_task_file(Path("task.toml"))
+    bundle = build_bundle(terms, desk.folder / "strange")
+    posting = make_posting(bundle, terms.market, "Z" * len(locations), world.market.parameters)
+    call = world.market.tasks.submit(posting, world.market.tasks.escrow_of(posting))
+    marked = b"Z" * len(locations)
+    assert call.data.count(marked) == 1
+    sent = world.do(account, replace(call, data=call.data.replace(marked, locations)))
+    return f"{task_of_transaction(world.market, sent):#066x}"
+
+
+def test_locations_that_are_no_text_keep_nobody_from_following_the_market(desk: Desk) -> None:
+    strange = post_with_locations(desk, STRANGER, b"\xff\xfe" * 20)
+    number = desk.json("submit")["task"]
+    assert {each["task"] for each in desk.json("list")} == {strange, number}
+    assert desk.json("show", strange)["locations"] == "\ufffd" * 40
+    with pytest.raises(BundleError, match="not JSON"):
+        fetch_bundle([desk.store], desk.json("show", strange)["locations"], desk.folder / "fetched")
 
 
 class KilledError(Exception):
