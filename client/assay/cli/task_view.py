@@ -21,6 +21,8 @@ STATES = (
     "profiling", "open", "taken", "verifying", "settled", "failed", "unavailable", "unverified", "void", "refused",
     "cancelled",
 )  # fmt: skip
+AMOUNTS = ("price", "lowest_reward", "highest_reward", "verifier_fee", "profiler_fee")
+"""Fields of a task that are wei as text."""
 SHORT = 14  # characters of a task's number that lists show; `find_task` takes them
 
 
@@ -147,6 +149,8 @@ def _round(reader: MarketReader, record: RoundRecord) -> dict[str, Any]:
 @json_option
 def show(number: str, settings: Settings, as_json: bool) -> None:
     """Show everything the chain holds of TASK (its number, or the beginning of it)."""
+    from assay.market.explain import coins
+
     reader = open_reader(settings, open_market(settings))
     reader.poll()
     found = details(reader, reader.view.find_task(number))
@@ -154,7 +158,9 @@ def show(number: str, settings: Settings, as_json: bool) -> None:
         click.echo(json.dumps(found))
         return
     for name, value in found.items():
-        if isinstance(value, dict):
+        if name in AMOUNTS:
+            click.echo(f"{name:24} {coins(int(value))}")
+        elif isinstance(value, dict):
             for inner, each in value.items():
                 click.echo(f"{name + '.' + inner:24} {each}")
         elif isinstance(value, list):
@@ -162,7 +168,9 @@ def show(number: str, settings: Settings, as_json: bool) -> None:
                 text = ", ".join(f"{key.replace('_', ' ')} {_words(item)}" for key, item in each.items())
                 click.echo(f"{name.removesuffix('s'):24} {text}")
         elif value is not None:
-            click.echo(f"{name:24} {value}")
+            text = str(value)
+            # Locations are a stranger's: nothing in them may look like a line of this, or command the terminal.
+            click.echo(f"{name:24} {text if text.isprintable() else ascii(text)}")
 
 
 def _words(value: object) -> str:

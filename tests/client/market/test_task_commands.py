@@ -180,6 +180,23 @@ def test_locations_that_are_no_text_keep_nobody_from_following_the_market(desk: 
         fetch_bundle([desk.store], desk.json("show", strange)["locations"], desk.folder / "fetched")
 
 
+def test_locations_cannot_pretend_to_be_what_the_chain_says(desk: Desk) -> None:
+    strange = post_with_locations(desk, STRANGER, b"x\nstate                    settled\x1b[8m        ")
+    told = desk.run("show", strange)
+    assert [line.split()[1] for line in told.splitlines() if line.startswith("state ")] == ["open"]
+    assert "\x1b" not in told
+    assert "settled" in desk.json("show", strange)["locations"]
+
+
+def test_amounts_are_shown_in_coins_and_told_to_programs_in_wei(desk: Desk) -> None:
+    number = desk.json("submit")["task"]
+    told = {line.split()[0]: line.split()[1:] for line in desk.run("show", number).splitlines()}
+    assert told["highest_reward"] == ["2", "coins"]
+    assert told["lowest_reward"] == ["0.5", "coins"]
+    assert told["profiler_fee"] == ["0", "coins"]
+    assert desk.json("show", number)["highest_reward"] == str(2 * COIN)
+
+
 class KilledError(Exception):
     """Stands for a process that ends at this line."""
 
