@@ -5,6 +5,12 @@ from __future__ import annotations
 from typing import ClassVar
 
 
+def printable(text: str, kept: str = "") -> str:
+    """A text with its control characters (but those in `kept`) escaped: strangers' files and postings choose words that
+    errors and logs repeat, and no word of theirs may command a terminal or look like a line of its own."""
+    return "".join(each if each.isprintable() or each in kept else ascii(each)[1:-1] for each in text)
+
+
 class AssayError(Exception):
     """An error a user can act on.
 

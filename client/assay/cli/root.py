@@ -15,7 +15,7 @@ import click
 
 from assay import __version__
 from assay.cli.registry import COMMANDS
-from assay.errors import AssayError
+from assay.errors import AssayError, printable
 
 
 class LazyGroup(click.Group):
@@ -55,7 +55,8 @@ def _raise_exit(number: int, _frame: FrameType | None) -> None:
 
 
 def _tell(message: str, code: str, as_json: bool) -> None:
-    click.echo(json.dumps({"error": message, "code": code}) if as_json else f"error: {message}", err=True)
+    shown = "error: " + printable(message, "\n\t")
+    click.echo(json.dumps({"error": message, "code": code}) if as_json else shown, err=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

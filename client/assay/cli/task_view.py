@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from assay.cli.options import json_option, settings_options
+from assay.errors import printable
 from assay.roles.session import open_market, open_reader
 from assay.settings import Settings
 
@@ -168,9 +169,7 @@ def show(number: str, settings: Settings, as_json: bool) -> None:
                 text = ", ".join(f"{key.replace('_', ' ')} {_words(item)}" for key, item in each.items())
                 click.echo(f"{name.removesuffix('s'):24} {text}")
         elif value is not None:
-            text = str(value)
-            # Locations are a stranger's: nothing in them may look like a line of this, or command the terminal.
-            click.echo(f"{name:24} {text if text.isprintable() else ascii(text)}")
+            click.echo(f"{name:24} {printable(str(value))}")
 
 
 def _words(value: object) -> str:

@@ -8,6 +8,8 @@ import sys
 import time
 from typing import TextIO
 
+from assay.errors import printable
+
 _PLAIN = set(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}
 
 
@@ -42,7 +44,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         details = " ".join(f"{name}={_short(value)}" for name, value in extras(record).items())
-        line = f"{clock} {record.levelname.lower():7} {record.getMessage()} {details}".rstrip()
+        line = printable(f"{clock} {record.levelname.lower():7} {record.getMessage()} {details}".rstrip())
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,9 @@ from assay import __version__
 from assay.cli import main
 from assay.cli.registry import COMMANDS
 from assay.cli.root import cli
+from assay.roles.logs import TextFormatter
+from assay.tasks.errors import BundleError
+from assay.tasks.fields import Fields
 
 
 def run(*words: str) -> int:
@@ -66,6 +70,21 @@ def test_an_error_is_also_machine_readable(capsys: pytest.CaptureFixture[str], m
     answer = json.loads(shown.err)
     assert answer["code"] == "anvil-not-found"
     assert "/no/such/anvil" in answer["error"]
+
+
+def test_words_of_a_strangers_file_do_not_command_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_words: object, **_more: object) -> None:
+        Fields({"\x1b]0;owned\x07": 1}, "manifest", BundleError).finish()
+
+    monkeypatch.setattr(cli, "main", refuse)
+    assert run("task", "audit", "1") == 1
+    told = capsys.readouterr().err
+    assert "manifest.\\x1b]0;owned\\x07 is unknown" in told
+    assert "\x1b" not in told
+    record = logging.LogRecord("assay", logging.WARNING, "", 0, "refused: a\x1b[8m\n12:00:00 info paid", (), None)
+    assert "a\\x1b[8m\\n12:00:00 info paid" in TextFormatter().format(record)
 
 
 def test_wrong_usage_is_machine_readable_too(capsys: pytest.CaptureFixture[str]) -> None:
