@@ -115,17 +115,27 @@ def check_chain(settings: Settings) -> Finding:
 
 
 def check_deployment(settings: Settings) -> Finding:
-    """Is the file that says where the contracts are readable?"""
+    """Does the file that says where the contracts are fit this client, and the chain, where one answers?"""
+    from assay.chain.rpc import Chain
+    from assay.market.deploy import check_deployment as check_contracts
+    from assay.market.deployment import read_deployment
+
     name = settings.text("chain.deployment")
     if not name:
         return Finding(
             "deployment", State.WARNING, "no contracts are named", "set chain.deployment to a deployment's file"
         )
-    if not os.access(name, os.R_OK):
-        return Finding(
-            "deployment", State.PROBLEM, f"chain.deployment names {name}, which cannot be read", "correct the path"
-        )
-    return Finding("deployment", State.OK, name)
+    chain = Chain(settings.text("chain.url"), timeout=RPC_SECONDS)
+    try:
+        deployment = read_deployment(Path(name))
+        try:
+            chain.ask("chain id", lambda: chain.web3.eth.chain_id, attempts=1)
+        except ChainError:
+            return Finding("deployment", State.OK, f"{name}, for chain {deployment.chain_id}")
+        check_contracts(chain, deployment)
+    except AssayError as error:
+        return Finding("deployment", State.PROBLEM, str(error), "correct chain.deployment or chain.url")
+    return Finding("deployment", State.OK, f"{name}: its contracts are on chain {deployment.chain_id}")
 
 
 def open_store(settings: Settings) -> Store:

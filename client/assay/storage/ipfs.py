@@ -31,7 +31,12 @@ class IpfsStore:
         self.address = address
         self.timeout = timeout
         # connect() would refuse every current daemon by its version; the constructor does not ask for it.
-        self._client: Any = ipfshttpclient.Client(address, timeout=timeout)
+        try:
+            self._client: Any = ipfshttpclient.Client(address, timeout=timeout)
+        except (IpfsError, ValueError) as error:
+            raise StorageError(
+                f"storage.ipfs_address is {address!r}: write it as {DEFAULT_ADDRESS} ({error})"
+            ) from error
         self._serves_ranges: bool | None = None
 
     def put(self, path: Path, progress: Progress | None = None) -> str:

@@ -26,7 +26,10 @@ class S3Store:
         self.bucket = bucket
         self.prefix = prefix
         config = Config(connect_timeout=timeout, read_timeout=timeout, retries={"max_attempts": 1})
-        self._client: Any = boto3.client("s3", endpoint_url=endpoint, config=config)
+        try:
+            self._client: Any = boto3.client("s3", endpoint_url=endpoint, config=config)
+        except Exception as error:  # what is no endpoint, and boto3's own
+            raise self._failed("cannot use the bucket", error) from error
 
     def put(self, path: Path, progress: Progress | None = None) -> str:
         """Upload a file unless the bucket has it; returns its locator."""

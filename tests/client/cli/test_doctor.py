@@ -10,7 +10,9 @@ import pytest
 from assay.arithmetic import self_check
 from assay.chain.local import local_chain
 from assay.cli import main
-from assay.doctor import State, check_chain, check_disk, check_kernels, check_storage
+from assay.doctor import State, check_chain, check_deployment, check_disk, check_kernels, check_storage
+from assay.market.deployment import COMPANIONS, HELPERS, MODULES, Deployment, write_deployment
+from assay.market.parameters import LOCAL, LOCAL_COURT
 from assay.settings import Settings, load_settings
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nothing answers there
@@ -51,6 +53,34 @@ def test_a_store_that_cannot_be_used_is_a_problem(tmp_path: Path) -> None:
     blocked = tmp_path / "store"
     blocked.write_text("a file where the folder should be")
     assert check_storage(settings(tmp_path)).state is State.PROBLEM
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"storage__kind": "ipfs", "storage__ipfs_address": "http://127.0.0.1:5001"},
+        {"storage__kind": "s3", "storage__s3_bucket": "models", "storage__s3_endpoint": "minio"},
+    ],
+)
+def test_an_address_that_is_none_is_a_problem_of_the_store(tmp_path: Path, named: dict[str, str]) -> None:
+    if named["storage__kind"] == "s3":
+        pytest.importorskip("boto3")
+    finding = check_storage(settings(tmp_path, **named))
+    assert finding.state is State.PROBLEM
+    assert "storage." in finding.message
+
+
+def test_a_deployment_has_to_be_one_and_on_the_chain(tmp_path: Path) -> None:
+    file = tmp_path / "deployment.json"
+    file.write_text("{}")
+    assert check_deployment(settings(tmp_path, chain__deployment=str(file))).state is State.PROBLEM
+    addresses = dict.fromkeys((*MODULES, *HELPERS, *COMPANIONS), "0x" + "11" * 20)
+    write_deployment(Deployment(31337, 1, "0x" + "22" * 20, addresses, LOCAL, LOCAL_COURT), file)
+    assert check_deployment(settings(tmp_path, chain__deployment=str(file), chain__url=NOWHERE)).state is State.OK
+    with local_chain() as chain:
+        finding = check_deployment(settings(tmp_path, chain__deployment=str(file), chain__url=chain.url))
+    assert finding.state is State.PROBLEM
+    assert "was the local chain started anew?" in finding.message
 
 
 def test_room_is_measured_where_the_folders_will_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
