@@ -79,10 +79,9 @@ def thresholds_of(
     if offered is not None and offered.size == len(bundle.task.program.state) and tensor.root(offered) == root:
         return offered
     path = folder / THRESHOLDS_NAME
-    if path.exists():
-        kept: Array = np.load(path, allow_pickle=False)
-        if kept.dtype == np.float32 and kept.ndim == 1 and tensor.root(kept) == root:
-            return kept
+    kept = _kept(path)
+    if kept is not None and tensor.root(kept) == root:
+        return kept
     found = profile(bundle.task, 0, segments, progress=progress).thresholds
     if tensor.root(found) == root:
         folder.mkdir(parents=True, exist_ok=True)
@@ -92,3 +91,12 @@ def thresholds_of(
         f"profiling this task does not give the thresholds {root.hex()} on chain: the profile that stood is not what "
         "this machine computes; run `assay doctor`"
     )
+
+
+def _kept(path: Path) -> Array | None:
+    """The vector in a file of `thresholds_of`; None where there is none, as after a crash while it was written."""
+    try:
+        kept: Array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return kept if kept.dtype == np.float32 and kept.ndim == 1 else None

@@ -33,6 +33,11 @@ def test_a_tolerant_proof_is_audited(tmp_path: Path, monkeypatch: pytest.MonkeyP
     found = thresholds_of(bundle, 2, root, tmp_path / "work")
     assert found is not None
     assert (found == measured.thresholds).all()
+    for torn in (b"", (tmp_path / "work" / THRESHOLDS_NAME).read_bytes()[:-3]):  # as a crash leaves it
+        (tmp_path / "work" / THRESHOLDS_NAME).write_bytes(torn)
+        again = thresholds_of(bundle, 2, root, tmp_path / "work")
+        assert again is not None
+        assert (again == found).all()
     monkeypatch.setattr("assay.tasks.audit.profile", lambda *_words, **_more: measured)
     assert thresholds_of(bundle, 2, root, tmp_path / "work") is not None
     with pytest.raises(ProofFilesError, match="assay doctor"):
