@@ -6,6 +6,7 @@ canonical step is a function of state and step number, ends with the same bits.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +19,10 @@ from assay.engine.device import Device
 from assay.program.operator import Array
 from assay.training.canonical import CanonicalRun
 from assay.training.checkpoint import CheckpointFolder
+from assay.training.errors import CheckpointError
 from assay.training.task import TrainingTask
+
+logger = logging.getLogger(__name__)
 
 
 class Runner(Protocol):
@@ -92,8 +96,8 @@ def train(
     """Train the task, or finish a run begun in `folder`, and return its proof.
 
     While one segment is trained, the checkpoint before it is written and hashed on another thread. `progress` is called
-    every `report_every` steps and at every checkpoint. Raises `CheckpointError` if the folder belongs to another task
-    or the disk is full.
+    every `report_every` steps and at every checkpoint. If the last checkpoint was damaged or deleted, the run goes on
+    from the one before it. Raises `CheckpointError` if the folder belongs to another task or the disk is full.
     """
     runner = runner or CanonicalRunner(task)
     checkpoints = CheckpointFolder(folder, task.program.state)
@@ -102,11 +106,9 @@ def train(
     roots: list[bytes] = [entry.root for entry in entries][: task.segments + 1]
     if not roots:
         roots.append(checkpoints.write(0, task.state))
+    if len(roots) <= task.segments:
+        runner.load(_last_state(task, checkpoints, roots))
     done = len(roots) - 1
-    if done < task.segments:
-        state = list(task.state) if done == 0 else checkpoints.read(done, roots[done])
-        runner.load(state)
-        del state
     with ThreadPoolExecutor(1, thread_name_prefix="checkpoint") as writer:
         pending: Future[bytes] | None = None
         for segment in range(done, task.segments):
@@ -124,3 +126,14 @@ def train(
             if progress is not None:
                 progress(Progress(task.steps, task.steps, runner.loss(), len(roots)))
     return Proof(folder, tuple(roots))
+
+
+def _last_state(task: TrainingTask, checkpoints: CheckpointFolder, roots: list[bytes]) -> list[Array]:
+    """The state to go on from; takes the roots of checkpoints that cannot be read any more off the end of `roots`."""
+    while len(roots) > 1:
+        try:
+            return checkpoints.read(len(roots) - 1, roots[-1])
+        except CheckpointError as error:
+            logger.warning("training again from an earlier checkpoint: %s", error)
+            roots.pop()
+    return list(task.state)

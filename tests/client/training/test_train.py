@@ -20,7 +20,7 @@ from assay.training.errors import CheckpointError, TaskError
 from assay.training.replay import Replayer
 from assay.training.task import TrainingTask
 from assay.training.trace import trace_elements
-from assay.training.train import CanonicalRunner, Proof, train
+from assay.training.train import CanonicalRunner, Progress, Proof, train
 
 from .programs import regression_task
 
@@ -140,6 +140,30 @@ def test_a_changed_checkpoint_is_refused(proof: Proof, tmp_path: Path) -> None:
     path.write_bytes(content[:-9])
     with pytest.raises(CheckpointError):
         CheckpointFolder(tmp_path, task.program.state).read(2)
+
+
+@pytest.mark.parametrize("kept", [None, b"", b"rubbish"])
+def test_a_run_whose_last_checkpoint_is_lost_goes_on_from_the_one_before(
+    proof: Proof, tmp_path: Path, kept: bytes | None
+) -> None:
+    task = regression_task()
+
+    class StoppedError(Exception):
+        """Ends the run."""
+
+    def stop(progress: Progress) -> None:
+        if progress.checkpoints == 4:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        train(task, tmp_path, progress=stop)
+    last = CheckpointFolder(tmp_path, task.program.state).entries()[-1].index
+    path = CheckpointFolder(tmp_path, ()).path(last)
+    path.unlink()
+    if kept is not None:
+        path.write_bytes(kept)
+    assert train(task, tmp_path).roots == proof.roots
+    assert state_root(CheckpointFolder(tmp_path, task.program.state).read(last)) == proof.roots[last]
 
 
 def test_a_folder_of_another_task_is_refused(tmp_path: Path) -> None:
