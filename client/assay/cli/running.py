@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, InvalidOperation, Overflow
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -29,7 +29,7 @@ class Coins(click.ParamType[int]):
             return value
         try:
             wei = Decimal(str(value)) * 10**18
-        except InvalidOperation:
+        except (InvalidOperation, Overflow):
             self.fail(f"{value!r} is no amount of coins: write it as 0.25", param, ctx)
         if not wei.is_finite() or wei < 0 or wei != wei.to_integral_value():
             self.fail(f"{value!r} is no amount of coins: it has at most 18 decimal places and no sign", param, ctx)

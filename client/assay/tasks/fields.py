@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from math import isfinite
 from typing import Any, NoReturn, TypeVar
 
 from assay.errors import AssayError
@@ -16,6 +17,14 @@ class _Missing:
 
 
 REQUIRED = _Missing()
+
+
+def _is_float(value: int | float | Decimal) -> bool:
+    """Whether a number is finite as a float."""
+    try:
+        return isfinite(float(value))
+    except (OverflowError, ValueError):  # ValueError: of a signalling NaN
+        return False
 
 
 class Fields:
@@ -71,7 +80,7 @@ class Fields:
         value = self._take(key, default)
         if value is default and default is not REQUIRED:
             return value
-        if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not Decimal(value).is_finite():
+        if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not _is_float(value):
             self.refuse(key, value, "a finite number")
         return float(value)
 
@@ -130,7 +139,7 @@ class Fields:
         if values is default and default is not REQUIRED:
             return tuple(values)
         finite = isinstance(values, list) and all(
-            isinstance(v, int | float | Decimal) and not isinstance(v, bool) and Decimal(v).is_finite() for v in values
+            isinstance(v, int | float | Decimal) and not isinstance(v, bool) and _is_float(v) for v in values
         )
         if not finite or len(values) != size:
             self.refuse(key, values, f"a list of {size} finite numbers")

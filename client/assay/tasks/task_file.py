@@ -112,7 +112,7 @@ def read_task_file(path: Path) -> TaskFile:
         content = tomllib.loads(path.read_text(), parse_float=Decimal)
     except (OSError, UnicodeDecodeError) as error:
         raise TaskFileError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # the parser lets those of overlong numbers and deep tables through
         raise TaskFileError(f"{path} is not TOML: {error}") from error
     fields = Fields(content, "", TaskFileError)
     folder = path.parent
@@ -302,8 +302,8 @@ def _optimizer(fields: Fields, schedule_fields: Fields, steps: int) -> Optimizer
 
 def wei_of(coins: Decimal, where: str) -> int:
     """An amount in whole coins as wei; `TaskFileError` if it is negative, too large, or finer than a wei."""
-    amount = coins * COIN
-    if amount != amount.to_integral_value() or not 0 <= amount <= MAX_REWARD:
+    # Compared before it is multiplied: decimals may have any exponent.
+    if not 0 <= coins <= MAX_REWARD or (amount := coins * COIN) != amount.to_integral_value() or amount > MAX_REWARD:
         raise TaskFileError(
             f"{where} is {coins} coins: it must be from 0 to {MAX_REWARD // COIN} with at most 18 decimal places"
         )

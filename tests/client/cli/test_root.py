@@ -122,3 +122,9 @@ def test_what_is_no_address_is_wrong_usage(words: tuple[str, ...], capsys: pytes
     answer = json.loads(capsys.readouterr().err)
     assert answer["code"] == "usage"
     assert "'0x12' is no address" in answer["error"]
+
+
+def test_an_amount_that_is_none_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    for amount in ("1e999999", "nan", "-1", "much"):
+        assert run("solver", "run", "--price", amount, "--json") == 2
+        assert "is no amount of coins" in json.loads(capsys.readouterr().err)["error"]

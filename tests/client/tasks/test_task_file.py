@@ -131,6 +131,11 @@ def test_amounts_are_exact() -> None:
         ("verifiers = 1", "verifiers = 1\nprofiler_fee = 1", "no profiler"),
         ("verifiers = 1", 'verifiers = 1\nbase_task = "0x1"', "belong together"),
         ("[market]", "[market", "not TOML"),
+        pytest.param("steps = 12", "steps = " + "9" * 5000, "not TOML", id="thousands of digits"),
+        ("learning_rate = 0.01", "learning_rate = 1e400", "finite number"),
+        pytest.param("rate = 0.01", "rate = 1" + "0" * 400, "finite number", id="beyond floats"),
+        ("learning_rate = 0.01", "learning_rate = 0.01\nbetas = [0.9, 1e400]", "finite numbers"),
+        ("highest_reward = 2", "highest_reward = 1e999999", "market.highest_reward is 1E+999999 coins"),
     ],
 )
 def test_refuses(tmp_path: Path, old: str, new: str, words: str) -> None:
