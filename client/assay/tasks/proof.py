@@ -25,11 +25,12 @@ from assay.tasks.references import (
     reference_of,
 )
 from assay.training.checkpoint import CheckpointFolder, read_tensors
+from assay.training.task import MOST_SEGMENTS
 from assay.training.train import Proof
 
 FORMAT = 1
 PROOF_NAME = "proof.json"
-MAX_CHECKPOINTS = 1 << 20
+MAX_CHECKPOINTS = MOST_SEGMENTS + 1
 MAX_ENTRY = MAX_PLACES * (MAX_LOCATOR + 8) + 512  # bytes of a checkpoint in a manifest; usually about 300
 MAX_PROOF = 1 << 29
 MAX_THRESHOLDS = 1 << 20  # characters: 131 072 state tensors

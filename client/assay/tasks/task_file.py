@@ -17,7 +17,7 @@ from assay.program.trace import LOSSES
 from assay.tasks.errors import TaskFileError
 from assay.tasks.fields import REQUIRED, Fields
 from assay.tasks.manifest import PRECISIONS
-from assay.training.task import MAX_STEPS, Mode, usually_profiled
+from assay.training.task import MAX_STEPS, MOST_SEGMENTS, Mode, usually_profiled
 
 COIN = 10**18  # wei
 MAX_REWARD = 2**88 - 1  # wei, as the market has it
@@ -123,7 +123,7 @@ def read_task_file(path: Path) -> TaskFile:
     loss = training.text("loss")
     steps = training.whole("steps", 1, MAX_STEPS)
     batch_size = training.whole("batch_size", 1, 2**31 - 1)
-    interval = training.whole("checkpoint_interval", 1, steps)
+    interval = training.whole("checkpoint_interval", -(-steps // MOST_SEGMENTS), steps)
     mode = Mode(training.choice("mode", [each.value for each in Mode], Mode.EXACT.value))
     precision = PRECISIONS[training.choice("precision", list(PRECISIONS), "fp32")]
     seed = training.whole("seed", 0, 2**64 - 1, 0)

@@ -16,6 +16,8 @@ from assay.training.errors import TaskError
 
 MAX_STEPS = 2**31 - 1
 """The step number is an int32 wherever a program reads it."""
+MOST_SEGMENTS = 2**20 - 1
+"""Of a task: a proof of more has a manifest that nobody reads."""
 FEWEST_PROFILED, MOST_PROFILED = 4, 12
 """Segments that a profile covers unless the task says otherwise: a quarter of the run, within these. Momenta and
 running means settle over dozens of steps. Four segments of a few steps see only how they start, when they move most: an
@@ -61,6 +63,11 @@ class TrainingTask:
             raise TaskError(f"a task has between 1 and {MAX_STEPS} steps, not {self.steps}: set `steps`")
         if not 1 <= self.interval <= self.steps:
             raise TaskError(f"the checkpoint interval is between 1 and the {self.steps} steps, not {self.interval}")
+        if self.segments > MOST_SEGMENTS:
+            raise TaskError(
+                f"a task has at most {MOST_SEGMENTS} segments, and {self.steps} steps of which {self.interval} are one "
+                f"make {self.segments}: lengthen the checkpoint interval"
+            )
         for role in (Role.DISTANCE, Role.NOISY_STEP, Role.DEVIATION) if self.mode is Mode.TOLERANT else ():
             if not self.program.has(role):
                 raise TaskError(f"a tolerant task needs the {role.name.lower()} section, which the program lacks")

@@ -115,6 +115,7 @@ def test_amounts_are_exact() -> None:
         ("batch_size = 4", "batch_size = 4\nbatchsize = 4", "training.batchsize is unknown"),
         ('title = "example"', 'tittle = "example"', "tittle is unknown"),
         ("checkpoint_interval = 3", "checkpoint_interval = 13", "from 1 to 12"),
+        ("steps = 12", "steps = 4000000", "training.checkpoint_interval is 3: it must be a whole number from 4 to"),
         ('mode = "exact"', 'mode = "rough"', "one of exact, tolerant"),
         ('mode = "exact"', 'mode = "exact"\nprecision = "bf16"', "always computed in fp32"),
         ('"cross_entropy"', '"crossentropy"', "choose one of"),

@@ -174,7 +174,13 @@ def test_a_folder_of_another_task_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"steps": 0}, "steps"), ({"interval": 26}, "interval"), ({"seed": -1}, "seed"), ({"state": ()}, "initial state")],
+    [
+        ({"steps": 0}, "steps"),
+        ({"interval": 26}, "interval"),
+        ({"steps": 2**21, "interval": 2}, "make 1048576: lengthen the checkpoint interval"),
+        ({"seed": -1}, "seed"),
+        ({"state": ()}, "initial state"),
+    ],
 )
 def test_an_impossible_task_is_refused(change: dict[str, object], message: str) -> None:
     task = regression_task()
