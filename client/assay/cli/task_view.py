@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from assay.cli.options import json_option, settings_options
+from assay.cli.options import ADDRESS, json_option, settings_options
 from assay.errors import printable
 from assay.roles.session import open_market, open_reader
 from assay.settings import Settings
@@ -29,7 +29,7 @@ SHORT = 14  # characters of a task's number that lists show; `find_task` takes t
 
 @click.command("list")
 @click.option("--state", type=click.Choice(STATES), multiple=True, help="Only tasks in this state; may be repeated.")
-@click.option("--submitter", help="Only tasks of this account.")
+@click.option("--submitter", type=ADDRESS, help="Only tasks of this account.")
 @settings_options
 @json_option
 def list_tasks(state: tuple[str, ...], submitter: str | None, settings: Settings, as_json: bool) -> None:

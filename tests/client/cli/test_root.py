@@ -116,7 +116,9 @@ def test_a_key_file_that_is_none_is_told_and_not_traced(tmp_path: Path, capsys: 
     assert f"{damaged} holds no text" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [("account", "show", "0x12"), ("status", "--account", "0x12")])
+@pytest.mark.parametrize(
+    "words", [("account", "show", "0x12"), ("status", "--account", "0x12"), ("task", "list", "--submitter", "0x12")]
+)
 def test_what_is_no_address_is_wrong_usage(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*words, "--json") == 2
     answer = json.loads(capsys.readouterr().err)
