@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,10 @@ from assay.market.reader import MarketReader
 from assay.market.tasks import TasksContract
 from assay.market.types import NO_DERIVATION, Checkpoint, Derivation, ReplayLeaf
 from assay.market.verification import hidden_of, is_forced, salt_of
+from assay.roles.context import Send
+from assay.roles.session import open_sender
+from assay.roles.upkeep import withdrawal
+from assay.settings import load_settings
 from assay.storage.directory import DirectoryStore
 from assay.tasks.build import build_bundle
 from assay.tasks.errors import BundleError, ProofFilesError, TaskFileError
@@ -195,6 +200,23 @@ def test_amounts_are_shown_in_coins_and_told_to_programs_in_wei(desk: Desk) -> N
     assert told["lowest_reward"] == ["0.5", "coins"]
     assert told["profiler_fee"] == ["0", "coins"]
     assert desk.json("show", number)["highest_reward"] == str(2 * COIN)
+
+
+def test_a_withdrawal_by_hand_is_not_taken_for_a_later_one_of_a_role(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASSAY_PASSWORD", PASSWORD)
+    desk.json("cancel", desk.json("submit")["task"])
+    desk.json("withdraw")
+    market = desk.world.market
+    with open_sender(load_settings(environment=desk.environment), market) as sender:
+        for number in range(10):
+            view = SimpleNamespace(withdrawals={sender.address: number})
+            purse = SimpleNamespace(credit=COIN)
+            context: Any = SimpleNamespace(view=view, purse=purse, me=sender.address, market=market)
+            (action,) = withdrawal(context, 1)
+            assert isinstance(action, Send)
+            assert sender.find(action.key) is None
 
 
 class KilledError(Exception):
