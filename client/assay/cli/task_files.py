@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from assay.cli.options import json_option, note, settings_options, step_counter
-from assay.program.optimizer import BETA_POWERS, GRADIENT_ERROR, MOMENT_PREFIXES
+from assay.program.optimizer import is_optimizer_state
 from assay.roles.session import open_market, open_reader, use_threads
 from assay.settings import Settings
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from assay.tasks.bundle import Bundle
     from assay.tasks.proof import ProofManifest
 
-OPTIMIZER_STATE = (*MOMENT_PREFIXES, *BETA_POWERS, GRADIENT_ERROR)
 MODEL_NAME = "model.safetensors"
 STATE_NAME = "state.safetensors"
 
@@ -93,7 +92,7 @@ def fetch(number: str, folder: Path | None, unproven: bool, settings: Settings, 
     if manifest.roots[record.segments] != record.final_root:
         raise ProofFilesError("the last checkpoint is not the final state on chain: demand it there")
     names = [descriptor.name for descriptor in bundle.task.program.state]
-    model = {name: tensor for name, tensor in zip(names, state, strict=True) if not name.startswith(OPTIMIZER_STATE)}
+    model = {name: tensor for name, tensor in zip(names, state, strict=True) if not is_optimizer_state(name, names)}
     save_file(model, target / MODEL_NAME)
     write_tensors(target / STATE_NAME, state)
     result: dict[str, Any] = {

@@ -6,6 +6,7 @@ ICLR 2019) and of `torch.nn.utils.clip_grad_norm_`. Powers of beta are carried a
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import cos, pi
 from typing import Literal
@@ -103,6 +104,16 @@ BETA_POWERS = ("beta1_power", "beta2_power")
 GRADIENT_ERROR = "gradient_error."
 """Of declared replicas' compressed gradients: what was not said yet. Then the replica's number, a dot, the parameter's
 name."""
+
+
+def is_optimizer_state(name: str, names: Collection[str]) -> bool:
+    """Whether one of a state's tensors is its optimizer's and not the model's, by the names of all of them: a model may
+    have names that begin like an optimizer's."""
+    if name in BETA_POWERS:
+        return True
+    if name.startswith(GRADIENT_ERROR):
+        return name.removeprefix(GRADIENT_ERROR).partition(".")[2] in names
+    return any(name.startswith(prefix) and name.removeprefix(prefix) in names for prefix in MOMENT_PREFIXES)
 
 
 def schedule_of(optimizer: Optimizer) -> Schedule:

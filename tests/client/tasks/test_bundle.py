@@ -15,6 +15,7 @@ from assay.commitments.execution import checkpoint_root
 from assay.errors import AssayError
 from assay.program.local_schedule import LocalSteps
 from assay.program.operator import Role
+from assay.program.optimizer import is_optimizer_state
 from assay.storage.directory import DirectoryStore
 from assay.storage.errors import StorageError, TooLargeError
 from assay.tasks.build import build_bundle
@@ -125,6 +126,24 @@ def test_local_steps_are_in_the_program_and_named_by_the_manifest(tmp_path: Path
     assert loaded.manifest.local_steps == LocalSteps(2, 3, 4)
     shapes = {descriptor.name: descriptor.shape for descriptor in loaded.task.program.state}
     assert shapes["members.0.weight"] == (2, *shapes["0.weight"])
+
+
+def test_a_models_own_tensors_are_told_from_its_optimizers_whatever_they_are_called(tmp_path: Path) -> None:
+    file = write_task(tmp_path, TASK.replace('name = "adamw"', 'name = "sgd"\nmomentum = 0.9'))
+    (tmp_path / "model.py").write_text(
+        "from collections import OrderedDict\nfrom torch import nn\n\n\ndef make_model(hidden):\n"
+        "    return nn.Sequential(OrderedDict(momentum=nn.Linear(6, hidden), beta1_power_head=nn.Linear(hidden, 3)))\n"
+    )
+    names = [each.name for each in build_bundle(read_task_file(file), tmp_path / "bundle").task.program.state]
+    assert len(names) == 8
+    assert {name for name in names if not is_optimizer_state(name, names)} == {
+        "momentum.weight", "momentum.bias", "beta1_power_head.weight", "beta1_power_head.bias",
+    }  # fmt: skip
+
+
+def test_an_errors_feedback_and_powers_are_the_optimizers() -> None:
+    names = ("w", "first_moment.w", "second_moment.w", "beta1_power", "beta2_power", "gradient_error.1.w")
+    assert [name for name in names if not is_optimizer_state(name, names)] == ["w"]
 
 
 def test_a_published_bundle_comes_back(built: Bundle, copied: Path, store: DirectoryStore, tmp_path: Path) -> None:
