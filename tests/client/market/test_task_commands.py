@@ -211,7 +211,7 @@ def test_a_withdrawal_by_hand_is_not_taken_for_a_later_one_of_a_role(
     market = desk.world.market
     with open_sender(load_settings(environment=desk.environment), market) as sender:
         for number in range(10):
-            view = SimpleNamespace(withdrawals={sender.address: number})
+            view = SimpleNamespace(accounts=SimpleNamespace(withdrawals={sender.address: number}))
             purse = SimpleNamespace(credit=COIN)
             context: Any = SimpleNamespace(view=view, purse=purse, me=sender.address, market=market)
             (action,) = withdrawal(context, 1)
