@@ -150,14 +150,14 @@ class RoundRecord:
 
 
 def true_leaves(record: RoundRecord) -> tuple[ReplayLeaf, ...] | tuple[ProfileLeaf, ...]:
-    """The leaves that a disclosed round stands by: those shown, with the true trace if it was forced."""
-    # Of one kind: a round is of replays or a profile.
-    return tuple(replace(leaf, trace=_true_trace(record, leaf.trace)) for leaf in record.leaves)  # type: ignore[return-value]
-
-
-def _true_trace(record: RoundRecord, trace: bytes) -> bytes:
-    is_false = record.forced and trace == false_trace(record.secret, record.task_id, record.id)
-    return record.true_trace if is_false else trace
+    """The leaves that a disclosed round stands by: those shown, with the true trace in the place that the secret names
+    if it was forced. In no other (contracts/Verification.sol): a verifier can write the same word elsewhere, too."""
+    if not record.forced:
+        return record.leaves
+    word = false_trace(record.secret, record.task_id, record.id)
+    place = int.from_bytes(word, "big") % len(record.leaves)
+    before, leaf, after = record.leaves[:place], record.leaves[place], record.leaves[place + 1 :]
+    return (*before, replace(leaf, trace=record.true_trace), *after)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from role_world import ROUND, SOLVER, SUBMITTER, TASK, VERIFIER, WITNESS, deposited, drawn, opened, view_of
 
 from assay.commitments.execution import ReplayLeaf as CommittedLeaf
@@ -9,6 +11,7 @@ from assay.commitments.execution import claim_root, derived_false_claim
 from assay.market import events as e
 from assay.market.records import true_leaves
 from assay.market.types import Fault, Hidden, ReplayLeaf, RoundState, ShareState, Shown, TaskState
+from assay.roles.subjects import hashed
 
 
 def test_the_price_rises_from_the_lowest_to_the_highest() -> None:
@@ -51,6 +54,24 @@ def test_a_disclosed_forced_round_has_the_true_leaves() -> None:
     assert [leaf.trace for leaf in view.rounds[ROUND].leaves] != [leaf.trace_root for leaf in true]
     assert view.claims.lines[ROUND].leaves == {claim_root(true): leaves}
     assert view.claims.lines[ROUND].published == frozenset()
+
+
+def test_a_verifier_cannot_keep_its_claim_from_being_opened_by_writing_the_forced_word_into_another_leaf() -> None:
+    secret = b"s" * 32
+    true = [CommittedLeaf(2, b"a" * 32, 0, b"t" * 32), CommittedLeaf(0, b"b" * 32, 0, b"u" * 32)]
+    false = derived_false_claim(true, secret, TASK, ROUND)
+    (changed,) = (n for n in range(2) if true[n] != false[n])
+    true[1 - changed] = replace(true[1 - changed], trace_root=false[changed].trace_root)
+    false = derived_false_claim(true, secret, TASK, ROUND)
+    what = Shown(Hidden(b"", b"", b""), b"", 0, claim_root(false), bytes(32), True)
+    leaves = tuple(ReplayLeaf(leaf.end_root, leaf.distance_bits, leaf.trace_root) for leaf in false)
+    disclosed = [
+        e.ReplayShown(ROUND, VERIFIER, what, leaves, 100, 200, 300),
+        e.ClaimEntered(ROUND, VERIFIER, claim_root(true), True, 900),
+        e.RoundDisclosed(ROUND, VERIFIER, True, claim_root(true), True, secret, true[changed].trace_root, 900),
+    ]
+    found = view_of(opened() + drawn() + disclosed).lines[ROUND].leaves[claim_root(true)]
+    assert claim_root(hashed(found, (2, 0))) == claim_root(true)
 
 
 def test_answers_can_be_revealed_once_nobody_can_commit() -> None:
