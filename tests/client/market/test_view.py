@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,20 @@ def submitted(world: World, make_posting: PostingMaker, **changes: object) -> in
     world.do(SUBMITTER, world.market.tasks.submit(posting, world.market.tasks.escrow_of(posting)))
     (event,) = [each.event for each in reader.poll() if isinstance(each.event, TaskSubmitted)]
     return event.task_id
+
+
+def test_a_posting_whose_locations_are_no_text_keeps_nobody_from_reading_on(
+    world: World, make_posting: PostingMaker
+) -> None:
+    text = "somewhere else"
+    posting = make_posting(locations=text)
+    call = world.market.tasks.submit(posting, world.market.tasks.escrow_of(posting))
+    world.do(SUBMITTER, replace(call, data=call.data.replace(text.encode(), b"\xff" * len(text))))
+    honest = submitted(world, make_posting)
+    reader = MarketReader(world.market)
+    reader.poll()
+    assert [task.posting.locations for task in reader.view.tasks.values()][:1] == ["\ufffd" * len(text)]
+    assert reader.view.task(honest).state is TaskState.OPEN
 
 
 def agree(world: World, reader: MarketReader) -> None:
