@@ -15,6 +15,7 @@ from parties import Pending, RefusedError
 from assay.chain.sender import Call
 from assay.demo.dishonest import FalseAccuser, LyingBench
 from assay.dispute.evidence import record_opening
+from assay.market.explain import solver_stake
 from assay.market.local import LocalMarket
 from assay.market.types import MILLION, Posting, TaskState
 from assay.program.encoding import encode_header, program_root
@@ -120,6 +121,27 @@ def test_a_task_whose_files_are_not_what_the_chain_says_is_taken_by_nobody(
     arena.anyone(arena.market.tasks.expire(task))
     assert arena.state(task) is TaskState.CANCELLED
     arena.conclude("submitter", honest=0, promised={"solver": 0, "verifier": 0})
+
+
+def test_a_task_whose_stake_an_account_cannot_pay_keeps_it_from_nothing_else(arena: Arena) -> None:
+    """An account's balance is public: a task can be posted whose stake is all that its solver has, or more than that.
+    It goes on with other tasks, and with what its other roles have to do."""
+    arena.enter("verifier", Verifier())
+    arena.settle_down()
+    arena.enter("solver", Solver())
+    cheap = arena.posting()
+    tasks = []
+    for _ in range(2):
+        tasks.append(arena.submit(replace(cheap, highest_reward=3 * COIN, lowest_reward=3 * COIN)))
+    stakes = [solver_stake(arena.task(task), arena.parameters) for task in tasks]
+    assert stakes[0] > COIN
+    provider = arena.market.chain.web3.provider
+    provider.make_request("anvil_setBalance", [arena.address("solver"), hex(stakes[0])])  # type: ignore[arg-type]
+    other = arena.submit(cheap)
+    arena.play(lambda: arena.state(other) is not TaskState.OPEN)
+    assert [arena.state(task) for task in tasks] == [TaskState.OPEN, TaskState.OPEN]
+    arena.play_task(other)
+    assert arena.state(other) is TaskState.SETTLED
 
 
 MALFORMED = {

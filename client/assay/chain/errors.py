@@ -11,6 +11,10 @@ class ChainError(AssayError):
     code = "chain"
 
 
+class AnswerError(ChainError):
+    """The endpoint answers one request with an error; it is there, and may well do others."""
+
+
 class RevertedError(AssayError):
     """A contract refused a call. `reason` is its decoded custom error, such as `WindowClosed(12, 40)`."""
 
@@ -19,6 +23,12 @@ class RevertedError(AssayError):
     def __init__(self, what: str, reason: str) -> None:
         super().__init__(f"{what} would be refused by the contract: {reason}")
         self.reason = reason
+
+
+class FundsError(AssayError):
+    """The account does not hold what a transaction takes."""
+
+    code = "funds"
 
 
 class FeeCapError(AssayError):

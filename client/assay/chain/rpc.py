@@ -15,7 +15,7 @@ from web3.exceptions import BadResponseFormat, BlockNotFound, ContractLogicError
 from web3.middleware import ExtraDataToPOAMiddleware
 from web3.types import BlockIdentifier
 
-from assay.chain.errors import ChainError, RevertedError
+from assay.chain.errors import AnswerError, ChainError, RevertedError
 
 Answer = TypeVar("Answer")
 
@@ -48,7 +48,8 @@ class Chain:
     def ask(self, what: str, question: Callable[[], Answer], attempts: int = ATTEMPTS) -> Answer:
         """The answer to a question that has no effects, retried while the endpoint fails to answer.
 
-        Raises `ChainError` naming the endpoint when it keeps failing, `RevertedError` where a contract refuses.
+        Raises `ChainError` naming the endpoint when it keeps failing (`AnswerError` where it answers with an error that
+        does not pass), `RevertedError` where a contract refuses.
         """
         for attempt in range(attempts):
             try:
@@ -60,7 +61,7 @@ class Chain:
                     word in str(error).lower() for word in (*_BUSY, *_BEHIND)
                 )
                 if isinstance(error, Web3RPCError) and not passes:
-                    raise ChainError(f"{what}: {self.url} answers with an error: {error}") from error
+                    raise AnswerError(f"{what}: {self.url} answers with an error: {error}") from error
                 if attempt + 1 == attempts:
                     raise ChainError(
                         f"{what}: no answer from {self.url} after {attempts} attempts ({error}): check the address "

@@ -20,7 +20,7 @@ from eth_account.signers.local import LocalAccount
 from web3.exceptions import TransactionNotFound, Web3Exception
 from web3.types import BlockIdentifier, TxParams, TxReceipt, Wei
 
-from assay.chain.errors import ChainError, FeeCapError
+from assay.chain.errors import ChainError, FeeCapError, FundsError
 from assay.chain.identity import identify
 from assay.chain.logs import RECENT_BLOCKS
 from assay.chain.rpc import TRANSIENT, Chain
@@ -126,7 +126,7 @@ class Sender:
         """Send `call` unless this key has been sent before; does not wait.
 
         Raises `RevertedError` (nothing is spent) if a contract would refuse it now, `FeeCapError` if fees are above
-        the cap.
+        the cap, `FundsError` if the account cannot pay for it.
         """
         with self._lock:
             known = self.find(key)
@@ -136,11 +136,14 @@ class Sender:
             if call.to is not None:
                 request["to"] = self.chain.web3.to_checksum_address(call.to)
             eth = self.chain.web3.eth
+            funds = self._funds()
+            self._check_funds(key, call.value, funds)  # nodes do not estimate what cannot be paid
             gas = call.gas
             if gas is None:
                 estimate = self.chain.ask(f"{key}", lambda: eth.estimate_gas(request))
                 gas = estimate * GAS_MARGIN_PERCENT // 100
             max_fee, tip = self._fees()
+            self._check_funds(key, call.value + gas * max_fee, funds)
             with self.state.transaction() as database:
                 nonce = self._next_nonce()
                 digest, raw = self._sign(call.to, call.data, call.value, gas, nonce, max_fee, tip)
@@ -166,6 +169,25 @@ class Sender:
         """How many transactions of the account the chain has at a block."""
         eth = self.chain.web3.eth
         return self.chain.ask("asking for the nonce", lambda: eth.get_transaction_count(self.account.address, block))
+
+    def _funds(self, without: str = "") -> int:
+        """What the account holds, less what may be taken of it by transactions (but one) that are not mined yet."""
+        waiting = [row for row in self._rows("outcome = 'pending'") if row["key"] != without]
+        if waiting:
+            mined = self._count("latest")
+            waiting = [row for row in waiting if row["nonce"] >= mined]
+        eth = self.chain.web3.eth
+        held = self.chain.ask("asking for the balance", lambda: eth.get_balance(self.account.address))
+        return held - sum(int(row["value"]) + int(row["gas"]) * int(row["max_fee"]) for row in waiting)
+
+    def _check_funds(self, key: str, amount: int, funds: int) -> None:
+        """Raise `FundsError` unless an amount can be paid. No node takes what cannot, and all later transactions would
+        wait for its nonce."""
+        if amount > funds:
+            raise FundsError(
+                f"{key} takes up to {amount} wei with its gas, {self.address} has {funds} to spend: send it coins, or "
+                "withdraw what it has earned"
+            )
 
     def _fees(self, floor_fee: int = 0, floor_tip: int = 0) -> tuple[int, int]:
         eth = self.chain.web3.eth
@@ -278,16 +300,17 @@ class Sender:
         """
         eth = self.chain.web3.eth
         head = self.chain.ask("asking for the newest block", lambda: eth.block_number)
-        if (
-            self._count(max(0, head - max(self.confirmations, RECENT_BLOCKS))) > row["nonce"]
-            and self._receipt(json.loads(row["hashes"])) is None
-        ):
-            self._send_anew(row)
-            return
         raise_by = REPLACEMENT_PERCENT
         try:
+            if (
+                self._count(max(0, head - max(self.confirmations, RECENT_BLOCKS))) > row["nonce"]
+                and self._receipt(json.loads(row["hashes"])) is None
+            ):
+                self._send_anew(row)
+                return
             max_fee, tip = self._fees(-(-row["max_fee"] * raise_by // 100), -(-row["tip"] * raise_by // 100))
-        except FeeCapError as error:
+            self._check_funds(row["key"], int(row["value"]) + row["gas"] * max_fee, self._funds(without=row["key"]))
+        except (FeeCapError, FundsError) as error:
             logger.warning("a stuck transaction stays as it is: %s", error)
             self._broadcast(str(row["raw"]))
             return
@@ -306,6 +329,7 @@ class Sender:
     def _send_anew(self, row: dict[str, Any]) -> None:
         """Sign the same call with the next nonce."""
         max_fee, tip = self._fees()
+        self._check_funds(row["key"], int(row["value"]) + row["gas"] * max_fee, self._funds(without=row["key"]))
         with self.state.transaction() as database:
             nonce = self._next_nonce()
             digest, raw = self._sign(row["recipient"], row["data"], int(row["value"]), row["gas"], nonce, max_fee, tip)

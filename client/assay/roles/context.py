@@ -28,12 +28,14 @@ class Purse:
 
 @dataclass(frozen=True)
 class Send:
-    """A transaction to send. `key` names its purpose: it is sent once however often it is decided."""
+    """A transaction to send. `key` names its purpose: it is sent once however often it is decided. `serves` is the key
+    of what it is needed for, where that is another transaction: a refusal counts as one of that."""
 
     key: str
     call: Call
     task: int | None = None
     segment: int | None = None
+    serves: str | None = None
 
     @property
     def name(self) -> str:
@@ -65,8 +67,8 @@ class Context:
     """Everything a player sees: `market` is the access to the contracts, `view` the picture of what happened there, up
     to the newest block read. `secret(name)` is 32 random bytes, the same for the same name for ever, on disk before it
     is returned. `seeds` holds lottery seeds by round where they are known. `group` is the group the account is a
-    member of, once it is formed; `cases` are also those of the group. `refusals` counts, by key, how often the
-    contracts would have refused a transaction."""
+    member of, once it is formed; `cases` are also those of the group. `refusals` counts, by key, how often a
+    transaction would have been refused."""
 
     market: Market
     me: str

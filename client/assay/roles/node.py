@@ -12,7 +12,7 @@ from typing import Any
 from hexbytes import HexBytes
 from web3.exceptions import TransactionNotFound
 
-from assay.chain.errors import FeeCapError, RevertedError
+from assay.chain.errors import AnswerError, FeeCapError, FundsError, RevertedError
 from assay.chain.sender import Outcome, Sender, Sent
 from assay.errors import AssayError
 from assay.market.connection import Market
@@ -232,6 +232,7 @@ class Node:
     def _send(self, action: Send) -> bool:
         key, failed = self.sender.attempt(action.key)
         if failed > RETRIES:
+            self._refusals[action.serves or action.key] += 1
             return False
         known = self.sender.find(key)
         if known is not None:
@@ -239,11 +240,12 @@ class Node:
             return False
         try:
             sent = self.sender.submit(key, action.call)
-        except (RevertedError, FeeCapError) as error:
-            if self._refused.get(action.key) != str(error):
+        except (RevertedError, FeeCapError, FundsError, AnswerError) as error:
+            said = error.code if isinstance(error, FundsError) else str(error)  # its amounts change with every block
+            if self._refused.get(action.key) != said:
                 logger.warning("%s", error, extra={"key": action.key, "code": error.code})
-                self._refused[action.key] = str(error)
-            self._refusals[action.key] += 1
+                self._refused[action.key] = said
+            self._refusals[action.serves or action.key] += 1
             return False
         self._actions[key] = action
         details = {"transaction": sent.hash, "nonce": sent.nonce, "key": key}

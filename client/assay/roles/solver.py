@@ -93,8 +93,8 @@ class Solver:
         yield from withdrawal(context, self.options.least_withdrawal)
 
     def _take(self, context: Context, tasks: Sequence[TaskRecord]) -> Iterator[Action]:
-        """Inspect tasks, and take one that fits. Neither files that cannot be had nor a task that the contracts do not
-        let go (too few verifiers for it) keep the solver from the others."""
+        """Inspect tasks, and take one that fits. Neither files that cannot be had, nor a task that the contracts do not
+        let go (too few verifiers for it) or whose stake the account cannot pay, keep the solver from the others."""
         inspected = 0
         for task in sorted(tasks, key=lambda task: context.refusals.get(take_key(task), 0)):
             if self.refusal(context, task) is not None:
@@ -110,7 +110,7 @@ class Solver:
             elif fits == "fits":
                 missing = solver_stake(task, context.market.parameters) - context.purse.free
                 if missing > 0:
-                    yield deposit(context, missing)
+                    yield deposit(context, missing, take_key(task))
                 else:
                     wanted = self.options.price_per_terawork * task.training_work // 10**12
                     yield Send(take_key(task), context.market.tasks.take(task.id, wanted), task.id)

@@ -147,10 +147,10 @@ def _release(context: Context, task: TaskRecord, share: ShareRecord) -> Send:
 # ---- Money ----------------------------------------------------------------------------------------------------------
 
 
-def deposit(context: Context, amount: int) -> Send:
+def deposit(context: Context, amount: int, serves: str | None = None) -> Send:
     """Add to the own stake. Named by the number of deposits on chain so far, so that a restart does not repeat it."""
     number = context.view.accounts.deposits[context.me]
-    return Send(f"deposit:{number}", context.market.stakes.deposit(amount))
+    return Send(f"deposit:{number}", context.market.stakes.deposit(amount), serves=serves)
 
 
 def withdrawal(context: Context, least: int) -> Iterator[Action]:

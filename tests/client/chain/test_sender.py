@@ -10,7 +10,7 @@ import pytest
 import requests
 from eth_account import Account
 
-from assay.chain.errors import FeeCapError, RevertedError
+from assay.chain.errors import FeeCapError, FundsError, RevertedError
 from assay.chain.local import LocalChain, start_local_chain
 from assay.chain.logs import RECENT_BLOCKS, Cursor, LogReader
 from assay.chain.rpc import Chain
@@ -123,6 +123,47 @@ def test_fees_above_the_cap_are_refused_before_anything_is_signed(
         with pytest.raises(FeeCapError, match="chain.fee_cap"):
             sender.submit("pay", Call(anvil.addresses[1], b""))
         assert sender.find("pay") is None
+
+
+def test_what_the_account_cannot_pay_for_is_refused_and_holds_up_nothing_that_comes_later(
+    anvil: LocalChain, chain: Chain, tmp_path: Path
+) -> None:
+    receiver = anvil.addresses[1]
+    held = 10**18
+    request(chain, "anvil_setBalance", anvil.addresses[0], hex(held))
+    request(chain, "evm_setAutomine", False)
+    with StateFolder(tmp_path) as state:
+        sender = sender_of(chain, anvil, state)
+        for value in (2 * held, held, held - 1):  # the last ones leave nothing for gas
+            with pytest.raises(FundsError, match="send it coins"):
+                sender.submit("all", Call(receiver, b"", value))
+        sender.submit("half", Call(receiver, b"", held // 2))
+        with pytest.raises(FundsError):  # a waiting transaction has its part already
+            sender.submit("another half", Call(receiver, b"", held // 2))
+        sender.submit("little", Call(receiver, b"", 1))
+        request(chain, "evm_mine")
+        assert [(each.key, each.outcome) for each in sender.advance()] == [
+            ("half", Outcome.SUCCEEDED),
+            ("little", Outcome.SUCCEEDED),
+        ]
+
+
+def test_a_stuck_transaction_stays_as_it_is_where_the_account_cannot_pay_for_another(
+    anvil: LocalChain, chain: Chain, tmp_path: Path
+) -> None:
+    now = [1000.0]
+    request(chain, "evm_setAutomine", False)
+    with StateFolder(tmp_path) as state:
+        sender = sender_of(chain, anvil, state, fees=FeePolicy(stuck_seconds=30), clock=lambda: now[0])
+        sent = sender.submit("pay", Call(anvil.addresses[1], b"", 10**18))
+        row = sender._row("pay")
+        assert row is not None
+        request(chain, "anvil_setBalance", anvil.addresses[0], hex(10**18 + row["gas"] * row["max_fee"]))
+        now[0] += 31
+        assert sender.advance() == []
+        assert sender.find("pay") == sent
+        request(chain, "evm_mine")
+        assert [each.outcome for each in sender.advance()] == [Outcome.SUCCEEDED]
 
 
 def test_a_refused_call_costs_nothing(anvil: LocalChain, chain: Chain, tmp_path: Path) -> None:

@@ -103,6 +103,15 @@ def test_a_task_that_the_contracts_refuse_keeps_a_solver_from_no_other() -> None
         assert action.key == taken
 
 
+def test_a_stake_that_cannot_be_paid_keeps_a_solver_from_no_other_task() -> None:
+    logs = [*with_work(1000), *another(with_work(1000), 8)]
+    known = Known({f"inspect:{number}": "fits" for number in (TASK, 8)})
+    for refusals, task in (({}, 7), ({"take:7:0": 1}, 8)):
+        (action,) = Solver().plan(context(SOLVER, logs, known, refusals=refusals, purse=Purse()))
+        assert isinstance(action, Send)
+        assert (action.key, action.serves) == ("deposit:0", f"take:{task}:0")
+
+
 def test_deposits_are_named_by_their_number_on_chain() -> None:
     known = Known({f"inspect:{TASK:x}": "fits"})
     logs = with_work(1000)
