@@ -359,6 +359,10 @@ class Sender:
 
         return self.chain.ask("asking for a receipt", question)
 
+    def is_mined(self, sent: Sent) -> bool:
+        """Whether the chain has a transaction: as it was sent first, or with one of its later fees."""
+        return self._receipt(sent.hashes) is not None
+
     def reopen_after(self, block: int) -> None:
         """Watch again what was final in blocks after `block`: the chain was reorganised deeper than `confirmations`.
 

@@ -9,9 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hexbytes import HexBytes
-from web3.exceptions import TransactionNotFound
-
 from assay.chain.errors import AnswerError, FeeCapError, FundsError, RevertedError
 from assay.chain.sender import Outcome, Sender, Sent
 from assay.errors import AssayError
@@ -258,16 +255,7 @@ class Node:
         """What is final but still asked for, though its block was read, may have been dropped unseen: look again."""
         if sent.block is None or sent.block > self.reader.view.block:
             return
-        eth = self.market.chain.web3.eth
-
-        def is_there() -> bool:
-            try:
-                eth.get_transaction_receipt(HexBytes(sent.hash))
-            except TransactionNotFound:
-                return False
-            return True
-
-        if not self.market.chain.ask("asking for a receipt", is_there):
+        if not self.sender.is_mined(sent):
             logger.warning("a transaction is no longer on the chain", extra={"key": sent.key, "transaction": sent.hash})
             self.sender.reopen_after(sent.block - 1)
 

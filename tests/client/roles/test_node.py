@@ -58,3 +58,26 @@ def test_a_request_that_the_endpoint_answers_with_an_error_keeps_a_node_from_not
         assert node.step() is not None
     sent = {key: found.outcome for key in ("bad", "good", "better") if (found := node.sender.find(key)) is not None}
     assert sent == {"good": Outcome.SUCCEEDED, "better": Outcome.SUCCEEDED}
+
+
+def test_a_transaction_that_was_mined_before_its_replacement_counts_as_mined(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sender, provider = node.sender, node.market.chain.web3.provider
+    call = Call(node.market.chain.web3.to_checksum_address("0x" + "77" * 20), b"", 1)
+    provider.make_request("evm_setAutomine", [False])  # type: ignore[arg-type]
+    sender.submit("pay", call)
+    with monkeypatch.context() as patch:
+        patch.setattr(sender, "_broadcast", lambda raw: None)
+        now = sender.clock()
+        patch.setattr(sender, "clock", lambda: now + sender.fees.stuck_seconds)
+        sender.advance()
+    provider.make_request("evm_mine", [])  # type: ignore[arg-type]
+    provider.make_request("evm_setAutomine", [True])  # type: ignore[arg-type]
+    node.players = [Planned([Send("pay", call)])]
+    for _ in range(3):
+        assert node.step() is not None
+    sent = sender.find("pay")
+    assert sent is not None
+    assert (len(sent.hashes), sent.outcome) == (2, Outcome.SUCCEEDED)
+    assert node.summary.all.succeeded == 1
