@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from arena import BOUNTY, Arena
 from cheating_verifiers import Staller
@@ -14,7 +16,7 @@ from assay.dispute.case import Phase
 from assay.dispute.moves import reveal
 from assay.market.types import MILLION, TaskState
 from assay.roles.cases import case_view
-from assay.roles.context import Player
+from assay.roles.context import Action, Context, Player
 from assay.roles.solver import Solver
 from assay.roles.verifier import Verifier
 from assay.roles.whistleblower import Whistleblower, WhistleblowerOptions
@@ -167,3 +169,28 @@ def test_a_challenger_that_falls_silent_loses_its_bond_by_anybodys_call(arena: A
         },
         most=-bond,
     )  # fmt: skip
+
+
+class Absent(Verifier):
+    """Claims what is right, and makes no move in any case about it."""
+
+    def _plan(self, context: Context) -> Iterator[Action]:
+        return (each for each in super()._plan(context) if not each.key.startswith(("move:", "case-timeout:")))
+
+
+def test_a_case_among_accomplices_in_which_nobody_moves_holds_a_task_up_for_its_clocks_only(arena: Arena) -> None:
+    """A claim on which a case is open does not stand, so that its task does not settle. Whoever waits for the task
+    calls the time-out of a party that is silent."""
+    arena.enter("verifier", Absent())
+    arena.settle_down()
+    arena.enter("solver", Solver())
+    arena.enter("accomplice", LosingChallenger(), bench=LyingBench)
+    task = arena.play_task().id
+    assert arena.state(task) is TaskState.SETTLED
+    arena.conclude(
+        "verifier",
+        "accomplice",
+        honest=0,
+        promised={"solver": arena.price_of(task), "submitter": -arena.cost_of(task)},
+        most=-1,
+    )

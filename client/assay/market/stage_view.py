@@ -109,6 +109,10 @@ class StageView:
         """Those of them that are not decided yet."""
         return [case for case in self.cases_of(account) if case.challenger_won is None]
 
+    def open_cases(self) -> list[StageCaseRecord]:
+        """Cases not decided yet, oldest first."""
+        return [case for case in self.cases.values() if case.challenger_won is None]
+
     def is_disputed(self, group: str) -> bool:
         """Whether a case about a group's member is open, or an accusation pending: the group shares nothing out before
         they end."""

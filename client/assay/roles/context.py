@@ -67,8 +67,8 @@ class Context:
     """Everything a player sees: `market` is the access to the contracts, `view` the picture of what happened there, up
     to the newest block read. `secret(name)` is 32 random bytes, the same for the same name for ever, on disk before it
     is returned. `seeds` holds lottery seeds by round where they are known. `group` is the group the account is a
-    member of, once it is formed; `cases` are also those of the group. `refusals` counts, by key, how often a
-    transaction would have been refused."""
+    member of, once it is formed; `cases` are also those of the group, `deadlines` those of all open cases. `refusals`
+    counts, by key, how often a transaction would have been refused."""
 
     market: Market
     me: str

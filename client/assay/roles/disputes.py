@@ -36,11 +36,14 @@ def own_cases(view: MarketView, me: str) -> list[CaseRecord]:
     return [case for case in view.claims.open_cases() if me in (case.claimant, case.challenger)]
 
 
+def in_turn(view: CaseView) -> str:
+    """The party whose clock runs."""
+    return view.challenger if view.cursor.phase is Phase.CHOOSE else view.claimant
+
+
 def is_turn(view: CaseView, me: str) -> bool:
     """Whether a case waits for this party. The last move is anybody's."""
-    if view.cursor.phase is Phase.PROVE:
-        return True
-    return me == (view.challenger if view.cursor.phase is Phase.CHOOSE else view.claimant)
+    return view.cursor.phase is Phase.PROVE or me == in_turn(view)
 
 
 def court_moves(context: Context) -> Iterator[Action]:
@@ -64,9 +67,10 @@ def moves_in(
     if view is None or view.cursor.phase is Phase.CLOSED:
         return
     name = f"{case_id:x}:{view.position.hex()}"
+    if context.me != in_turn(view) and context.view.time > context.deadlines.get(case_id, 2**63):
+        yield Send(f"case-timeout:{name}", court.timeout(case_id), task, segment)
+        return
     if not is_turn(view, context.me):
-        if context.view.time > context.deadlines.get(case_id, 2**63):
-            yield Send(f"case-timeout:{name}", court.timeout(case_id), task, segment)
         return
     key = f"move:{name}"
     move = context.results.result(key)

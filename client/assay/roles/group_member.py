@@ -21,9 +21,9 @@ from assay.roles.context import Action, Context, Send, Work
 from assay.roles.demands import serve
 from assay.roles.disputes import court_moves, own_cases
 from assay.roles.group_work import charges
-from assay.roles.solver import Solver, SolverOptions
+from assay.roles.solver import SILENT_SECONDS, Solver, SolverOptions
 from assay.roles.subjects import Subject
-from assay.roles.upkeep import reopening, upkeep_of, withdrawal
+from assay.roles.upkeep import reopening, silent_parties, upkeep_of, withdrawal
 
 PATIENCE = 5
 """Blocks that each member waits for the one before it, in what anyone may do."""
@@ -120,6 +120,7 @@ class GroupMember(Solver):
     def _stand_in(self, context: Context, task: TaskRecord, place: int) -> Iterator[Action]:
         """What anyone may do for a task under verification, where the leader has not done it."""
         yield from upkeep_of(context, task, self._turn(context, place))
+        yield from silent_parties(context, SILENT_SECONDS + self._turn(context, place), task.id)
         half = context.market.parameters.demand_seconds // 2
         if any(context.view.time > demand.deadline - half for demand in context.view.open_demands(task.id)):
             yield from serve(context, task)

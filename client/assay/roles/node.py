@@ -60,6 +60,7 @@ class Node:
         self._refused: dict[str, str] = {}
         self._refusals: Counter[str] = Counter()
         self._troubles: dict[str, str] = {}
+        self._deadlines: dict[int, tuple[int, int]] = {}  # of others' cases: after how many moves, and when
         self._actions: dict[str, Send] = {}  # what the transactions that are not final are for
         self._reopen: list[int] = []  # blocks after which the journal is to be looked through again
         self._earned = self._free = self._purse_block = 0
@@ -148,6 +149,7 @@ class Node:
             logger.warning("the chain was reorganised", extra={"block": min(self._reopen)})
             self.sender.reopen_after(min(self._reopen))
             self._reopen.clear()
+            self._deadlines.clear()
             self._count_anew = True
         if self._count_anew:
             self._earned, self._purse = credited(self.sender.address, self.reader.events("Stakes")), None
@@ -171,7 +173,7 @@ class Node:
         me, reader = self.sender.address, self.reader
         if self._purse is None or reader.view.block >= self._purse_block + PURSE_BLOCKS:
             self._purse, self._purse_block = self._read_purse(), reader.view.block
-        cases, deadlines = {}, {}
+        cases, deadlines = {}, self._deadlines_of_all()
         parties = [me] if self.group is None else [me, self.group.address]
         for case in (case for party in parties for case in own_cases(reader.view, party)):
             found_case = case_view(reader, case.id)
@@ -193,6 +195,16 @@ class Node:
             self.market, me, reader.view, self._purse, self.jobs, self.bench, self.secret, cases, deadlines,
             seeds, None if self.group is None else self.group.view(), self._refusals,
         )  # fmt: skip
+
+    def _deadlines_of_all(self) -> dict[int, int]:
+        """When the side in turn runs out of time in every open case, asked once for every move."""
+        known, self._deadlines = self._deadlines, {}
+        for case in self.reader.view.open_cases():
+            moves, deadline = known.get(case.id, (-1, 0))
+            if moves != case.moves:
+                deadline = self.market.court.deadline(case.id)
+            self._deadlines[case.id] = case.moves, deadline
+        return {number: deadline for number, (_, deadline) in self._deadlines.items()}
 
     def _read_purse(self) -> Purse:
         """Ask the ledger. What it holds changes with events only, but for the number of active whistleblowers."""

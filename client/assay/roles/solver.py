@@ -14,10 +14,12 @@ from assay.roles.demands import serve
 from assay.roles.disputes import court_moves, dispute
 from assay.roles.jobs import FETCH_ATTEMPTS
 from assay.roles.subjects import subject_of_accusation, subject_of_round
-from assay.roles.upkeep import closing_accusations, deposit, releasing, upkeep_of, withdrawal
+from assay.roles.upkeep import closing_accusations, deposit, releasing, silent_parties, upkeep_of, withdrawal
 
 INSPECTED_AT_ONCE = 2
 """Tasks whose files are fetched at a time, those apart that have failed before."""
+SILENT_SECONDS = 6
+"""For so long a case about the own task is left to its parties when the clock of one has run out."""
 
 
 def take_key(task: TaskRecord) -> str:
@@ -144,6 +146,7 @@ class Solver:
     def _answer_for(self, context: Context, task: TaskRecord) -> Iterator[Action]:
         view = context.view
         yield from upkeep_of(context, task, 0)
+        yield from silent_parties(context, SILENT_SECONDS, task.id)
         yield from serve(context, task)
         for share in task.shares:
             found = view.current_round(task.id, share)

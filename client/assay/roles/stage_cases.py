@@ -16,7 +16,7 @@ from assay.market.groups import GroupView
 from assay.market.records import TaskRecord
 from assay.market.stage_claims import stage_claim_id
 from assay.market.types import StageWork
-from assay.roles.among_members import LedgerWithdrawal, has_time
+from assay.roles.among_members import TURN_SECONDS, LedgerWithdrawal, has_time
 from assay.roles.context import Action, Context, Send, Work
 from assay.roles.disputes import moves_in
 from assay.roles.inquiries import inquiries
@@ -53,6 +53,7 @@ class StageParty:
             return
         yield from inquiries(context, group, task)
         yield from self._moves(context, task)
+        yield from silent_members(context, group)
         if task.posting.exact:
             yield from stage_disputes(context, group, task)
         else:
@@ -103,6 +104,20 @@ class StageParty:
         decided = sum(case.challenger_won is not None for case in stages.cases_of(context.me))
         decided += sum(not accusation.is_pending for accusation in stages.accusations_of(context.me))
         yield from self._credits.plan(context, context.market.stage_claims, decided)
+
+
+def silent_members(context: Context, group: GroupView) -> Iterator[Action]:
+    """Time-outs in cases of others, where no party calls them: the group shares nothing out while one is open. One
+    member after the other does, if the one before does not."""
+    stages, court = context.view.stages, context.market.stage_court
+    wait = TURN_SECONDS * (1 + (group.place_of(context.me) or 0))
+    for case in stages.open_cases():
+        if stages.work_of(case.claim_id).group != group.address:
+            continue
+        if context.me not in (case.challenger, stages.claimant_of(case.claim_id)):
+            deadline = court.deadline(case.id)
+            if context.view.time > deadline + wait:
+                yield Send(f"case-timeout:{case.id:x}:{deadline}", court.timeout(case.id), group.task)
 
 
 def stage_disputes(context: Context, group: GroupView, task: TaskRecord) -> Iterator[Action]:

@@ -16,6 +16,7 @@ def upkeep(context: Context, patience: int) -> Iterator[Action]:
     """All of it, for every task."""
     for task in context.view.running():
         yield from upkeep_of(context, task, patience)
+    yield from silent_parties(context, patience)
     yield from closing_accusations(context, patience)
     yield from releasing(context)
     yield from releasing_for_all(context, patience)
@@ -69,6 +70,17 @@ def unserved(context: Context, task: TaskRecord, patience: int) -> Iterator[Acti
     for demand in context.view.open_demands(task.id):
         if context.view.time > demand.deadline + patience:
             yield Send(f"not-served:{demand.id:x}", context.market.demands.not_served(demand.id), task.id)
+
+
+def silent_parties(context: Context, patience: int, task_id: int | None = None) -> Iterator[Action]:
+    """Cases of others, on a task or all, whose party in turn let its clock run out: where no party calls that, since
+    they are accomplices, or gone, the claim would never stand and its task never end."""
+    for case in context.view.open_cases():
+        if task_id not in (None, case.task_id) or context.me in (case.challenger, case.claimant):
+            continue
+        if context.view.time > context.deadlines.get(case.id, 2**63) + patience:
+            call = context.market.court.timeout(case.id)
+            yield Send(f"case-timeout:{case.id:x}:{case.moves}", call, case.task_id)
 
 
 def reopening(context: Context, task: TaskRecord, patience: int) -> Iterator[Action]:

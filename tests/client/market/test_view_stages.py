@@ -33,6 +33,12 @@ from assay.market.reader import MarketReader
 from assay.market.stage_claims import stage_accusation_id
 from assay.market.stage_view import StageAccusationRecord
 from assay.market.types import MILLION, StageWork
+from assay.roles.among_members import TURN_SECONDS
+from assay.roles.bench import Workbench
+from assay.roles.context import Context, Purse, Send
+from assay.roles.jobs import Jobs
+from assay.roles.stage_cases import StageParty
+from assay.state import StateFolder
 
 from .conftest import COIN, PostingMaker, World, disclosed_profile, header
 
@@ -186,6 +192,31 @@ def test_an_accusation_is_followed_from_its_making_to_the_conviction(members: Me
     (row,), text = shown(members, tmp_path, "list", "--all")
     assert row["is_concluded"]
     assert "member convicted" in text
+
+
+def test_a_case_between_others_in_which_nobody_moves_is_ended_by_the_members_that_wait_for_it(
+    members: Members, tmp_path: Path
+) -> None:
+    number = members.open(members.accuse(members.work()).id)
+    with StateFolder(tmp_path) as state:
+        bench = Workbench(tmp_path / "work", (), state)
+
+        def actions() -> list[Send]:
+            context = Context(
+                members.world.market, members.address(LEADER), members.reader.view, Purse(), Jobs(), bench,
+                lambda _name: bytes(32), group=members.group.view(),
+            )  # fmt: skip
+            return [each for each in StageParty().plan(context) if isinstance(each, Send)]
+
+        members.pass_until(members.world.market.stage_court.deadline(number))
+        assert actions() == []  # whom it concerns comes first
+        members.world.pass_time(TURN_SECONDS)
+        members.reader.poll()
+        (action,) = actions()
+        assert action.name == "case-timeout"
+        members.world.do(LEADER, action.call)
+        members.reader.poll()
+        assert members.reader.view.stages.cases[number].challenger_won
 
 
 def test_a_work_is_accused_as_long_as_the_same_is_said_of_it_or_it_was_right(members: Members) -> None:

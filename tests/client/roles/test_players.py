@@ -28,11 +28,14 @@ from role_world import (
 )
 
 from assay.commitments.execution import claim_root
+from assay.dispute.case import CaseView, Cursor, Facts, Part, Phase, Tree
+from assay.dispute.execution import LocalExecution
 from assay.market import events as e
 from assay.market.types import Hidden, Shown
 from assay.market.types import ReplayLeaf as ShownLeaf
 from assay.market.verification import hidden_of, is_forced
 from assay.roles.context import Purse, Send, Work
+from assay.roles.disputes import moves_in
 from assay.roles.jobs import FETCH_ATTEMPTS
 from assay.roles.joining import payout_threshold
 from assay.roles.solver import Solver, SolverOptions
@@ -221,3 +224,17 @@ def test_work_is_named_by_what_it_depends_on() -> None:
     changes: list[dict[str, Any]] = [{"draw_seed": 10}, {"segments": (0, 2)}, {"is_profile": True}]
     assert len({subject.key, *(replace(subject, **change).key for change in changes)}) == 4
     assert isinstance(Verifier().plan(context(VERIFIER, opened() + drawn()))[0], Work)
+
+
+@pytest.mark.parametrize("phase", [Phase.EXPAND, Phase.PROVE])
+def test_a_challenger_ends_a_case_in_which_the_claimants_clock_has_run_out(phase: Phase) -> None:
+    cursor = Cursor(phase, Tree.SUMS, 0, 0, 0, 0, 0, 0, 1, 1, 0)
+    facts = Facts(b"", b"", b"", b"", b"", b"", b"", 0)
+    case = CaseView(5, b"p", SOLVER, WITNESS, 0, Part.END, False, 1, 0, 1, 1, 0, 0, 0, cursor, b"", b"", facts)
+    for me, time, wanted in (
+        (WITNESS, 1100, ["move"] if phase is Phase.PROVE else []),
+        (WITNESS, 1101, ["case-timeout"]),  # the last move would come too late as well
+        (SOLVER, 1101, ["move"]),
+    ):
+        here = context(me, opened(), time=time, cases={5: case}, deadlines={5: 1100})
+        assert keys(moves_in(here, 5, here.market.court, LocalExecution, TASK, 0)) == wanted
