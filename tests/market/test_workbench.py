@@ -141,8 +141,11 @@ def test_files_of_few_tasks_are_kept_in_memory(office: Office, monkeypatch: pyte
     monkeypatch.setattr("assay.roles.bench.MOST_TASKS", 2)
     bench = office.bench("many")
     for number in range(5, 9):
-        bench.bundle(replace(office.task, id=number))
+        task = replace(office.task, id=number)
+        bench.bundle(task)
+        bench.manifest(task)
     assert list(bench._bundles) == [7, 8]
+    assert [number for number, _ in bench._manifests] == [7, 8]
 
 
 def test_files_larger_than_the_benchs_limits_are_not_fetched(office: Office) -> None:

@@ -126,19 +126,23 @@ class Workbench:
                 del self._recent[oldest]
                 for kept in (self._bundles, self._thresholds, self._replayers):
                     kept.pop(oldest, None)
+                for key in [key for key in list(self._manifests) if key[0] == oldest]:
+                    self._manifests.pop(key, None)
 
     def manifest(self, task: TaskRecord) -> ProofManifest:
         """The manifest of the proof registered for a task."""
         key = (task.id, task.checkpoint_root)
-        if key in self._manifests:
-            return self._manifests[key]
-        with self._fetching[task.id]:
-            if key not in self._manifests:
-                folder = self.place(task.id) / "proof"
-                self._manifests[key] = fetch_proof_manifest(
-                    self.stores, task.proof_locations, folder, task.checkpoint_root, task.segments
-                )
-            return self._manifests[key]
+        found = self._manifests.get(key)
+        if found is None:
+            with self._fetching[task.id]:
+                found = self._manifests.get(key)
+                if found is None:
+                    found = self._manifests[key] = fetch_proof_manifest(
+                        self.stores, task.proof_locations, self.place(task.id) / "proof", task.checkpoint_root,
+                        task.segments,
+                    )  # fmt: skip
+        self._keep(task.id)
+        return found
 
     def checkpoint(self, task: TaskRecord, index: int) -> list[Array]:
         """A checkpoint of the registered proof, compared with its root."""
