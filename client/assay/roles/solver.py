@@ -11,9 +11,9 @@ from assay.market.records import TaskRecord
 from assay.market.types import RoundState, TaskState
 from assay.roles.context import Action, Context, Send, Work
 from assay.roles.demands import serve
-from assay.roles.disputes import court_moves, dispute
+from assay.roles.disputes import claim_work, court_moves, dispute
 from assay.roles.jobs import FETCH_ATTEMPTS
-from assay.roles.subjects import subject_of_accusation, subject_of_round
+from assay.roles.subjects import Subject, subject_of_accusation, subject_of_round
 from assay.roles.upkeep import closing_accusations, deposit, releasing, silent_parties, upkeep_of, withdrawal
 
 INSPECTED_AT_ONCE = 2
@@ -150,16 +150,21 @@ class Solver:
         yield from serve(context, task)
         for share in task.shares:
             found = view.current_round(task.id, share)
-            if found is None or found.is_profile or found.state is not RoundState.DISCLOSED:
-                continue
-            if self.must_defend(context, found.id):
-                yield from dispute(
-                    self.challenger(context), subject_of_round(view, found), found.id, only_if_it_passes=True
-                )
+            if found is not None and not found.is_profile and found.state is RoundState.DISCLOSED:
+                yield from self._defend_against(context, found.id, subject_of_round(view, found))
         for number in task.accusations:
-            if self.must_defend(context, number):
-                subject = subject_of_accusation(view, view.claims.lines[number])
-                yield from dispute(self.challenger(context), subject, number, only_if_it_passes=True)
+            yield from self._defend_against(context, number, subject_of_accusation(view, view.claims.lines[number]))
+
+    def _defend_against(self, context: Context, line: int, subject: Subject) -> Iterator[Action]:
+        """Dispute a verdict or an accusation. The replay that this takes begins at once: it can take longer than what
+        is left of the window when the case is opened."""
+        verdict = context.view.claims.lines[line]
+        if verdict.passes or verdict.is_closed or context.view.time > verdict.until:
+            return
+        if context.results.result(subject.key) is None:
+            yield claim_work(context, subject)
+        elif self.must_defend(context, line):
+            yield from dispute(self.challenger(context), subject, line, only_if_it_passes=True)
 
     def challenger(self, context: Context) -> Context:
         """In whose name cases against verdicts are opened."""

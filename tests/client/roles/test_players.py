@@ -16,6 +16,7 @@ from role_world import (
     VERIFIER,
     WITNESS,
     Known,
+    OpenedBench,
     context,
     deposited,
     drawn,
@@ -113,6 +114,29 @@ def test_a_stake_that_cannot_be_paid_keeps_a_solver_from_no_other_task() -> None
         (action,) = Solver().plan(context(SOLVER, logs, known, refusals=refusals, purse=Purse()))
         assert isinstance(action, Send)
         assert (action.key, action.serves) == ("deposit:0", f"take:{task}:0")
+
+
+def test_a_solver_replays_what_fails_its_proof_at_once_and_disputes_it_when_nobody_else_has() -> None:
+    root, until = claim_root(LEAVES), 10**6
+    shown = Shown(Hidden(b"", b"", b""), b"", 0, root, bytes(32), False)
+    leaves = tuple(ShownLeaf(leaf.end_root, leaf.distance_bits, leaf.trace_root) for leaf in LEAVES)
+    logs = [
+        *opened(),
+        *drawn(),
+        e.ReplayShown(ROUND, VERIFIER, shown, leaves, 100, 200, 300),
+        e.ClaimEntered(ROUND, VERIFIER, root, False, until),
+        e.RoundDisclosed(ROUND, VERIFIER, False, root, False, bytes(32), bytes(32), until),
+    ]
+    key = replay_key(logs)
+    (work,) = Solver().plan(context(SOLVER, logs))
+    assert work.key == key
+    mine = (replace(LEAVES[0], end_root=b"e" * 32), LEAVES[1])
+    known = Known({key: mine})
+    bench = OpenedBench()
+    bench.passes = lambda *_: True  # type: ignore[method-assign]
+    assert Solver().plan(context(SOLVER, logs, known, bench=bench)) == []
+    late = context(SOLVER, logs, known, time=until - 1, bench=bench)
+    assert keys(Solver().plan(late)) == ["publish"]
 
 
 def test_deposits_are_named_by_their_number_on_chain() -> None:
