@@ -6,10 +6,11 @@ import logging
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
+from assay.commitments.execution import claim_root
 from assay.dispute.case import Part
 from assay.dispute.evidence import open_training
 from assay.dispute.hash_tree import LeafTree
-from assay.market.claims import claim_id_of, training_line_of
+from assay.market.claims import accusation_of, claim_id_of, training_line_of
 from assay.market.records import TaskRecord
 from assay.roles.context import Action, Context, Send, Work
 from assay.roles.jobs import FETCH_ATTEMPTS
@@ -113,9 +114,13 @@ def check(context: Context, task: TaskRecord, segment: int) -> Finding:
 
 
 def accuse(context: Context, subject: Subject, leaves: Sequence[HashedLeaf]) -> Iterator[Action]:
-    """Accuse an undrawn segment of a tolerant task by the own replay of it, unless somebody has."""
+    """Accuse an undrawn segment of a tolerant task by the own replay of it, unless somebody says just that. What else
+    is said of it, or was, shields nothing: an accomplice of the solver can have said it, to be the one who lost it."""
     task, (segment,) = subject.task, subject.segments
-    if any(context.view.claims.lines[line].segment == segment for line in context.view.task(task.id).accusations):
+    said = [context.view.claims.lines[number] for number in context.view.task(task.id).accusations]
+    if accusation_of(task.id, segment, context.me) in context.view.task(task.id).accusations:
+        return
+    if any(line.segment == segment and not line.is_closed and line.root == claim_root(leaves) for line in said):
         return
     (opening,) = context.bench.checkpoint_openings(task, subject.segments)
     bond = context.market.parameters.accusation_bond

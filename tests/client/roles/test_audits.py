@@ -5,12 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from role_world import TASK, WITNESS, drawn, opened
+from role_world import SUBMITTER, TASK, VERIFIER, WITNESS, OpenedBench, drawn, opened, posting
 from test_players import Known, context, keys
 
-from assay.roles.audits import AuditOptions, audits, random_segments
+from assay.commitments.execution import ReplayLeaf as Replayed
+from assay.commitments.execution import claim_root
+from assay.market import events as e
+from assay.market.claims import accusation_of
+from assay.market.types import Checkpoint, ReplayLeaf
+from assay.roles.audits import AuditOptions, Finding, audits, random_segments
 from assay.roles.context import Action, Work
 from assay.roles.jobs import FETCH_ATTEMPTS
+from assay.roles.subjects import Subject
 from assay.roles.whistleblower import Whistleblower, WhistleblowerOptions
 
 ROOT = (b"c" * 32).hex()
@@ -56,3 +62,40 @@ def test_checkpoints_that_cannot_be_fetched_leave_the_random_segments(chosen: se
 def test_a_whistleblower_ranks_segments_unless_told_otherwise(options: dict[str, Any], ranks: bool) -> None:
     actions = Whistleblower(WhistleblowerOptions(**options)).plan(context(WITNESS, opened() + drawn()))
     assert ("suspicion" in keys(actions)) is ranks
+
+
+def accused(root: bytes, accuser: str, is_closed: bool = False) -> list[e.Event]:
+    """An accusation of segment 1."""
+    number = accusation_of(TASK, 1, accuser)
+    made: list[e.Event] = [
+        e.ClaimEntered(number, accuser, root, False, 5000),
+        e.Accused(TASK, number, accuser, 1, ReplayLeaf(b"", 0, b""), 9),
+    ]
+    return [*made, e.AccusationClosed(TASK, number, accuser, False)] if is_closed else made
+
+
+MINE = Replayed(1, b"a" * 32, 0x40000000, b"t" * 32)
+TRUE = claim_root([MINE])
+
+
+@pytest.mark.parametrize(
+    ("said", "accuses"),
+    [
+        ([], True),
+        (accused(TRUE, SUBMITTER), False),
+        (accused(b"r" * 32, SUBMITTER), True),
+        (accused(TRUE, SUBMITTER, is_closed=True), True),
+        ([*accused(b"r" * 32, SUBMITTER), *accused(TRUE, VERIFIER)], False),
+        (accused(TRUE, WITNESS), False),
+        (accused(TRUE, WITNESS, is_closed=True), False),
+    ],
+    ids=["nothing", "the same", "another", "the same, and fell", "another and the same", "own", "own, and fell"],
+)
+def test_an_accusation_that_is_made_to_be_lost_shields_no_segment(said: list[e.Event], accuses: bool) -> None:
+    logs = [*opened(posting(exact=False)), *drawn(), *said]
+    task = context(WITNESS, logs).view.task(TASK)
+    finding = Finding(Subject(task, (1,), 9), (MINE,), is_right=False)
+    bench = OpenedBench()
+    bench.checkpoint_openings = lambda *_: (Checkpoint(bytes(32), ()),)  # type: ignore[method-assign]
+    here = context(WITNESS, logs, Known({f"audit:{TASK:x}:1:{ROOT}": finding}), bench=bench)
+    assert ("accuse" in keys(audits(here, task, AuditOptions(2)))) is accuses
