@@ -76,6 +76,7 @@ class Whistleblower:
         for task in context.view.running():
             if task.state in (TaskState.PROFILING, TaskState.VERIFYING):
                 yield from self._watch_task(context, task)
+        yield from self._dispute_what_is_left(context)
         yield from self._contradict_accusations(context)
         yield from collecting(context)
         yield from court_moves(context)
@@ -102,8 +103,22 @@ class Whistleblower:
                 yield Send(f"join:{found.id:x}", context.market.answers.join(found.id), task.id)
         elif found.state is RoundState.SHOWN and me in found.answers:
             yield from self._answer(context, found, task)
-        elif found.state is RoundState.DISCLOSED and (me in found.answers or self.options.cost == 0):
-            yield from dispute(context, subject_of_round(view, found), found.id)
+        else:
+            yield from self._dispute(context, found)
+
+    def _dispute_what_is_left(self, context: Context) -> Iterator[Action]:
+        """Claims keep their windows when their task ends otherwise, and pay or cost as ever when they stand."""
+        for task in context.view.unreleased():
+            if task.state is TaskState.VOID or task.solver == context.me:
+                continue
+            for share in task.shares:
+                found = context.view.current_round(task.id, share)
+                if found is not None and found.verifier != context.me:
+                    yield from self._dispute(context, found)
+
+    def _dispute(self, context: Context, found: RoundRecord) -> Iterator[Action]:
+        if found.state is RoundState.DISCLOSED and (context.me in found.answers or self.options.cost == 0):
+            yield from dispute(context, subject_of_round(context.view, found), found.id)
 
     def joins(self, context: Context, found: RoundRecord, task: TaskRecord) -> bool:
         """Whether to join a round."""

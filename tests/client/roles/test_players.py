@@ -32,7 +32,7 @@ from assay.commitments.execution import claim_root
 from assay.dispute.case import CaseView, Cursor, Facts, Part, Phase, Tree
 from assay.dispute.execution import LocalExecution
 from assay.market import events as e
-from assay.market.types import Hidden, Shown
+from assay.market.types import Hidden, Shown, TaskState
 from assay.market.types import ReplayLeaf as ShownLeaf
 from assay.market.verification import hidden_of, is_forced
 from assay.roles.context import Purse, Send, Work
@@ -219,7 +219,8 @@ def test_a_whistleblower_joins_before_the_lottery_only() -> None:
     assert "join" not in keys(player.plan(context(VERIFIER, [*logs, paid])))
 
 
-def test_a_whistleblower_disputes_a_disclosed_claim_that_is_not_its_own() -> None:
+@pytest.mark.parametrize("ended", [None, TaskState.FAILED, TaskState.UNAVAILABLE, TaskState.VOID])
+def test_a_whistleblower_disputes_a_disclosed_claim_that_is_not_its_own(ended: TaskState | None) -> None:
     logs, known = committed_round()
     for agrees in (True, False):
         theirs = LEAVES if agrees else (LEAVES[0], replace(LEAVES[1], end_root=b"z" * 32))
@@ -231,8 +232,10 @@ def test_a_whistleblower_disputes_a_disclosed_claim_that_is_not_its_own() -> Non
             e.ClaimEntered(ROUND, VERIFIER, root, agrees, 5000),
             e.RoundDisclosed(ROUND, VERIFIER, False, root, agrees, b"", b"", 5000),
         ]
-        actions = Whistleblower().plan(context(WITNESS, [*logs, *disclosed], known))
-        assert ("publish" in keys(actions)) != agrees
+        over = [] if ended is None else [e.TaskFinished(TASK, ended, "", 0)]
+        actions = Whistleblower().plan(context(WITNESS, [*logs, *disclosed, *over], known))
+        # A claim whose program was refuted is paid as it is.
+        assert ("publish" in keys(actions)) == (not agrees and ended is not TaskState.VOID)
 
 
 def test_the_payout_threshold_falls_with_the_cost() -> None:
