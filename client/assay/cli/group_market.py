@@ -174,12 +174,11 @@ def collect(agreement: Path, settings: Settings, as_json: bool) -> None:
             _conclude(settings, market, sender, group)
             _send(sender, f"group-share:{group.address}:", group.share())
         elif view is not None and (view.income or (view.leaving and now > view.leaving_until)):
-            _send(sender, f"group-collect:{group.address}:{view.leaving}:{view.income}", group.collect())
+            _send(sender, f"group-collect:{group.address}:{now}", group.collect())
         view = group.view()
         place = None if view is None else view.place_of(sender.address)
         if view is not None and place is not None and view.members[place].credit:
-            credit = view.members[place].credit
-            _send(sender, f"group-withdraw:{group.address}:{credit}:{view.balance}", group.withdraw())
+            _send(sender, f"group-withdraw:{group.address}:{now}", group.withdraw())
         bonds = market.stage_claims.credit_of(sender.address)
         if bonds:
             _send(sender, f"stage-withdraw:{now}:{bonds}", market.stage_claims.withdraw())

@@ -181,12 +181,14 @@ class GroupMember(Solver):
                 yield self._send(f"blame:{segment}:{call.data[:4].hex()}", call, group)
 
     def _be_paid(self, context: Context, group: GroupView, place: int) -> Iterator[Action]:
+        # The same amounts can come several times: they are told apart by how often the group has taken its own.
+        taken = context.view.withdrawals[group.address]
         is_back = group.leaving != 0 and context.view.time > group.leaving_until + self._turn(context, place)
         if is_back or group.income != 0:
-            yield self._send(f"collect:{group.leaving}:{group.income}", self._contract.collect(), group)
+            yield self._send(f"collect:{taken}:{group.leaving}:{group.income}", self._contract.collect(), group)
         credit = group.members[place].credit
         if credit >= max(1, self.options.least_withdrawal):
-            yield self._send(f"withdraw:{credit}:{group.balance}", self._contract.withdraw(), group)
+            yield self._send(f"withdraw:{taken}:{credit}:{group.balance}", self._contract.withdraw(), group)
 
     # ---- Acting in the group's name -------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from role_world import (
     LEAVES,
+    MARKET,
     ROUND,
     SOLVER,
     SUBMITTER,
@@ -32,11 +33,14 @@ from assay.commitments.execution import claim_root
 from assay.dispute.case import CaseView, Cursor, Facts, Part, Phase, Tree
 from assay.dispute.execution import LocalExecution
 from assay.market import events as e
+from assay.market import groups as group_market
+from assay.market.groups import GroupContract
 from assay.market.types import Hidden, Shown, TaskState
 from assay.market.types import ReplayLeaf as ShownLeaf
 from assay.market.verification import hidden_of, is_forced
 from assay.roles.context import Purse, Send, Work
 from assay.roles.disputes import moves_in
+from assay.roles.group_member import GroupMember
 from assay.roles.jobs import FETCH_ATTEMPTS
 from assay.roles.joining import payout_threshold
 from assay.roles.solver import Solver, SolverOptions
@@ -265,3 +269,17 @@ def test_a_challenger_ends_a_case_in_which_the_claimants_clock_has_run_out(phase
     ):
         here = context(me, opened(), time=time, cases={5: case}, deadlines={5: 1100})
         assert keys(moves_in(here, 5, here.market.court, LocalExecution, TASK, 0)) == wanted
+
+
+def test_a_member_takes_its_part_again_when_the_same_amounts_come_again() -> None:
+    group = GroupContract(MARKET, "0x" + "99" * 20)
+    me = group_market.GroupMember(WITNESS, 500_000, True, False, False, 0, 10**18, 10**17, 0)
+    view = group_market.GroupView(
+        group.address, group_market.GroupState.SHARED, SUBMITTER, TASK, (me, replace(me, account=SUBMITTER)),
+        60, 60, 0, 0, 0, 0, 0, 2 * 10**17, 0, 0, 10**16,
+    )  # fmt: skip
+    logs: list[e.Event] = [e.CoinLeft(group.address, 10**17)]
+    first = [each.key for each in GroupMember(group).plan(context(WITNESS, logs, group=view))]
+    again = [each.key for each in GroupMember(group).plan(context(WITNESS, [*logs, *logs], group=view))]
+    assert [key.partition(":")[0] for key in first] == ["group-collect", "group-withdraw"]
+    assert not set(first) & set(again)
