@@ -14,7 +14,7 @@ from assay.roles.demands import serve
 from assay.roles.disputes import claim_work, court_moves, dispute
 from assay.roles.jobs import FETCH_ATTEMPTS
 from assay.roles.subjects import Subject, subject_of_accusation, subject_of_round
-from assay.roles.upkeep import closing_accusations, deposit, releasing, silent_parties, upkeep_of, withdrawal
+from assay.roles.upkeep import closing_accusations, deposit, releasing, reopening, silent_parties, upkeep_of, withdrawal
 
 INSPECTED_AT_ONCE = 2
 """Tasks whose files are fetched at a time, those apart that have failed before."""
@@ -128,6 +128,7 @@ class Solver:
 
     def _train(self, context: Context, task: TaskRecord) -> Iterator[Action]:
         if context.view.time > task.deadline:
+            yield from reopening(context, task, 0)  # the forfeit grows until somebody calls it
             return
         key = f"train:{task.id:x}:{task.relists}"
         proof = context.results.result(key)

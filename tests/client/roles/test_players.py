@@ -75,6 +75,12 @@ def test_a_solver_refuses_by_price_work_time_and_owner() -> None:
     assert "own" in (Solver().refusal(context(SUBMITTER, logs), task) or "")
 
 
+def test_a_solver_that_is_late_says_so_itself_before_its_forfeit_grows() -> None:
+    logs = [*with_work(1000), e.TaskTaken(TASK, SOLVER, 150, 9, 5000)]
+    assert keys(Solver().plan(context(SOLVER, logs, time=5000))) == ["train"]
+    assert keys(Solver().plan(context(SOLVER, logs, time=5001))) == ["late"]
+
+
 def test_a_solver_leaves_a_task_whose_files_it_cannot_fetch() -> None:
     key = f"inspect:{TASK:x}"
     last_attempt = Known(failed={key: FETCH_ATTEMPTS - 1})
