@@ -51,6 +51,12 @@ class Result:
     asked: float
 
 
+def is_short_memory(error: Exception) -> bool:
+    """Whether there was no memory for something, in the machine or on its GPU: what needs it may have ended soon."""
+    # PyTorch's error is known by its name: roles that train nothing do not import it.
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
 class Jobs:
     """Threads for work. They end with the process: whatever they do can be broken off at any moment and done again.
 
@@ -96,7 +102,7 @@ class Jobs:
                     self._results[key] = Result(value, self.clock())
 
     def _fail(self, key: str, error: Exception) -> None:
-        expected = isinstance(error, (AssayError, OSError))
+        expected = isinstance(error, (AssayError, OSError)) or is_short_memory(error)
         with self._lock:
             self._running.discard(key)
             failure = self._failures.setdefault(key, Failure())

@@ -56,7 +56,19 @@ def test_work_is_begun_once_while_it_is_at_work_or_done() -> None:
     assert not jobs.start("replay:1", lambda: "again")
 
 
-@pytest.mark.parametrize("error", [StorageError("the store stalls"), OSError(28, "No space left on device")])
+class OutOfMemoryError(RuntimeError):
+    """As PyTorch has one of its own."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StorageError("the store stalls"),
+        OSError(28, "No space left on device"),
+        MemoryError("Unable to allocate 4 GiB"),
+        OutOfMemoryError("CUDA out of memory"),
+    ],
+)
 def test_what_fails_for_a_reason_is_tried_again_after_longer_and_longer_pauses(error: Exception) -> None:
     clock = Clock()
     jobs = Jobs(first_pause=1.0, longest_pause=3.0, clock=clock)
