@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -155,3 +156,15 @@ def test_files_larger_than_the_benchs_limits_are_not_fetched(office: Office) -> 
         bench.bundle(office.task)
     bench.limits = BundleLimits.at_most(1 << 20)
     assert bench.bundle(office.task).manifest.steps == 8
+
+
+def test_a_checkpoint_that_comes_slowly_does_not_hold_up_who_needs_the_manifest(office: Office) -> None:
+    bench, done = office.bench("restarted"), threading.Event()
+
+    def look() -> None:
+        bench.checkpoint_openings(office.task, (1,))
+        done.set()
+
+    with bench._fetching[office.task.id]:  # as while a checkpoint is fetched
+        threading.Thread(target=look, daemon=True).start()
+        assert done.wait(20)

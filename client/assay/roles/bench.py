@@ -93,6 +93,8 @@ class Workbench:
         # Work of several kinds goes on at once: one fetches a task's files, one replays it.
         self._fetching: defaultdict[int, threading.RLock] = defaultdict(threading.RLock)
         self._replaying: defaultdict[int, threading.RLock] = defaultdict(threading.RLock)
+        # The loop of a role reads manifests itself: it must not wait there for a checkpoint that comes slowly.
+        self._listing: defaultdict[int, threading.RLock] = defaultdict(threading.RLock)
         self._noting = threading.Lock()
 
     def place(self, task_id: int) -> Path:
@@ -134,7 +136,7 @@ class Workbench:
         key = (task.id, task.checkpoint_root)
         found = self._manifests.get(key)
         if found is None:
-            with self._fetching[task.id]:
+            with self._listing[task.id]:
                 found = self._manifests.get(key)
                 if found is None:
                     found = self._manifests[key] = fetch_proof_manifest(
