@@ -15,10 +15,11 @@ from assay.commitments.execution import ProfileLeaf, ReplayLeaf
 from assay.demo.stage import PARAMETERS
 from assay.dispute.execution import word_of
 from assay.dispute.hash_tree import root
-from assay.market.records import TaskRecord
-from assay.market.types import TaskState
+from assay.market.records import DemandRecord, TaskRecord
+from assay.market.types import Place, TaskState
 from assay.program.operator import Role
 from assay.roles.bench import Workbench
+from assay.roles.demands import chunk_of
 from assay.roles.subjects import Subject
 from assay.state import StateFolder
 from assay.storage.directory import DirectoryStore
@@ -168,3 +169,14 @@ def test_a_checkpoint_that_comes_slowly_does_not_hold_up_who_needs_the_manifest(
     with bench._fetching[office.task.id]:  # as while a checkpoint is fetched
         threading.Thread(target=look, daemon=True).start()
         assert done.wait(20)
+
+
+def test_a_solver_answers_for_its_proof_from_its_own_disk_when_the_store_is_gone(
+    office: Office, tmp_path: Path
+) -> None:
+    solver = Workbench(office.solver.folder, [DirectoryStore(tmp_path / "empty")], office.solver.state)
+    for index in range(office.task.segments + 1):
+        place = Place(False, index, 0, 0)
+        chunk, proof = chunk_of(solver, office.task, DemandRecord(1, office.task.id, "asker", place, 2**40))
+        assert len(chunk) == 1024
+        assert proof

@@ -6,8 +6,10 @@ Exact and tolerant tasks, replays and profiles go through the same doors: `train
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import threading
 import time
 from collections import defaultdict
@@ -34,11 +36,20 @@ from assay.state import StateFolder
 from assay.storage.store import Store
 from assay.tasks.audit import thresholds_of
 from assay.tasks.bundle import Bundle, BundleLimits
+from assay.tasks.errors import ProofFilesError
 from assay.tasks.posting import check_posting
-from assay.tasks.proof import ProofManifest, fetch_checkpoint, fetch_proof_manifest, publish_proof
+from assay.tasks.proof import (
+    PROOF_NAME,
+    ProofManifest,
+    fetch_checkpoint,
+    fetch_proof_manifest,
+    load_proof_manifest,
+    publish_proof,
+)
 from assay.tasks.publish import fetch_bundle
 from assay.training.canonical import CanonicalRun
 from assay.training.checkpoint import CheckpointFolder
+from assay.training.errors import CheckpointError
 from assay.training.profile import profile
 from assay.training.replay import Replayer
 from assay.training.train import CanonicalRunner, Proof, Runner, train
@@ -67,6 +78,11 @@ class TrainedProof:
     def tree(self) -> list[list[bytes]]:
         """All levels of the checkpoint tree."""
         return tree.levels(self.roots)
+
+
+def _own_proof(task_id: int, root: bytes) -> str:
+    """Name of the fact where an own proof lies."""
+    return f"proof:{task_id:x}:{root.hex()}"
 
 
 class Workbench:
@@ -139,7 +155,7 @@ class Workbench:
             with self._listing[task.id]:
                 found = self._manifests.get(key)
                 if found is None:
-                    found = self._manifests[key] = fetch_proof_manifest(
+                    found = self._manifests[key] = self._own_manifest(task) or fetch_proof_manifest(
                         self.stores, task.proof_locations, self.place(task.id) / "proof", task.checkpoint_root,
                         task.segments,
                     )  # fmt: skip
@@ -148,10 +164,30 @@ class Workbench:
 
     def checkpoint(self, task: TaskRecord, index: int) -> list[Array]:
         """A checkpoint of the registered proof, compared with its root."""
-        program = self.bundle(task).task.program
-        folder = self.place(task.id) / "proof"
+        program, manifest = self.bundle(task).task.program, self.manifest(task)
+        own = self._own_folder(task)
+        if own is not None:
+            with contextlib.suppress(CheckpointError):
+                return CheckpointFolder(own, program.state).read(index, manifest.roots[index])
         with self._fetching[task.id]:
-            return fetch_checkpoint(self.stores, self.manifest(task), index, program, folder)
+            return fetch_checkpoint(self.stores, manifest, index, program, self.place(task.id) / "proof")
+
+    def _own_folder(self, task: TaskRecord) -> Path | None:
+        """Where the registered proof was trained, if it was trained here: what is said of it is answered for from
+        there, whatever becomes of the store."""
+        own = self.state.get(_own_proof(task.id, task.checkpoint_root))
+        return None if own is None else self.folder / own
+
+    def _own_manifest(self, task: TaskRecord) -> ProofManifest | None:
+        """The manifest of the registered proof as it was published from here."""
+        own = self._own_folder(task)
+        if own is None:
+            return None
+        try:
+            found = load_proof_manifest((own / PROOF_NAME).read_bytes())
+        except (OSError, ProofFilesError):
+            return None
+        return found if found.root == task.checkpoint_root else None
 
     def checkpoint_openings(self, task: TaskRecord, segments: Sequence[int]) -> tuple[Checkpoint, ...]:
         """The solver's checkpoints after some segments, opened."""
@@ -186,7 +222,9 @@ class Workbench:
         proof = self.run_training(task)
         thresholds = self.thresholds(task)
         distance = 0.0 if task.posting.exact else self.own_distance(task, proof, checks)
-        return TrainedProof(proof.roots, publish_proof(self.stores[0], proof, thresholds=thresholds), distance)
+        locations = publish_proof(self.stores[0], proof, thresholds=thresholds)
+        self.state.put(_own_proof(task.id, proof.root), os.path.relpath(proof.folder, self.folder))
+        return TrainedProof(proof.roots, locations, distance)
 
     def signed_work(self, task: TaskRecord) -> SignedWork | None:
         """What the owners of a task's segments have signed, where a group trained it."""
