@@ -182,7 +182,7 @@ class GroupMember(Solver):
 
     def _be_paid(self, context: Context, group: GroupView, place: int) -> Iterator[Action]:
         # The same amounts can come several times: they are told apart by how often the group has taken its own.
-        taken = context.view.withdrawals[group.address]
+        taken = context.view.accounts.withdrawals[group.address]
         is_back = group.leaving != 0 and context.view.time > group.leaving_until + self._turn(context, place)
         if is_back or group.income != 0:
             yield self._send(f"collect:{taken}:{group.leaving}:{group.income}", self._contract.collect(), group)

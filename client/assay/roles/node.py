@@ -199,7 +199,7 @@ class Node:
     def _deadlines_of_all(self) -> dict[int, int]:
         """When the side in turn runs out of time in every open case, asked once for every move."""
         known, self._deadlines = self._deadlines, {}
-        for case in self.reader.view.open_cases():
+        for case in self.reader.view.claims.open_cases():
             moves, deadline = known.get(case.id, (-1, 0))
             if moves != case.moves:
                 deadline = self.market.court.deadline(case.id)

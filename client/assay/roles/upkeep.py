@@ -75,7 +75,7 @@ def unserved(context: Context, task: TaskRecord, patience: int) -> Iterator[Acti
 def silent_parties(context: Context, patience: int, task_id: int | None = None) -> Iterator[Action]:
     """Cases of others, on a task or all, whose party in turn let its clock run out: where no party calls that, since
     they are accomplices, or gone, the claim would never stand and its task never end."""
-    for case in context.view.open_cases():
+    for case in context.view.claims.open_cases():
         if task_id not in (None, case.task_id) or context.me in (case.challenger, case.claimant):
             continue
         if context.view.time > context.deadlines.get(case.id, 2**63) + patience:

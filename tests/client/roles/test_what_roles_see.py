@@ -70,7 +70,7 @@ def test_a_verifier_cannot_keep_its_claim_from_being_opened_by_writing_the_force
         e.ClaimEntered(ROUND, VERIFIER, claim_root(true), True, 900),
         e.RoundDisclosed(ROUND, VERIFIER, True, claim_root(true), True, secret, true[changed].trace_root, 900),
     ]
-    found = view_of(opened() + drawn() + disclosed).lines[ROUND].leaves[claim_root(true)]
+    found = view_of(opened() + drawn() + disclosed).claims.lines[ROUND].leaves[claim_root(true)]
     assert claim_root(hashed(found, (2, 0))) == claim_root(true)
 
 
