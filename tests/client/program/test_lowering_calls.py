@@ -50,6 +50,14 @@ POINTWISE: dict[str, Forward] = {
     "where and comparisons": lambda p, x: torch.where((p > x) & ~(x >= 0.5) | (p == 1), p * x, p - x),
     "masked fill": lambda p, x: (p * x).masked_fill(x < 0, 3.0),
     "integers": lambda p, x: p * x + (torch.arange(5) * 3 % 4 - torch.arange(5) // 2).float() * p,
+    "integers inverted": lambda p, x: p * (~(x * 3).long()).float() + p * (~(x > 0)).float(),
+    "truth values added": lambda p, x: p * ((x > 0) + (x < 0.5)).float() + p * torch.add(x > 0, True).float(),
+    "truth values filled": lambda p, x: (
+        p * torch.full_like(x > 0, 2).float()
+        + p * (x > 0).masked_fill(x > 1, 5).float()
+        + p * f.pad(x > 0, (1, -1), value=3)
+    ),
+    "truth values copied": lambda p, x: p * torch.zeros(3, 4, 5, dtype=torch.bool).copy_(x).float(),
     "bool to float": lambda p, x: p * (x > 0).float() + p * (x != 0),
 }
 SHAPES: dict[str, Forward] = {

@@ -282,8 +282,8 @@ def logical_not_call(b: Builder, x: View) -> View:
 
 
 @lowers("aten.bitwise_not.default")
-def bitwise_not(b: Builder, x: View) -> View:
-    return b.apply(Body.IXOR, x, 1)
+def bitwise_not(b: Builder, x: View, boolean: bool = True) -> View:
+    return b.apply(Body.IXOR, x, 1 if boolean else -1)
 
 
 @lowers("aten.logical_and.default")

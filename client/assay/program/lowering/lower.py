@@ -36,10 +36,28 @@ from assay.program.lowering.view import NotAffineError, View
 from assay.program.operator import Array, Operand, Operator, Program, Role, Section, Source
 from assay.program.validate import validate
 
-LOWERING_VERSION = 2
+LOWERING_VERSION = 3
 
 # Calls whose lowering needs the shape of their output, which no argument gives.
 _SHAPED_CALLS = frozenset({"assay.bernoulli", "assay.permute"})
+# Calls whose lowering needs to know whether their output is bool: int32 stands for both.
+_BOOL_CALLS = frozenset({"aten.bitwise_not.default", "aten.copy.default"})
+# Calls that can give integers other than 0 and 1 where their output is bool: any but 0 is true.
+_TRUE_AS_ANY = frozenset(
+    f"aten.{name}"
+    for name in (
+        "add.Scalar",
+        "add.Tensor",
+        "constant_pad_nd.default",
+        "fill.Scalar",
+        "full.default",
+        "full_like.default",
+        "masked_fill.Scalar",
+        "masked_fill.Tensor",
+        "new_full.default",
+        "scalar_tensor.default",
+    )
+)
 _REJECTIONS = (TypeError, ValueError, IndexError, KeyError, AttributeError, ZeroDivisionError, OverflowError)
 
 
@@ -148,8 +166,13 @@ class _Walker:
         keywords = {name: self._argument(a) for name, a in node.keywords}
         if node.call in _SHAPED_CALLS:
             keywords["shape"] = self._meta(node, 0).shape
+        boolean = bool(node.outputs) and node.outputs[0] is not None and node.outputs[0].type == "bool"
+        if node.call in _BOOL_CALLS:
+            keywords["boolean"] = boolean
         try:
             result = handler(self.builder, *arguments, **keywords)
+            if boolean and node.call in _TRUE_AS_ANY and isinstance(result, View):
+                result = elementwise.truth(self.builder, result)
         except NotAffineError:
             raise UnsupportedError(
                 f"{place}{node.call} (node {number}) has an index map with too many guards"

@@ -37,8 +37,8 @@ def same(b: Builder, x: View) -> View:
 
 
 @lowers("aten.copy.default")
-def copy(b: Builder, x: View, source: View, non_blocking: bool = False) -> View:
-    return views.expand(b.as_type(source, x.type), x.shape)
+def copy(b: Builder, x: View, source: View, non_blocking: bool = False, boolean: bool = False) -> View:
+    return views.expand(to_copy(b, source, TypeName("bool")) if boolean else b.as_type(source, x.type), x.shape)
 
 
 @lowers("aten._to_copy.default")
