@@ -115,6 +115,8 @@ REFUSED: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str]] = {
     "cumsum": (lambda w, x: (x * w).cumsum(1), "triangular matrix"),
     "random numbers": (lambda w, x: x * w + torch.rand(4), "dropout"),
     "odd power": (lambda w, x: (x * w).abs() ** 0.3, "exp and log"),
+    "mask that chooses all": (lambda w, x: (x * w)[x[:, 0] > -99], "torch.where"),
+    "mask that never changes": (lambda w, x: (x * w)[:, torch.ones(4, dtype=torch.bool)], "torch.where"),
     "double": (lambda w, x: (x.double() * w).float(), "float32 and int32"),
     "complex": (lambda w, x: torch.fft.fft(x * w).abs(), "float32 and int32|Fourier"),
 }

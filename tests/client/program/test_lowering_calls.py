@@ -75,6 +75,7 @@ SHAPES: dict[str, Forward] = {
     "repeat": lambda p, x: p.repeat(2, 3).reshape(2, 4, 15).sum(0)[:, :5] * x,
     "tril and triu": lambda p, x: p.tril() * x + p.triu(1) + (p * p).tril(-1),
     "index and gather": lambda p, x: p[INDEX][:4] * x + p[:, INDEX[:2]].sum() + p.gather(1, INDEX[None].expand(4, 5)),
+    "negative indices": lambda p, x: p[:, INDEX - 5] * x + p[:, torch.arange(-2, 3)] + p[torch.arange(1, -3, -1)],
     "index select": lambda p, x: p.index_select(1, INDEX) * x,
     "embedding": lambda p, x: f.embedding(INDEX[:4], p, padding_idx=0) * x,
     "in-place changes": lambda p, x: _changed_in_place(p) * x,

@@ -8,7 +8,7 @@ from assay.program.lowering import view as views
 from assay.program.lowering.builder import FLOAT, INT, Builder
 from assay.program.lowering.registry import dimension, lowers
 from assay.program.lowering.view import View
-from assay.program.operator import Body
+from assay.program.operator import Body, Source
 
 
 @lowers("aten.embedding.default")
@@ -51,7 +51,9 @@ def add_rows(b: Builder, indices: View, values: View, rows: int) -> View:
 
 def _wrapped(b: Builder, indices: View, extent: int) -> View:
     """Negative indices count from the end."""
-    if indices.operand.source.name == "INDEX":
+    operand = indices.operand
+    positive = operand.offset >= 0 and all(stride >= 0 for stride in operand.stride)
+    if operand.source == Source.INDEX and positive and not operand.guards:
         return indices
     shifted = b.apply(Body.IADD, indices, extent)
     return b.apply(Body.SELECT, b.apply(Body.ILT, indices, 0), shifted, indices, kind=INT)

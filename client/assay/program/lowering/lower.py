@@ -16,6 +16,7 @@ from assay.program.graph import (
     StateInput,
     TensorMeta,
     Value,
+    each_input,
 )
 from assay.program.lowering import (  # noqa: F401 - imported for what they register
     attention,
@@ -57,6 +58,11 @@ _TRUE_AS_ANY = frozenset(
         "new_full.default",
         "scalar_tensor.default",
     )
+)
+# Calls that take truth values for a choice of elements: then the shape of what they give follows from values.
+_INDEX_CALLS = frozenset(
+    f"aten.{name}"
+    for name in ("index.Tensor", "_unsafe_index.Tensor", "index_put.default", "_unsafe_index_put.default")
 )
 _REJECTIONS = (TypeError, ValueError, IndexError, KeyError, AttributeError, ZeroDivisionError, OverflowError)
 
@@ -162,6 +168,11 @@ class _Walker:
         handler = LOWERINGS.get(node.call)
         if handler is None:
             raise UnsupportedError(f"{place}{node.call} (node {number}) cannot be lowered: {advice(node.call)}")
+        if node.call in _INDEX_CALLS and self._has_mask(node):
+            raise UnsupportedError(
+                f"{place}{node.call} (node {number}) indexes by a mask: shapes must be fixed, so use torch.where, "
+                "a product or indices"
+            )
         arguments = [self._argument(a) for a in node.arguments]
         keywords = {name: self._argument(a) for name, a in node.keywords}
         if node.call in _SHAPED_CALLS:
@@ -182,6 +193,12 @@ class _Walker:
         outputs = result if isinstance(result, tuple) else (result,)
         self._check(number, node, outputs)
         return outputs
+
+    def _has_mask(self, node: Node) -> bool:
+        """Whether a call indexes by a tensor of truth values."""
+        found: list[Input] = []
+        each_input(node.arguments[1:2], found.append)
+        return any(self.graph.meta(index).type == "bool" for index in found)
 
     def _meta(self, node: Node, output: int) -> TensorMeta:
         meta = node.outputs[output] if output < len(node.outputs) else None
