@@ -117,6 +117,9 @@ REFUSED: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str]] = {
     "odd power": (lambda w, x: (x * w).abs() ** 0.3, "exp and log"),
     "mask that chooses all": (lambda w, x: (x * w)[x[:, 0] > -99], "torch.where"),
     "mask that never changes": (lambda w, x: (x * w)[:, torch.ones(4, dtype=torch.bool)], "torch.where"),
+    "integer beyond 32 bits": (lambda w, x: x * w * (x.long() < 2**33), "32 bits"),
+    "fill beyond 32 bits": (lambda w, x: x * w * x.long().masked_fill(x > 0, torch.iinfo(torch.int64).max), "32 bits"),
+    "range beyond 32 bits": (lambda w, x: x * w * torch.arange(2**31 - 2, 2**31 + 2), "32 bits"),
     "double": (lambda w, x: (x.double() * w).float(), "float32 and int32"),
     "complex": (lambda w, x: torch.fft.fft(x * w).abs(), "float32 and int32|Fourier"),
 }

@@ -37,6 +37,15 @@ STRIDED_LANES = 16
 Scalar = int | float | bool
 
 
+def word(value: Scalar, kind: ElementType) -> int:
+    """The 32 bits of a number: rounded to binary32, or an integer as it is. `ValueError` for an integer beyond."""
+    if kind == FLOAT:
+        return float_bits(float(value))
+    if not -(2**31) <= int(value) < 2**31:
+        raise ValueError(f"the integer {value}; integers have 32 bits")
+    return int(value) & 0xFFFFFFFF
+
+
 class Builder:
     """Operators of one section, in order. `origin` names what the next ones belong to."""
 
@@ -53,9 +62,8 @@ class Builder:
     # --- leaves ---
 
     def number(self, value: Scalar, kind: ElementType = FLOAT, shape: Sequence[int] = ()) -> View:
-        """A number, rounded to binary32 or taken modulo 2^32, as a view."""
-        bits = float_bits(float(value)) if kind == FLOAT else int(value) & 0xFFFFFFFF
-        return views.constant(kind, bits, shape)
+        """A number, rounded to binary32 or an integer of 32 bits, as a view; `ValueError` for a larger integer."""
+        return views.constant(kind, word(value, kind), shape)
 
     def constant(self, values: Array) -> View:
         """A constant tensor of the program, C-contiguous."""
@@ -368,4 +376,5 @@ __all__ = [
     "Scalar",
     "broadcast_shape",
     "finish",
+    "word",
 ]

@@ -9,10 +9,10 @@ import numpy as np
 
 from assay.program.graph import TypeName
 from assay.program.lowering import view as views
-from assay.program.lowering.builder import FLOAT, INT, Builder, Scalar
+from assay.program.lowering.builder import FLOAT, INT, Builder, Scalar, word
 from assay.program.lowering.registry import dimension, lowers
 from assay.program.lowering.view import View
-from assay.program.operator import Body, ElementType, float_bits
+from assay.program.operator import Body, ElementType
 
 
 def type_of(name: TypeName | None, default: ElementType) -> ElementType:
@@ -233,7 +233,7 @@ def stack(b: Builder, parts: Sequence[View], place: int = 0) -> View:
 
 @lowers("aten.constant_pad_nd.default")
 def constant_pad(b: Builder, x: View, padding: Sequence[int], value: Scalar = 0) -> View:
-    fill = float_bits(float(value)) if x.type == FLOAT else int(value) & 0xFFFFFFFF
+    fill = word(value, x.type)
     for number in range(len(padding) // 2):
         before, after = padding[2 * number], padding[2 * number + 1]
         place = x.rank - 1 - number
@@ -305,6 +305,8 @@ def arange_start(b: Builder, start: int, end: int, dtype: TypeName | None = None
 def arange_step(b: Builder, start: int, end: int, step: int = 1, dtype: TypeName | None = None) -> View:
     if any(not isinstance(value, int) for value in (start, end, step)):
         raise ValueError("arange of floats; use integers and convert with .float()")
+    for value in (start, end):
+        word(value, INT)
     return b.as_type(views.iota((max(0, -(-(end - start) // step)),), (step,), start), type_of(dtype, INT))
 
 
