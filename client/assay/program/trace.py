@@ -36,8 +36,10 @@ from assay.program.graph import (
     Input,
     StateInput,
     TensorMeta,
+    TypeName,
     Value,
 )
+from assay.program.lowering.registry import INSTEAD, LOWERINGS, advice
 from assay.program.operator import Array, ElementType, TensorDescriptor
 from assay.program.optimizer import (
     BETA_POWERS,
@@ -50,7 +52,7 @@ from assay.program.optimizer import (
     WarmupCosine,
     schedule_of,
 )
-from assay.program.record import TORCH_FOLDER, TYPE_NAMES, Recorder, call_name, element_type, to_numpy
+from assay.program.record import TORCH_FOLDER, TYPE_NAMES, Recorder, call_name, element_type, to_numpy, user_line
 from assay.program.step_inputs import SAMPLE_NUMBERS, STEP_NUMBER, step_input_of
 
 Loss = Callable[[Any, Tensor], Tensor]
@@ -99,6 +101,8 @@ def trace(
         raise UnsupportedError("the module has no parameters to train: set requires_grad on those it should learn")
     for name, tensor in itertools.chain(parameters.items(), buffers.items()):
         element_type(tensor, f"{name} of the module")
+        if name in parameters and tensor.numel() == 0:
+            raise UnsupportedError(f"{name} of the module has shape {tuple(tensor.shape)}: leave empty tensors out")
     recorded = _record(module, loss, parameters, buffers, list(example_batch))
     builder = _Builder(recorded, parameters, buffers, list(example_batch), samples, data_names)
     graph, initial_state = builder.build(optimizer)
@@ -144,18 +148,39 @@ def _record(
         leaves = {name: v.detach().requires_grad_(name in trained_set) for name, v in values.items()}
         # Buffers are changed in place (batch norm's running statistics): on copies, which are the next state.
         after = {name: tensor.clone() for name, tensor in kept.items()}
-        output = functional_call(module, {**leaves, **after}, tuple(batch[:-1]))
+
+        def look(called: nn.Module, inputs: Any, output: Any) -> None:
+            # forward() may also have put other tensors in their place.
+            now = dict(called.named_buffers(remove_duplicate=False))
+            after.update((name, now[name]) for name in kept if name in now)
+
+        hook = module.register_forward_hook(look)
+        try:
+            output = functional_call(module, {**leaves, **after}, tuple(batch[:-1]))
+        finally:
+            hook.remove()
+        for name, tensor in kept.items():
+            if (after[name].shape, after[name].dtype) != (tensor.shape, tensor.dtype):
+                raise UnsupportedError(
+                    f"the step turns {name} from {tensor.dtype} of shape {tuple(tensor.shape)} into "
+                    f"{after[name].dtype} of shape {tuple(after[name].shape)}: a buffer's type and shape are fixed"
+                )
         value = loss(output, batch[-1])
         if value.shape != ():
             raise UnsupportedError(f"the loss has shape {tuple(value.shape)}: reduce it to a scalar (mean or sum)")
+        if not value.requires_grad:
+            raise UnsupportedError("the loss does not depend on any parameter: return the model's loss, not detached")
         gradients = torch.autograd.grad(value, [leaves[name] for name in trained], allow_unused=True)
         return [value, *gradients, *after.values()]
 
     trained_set = frozenset(trained)
+    first: torch.fx.GraphModule | None = None
+    plain = _plain_tensors(module)
     try:
         with torch.enable_grad(), _known_attention():
             recorder = make_fx(step, _DECOMPOSITIONS, tracing_mode="real", record_stack_traces=True)
             first = recorder(parameters, buffers, example_batch)
+        _check_plain_tensors(first, plain, _plain_tensors(module))
         used = _used_gradients(first, len(trained))
         flat = [*parameters.values(), *buffers.values(), *example_batch]
         first.graph.set_codegen(torch.fx.graph.CodeGen())
@@ -172,9 +197,47 @@ def _record(
                 f"{_user_line_of(error)}: the model reads a tensor's value into Python (item(), bool(), an `if` on a "
                 "tensor); a program is a fixed list of operators: use torch.where or a mask instead"
             ) from error
+        if "mutating a non-functional tensor" in str(error):
+            where = user_line(str(error)) or "in the model"
+            raise UnsupportedError(f"{where}: changes a tensor in place that is no buffer: {_REGISTER}") from error
+        if first is not None and (refused := _call_without_lowering(first)):
+            raise UnsupportedError(refused) from error
         raise
     recorded.graph.eliminate_dead_code()
     return _Recorded(recorded, tuple(name for name, has in zip(trained, used, strict=True) if has))
+
+
+_REGISTER = "what lasts from one step to the next has to be a buffer (register_buffer)"
+
+
+def _plain_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Tensors that modules hold as plain attributes."""
+    return {
+        f"{prefix}.{name}".lstrip("."): value
+        for prefix, part in module.named_modules()
+        for name, value in vars(part).items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _check_plain_tensors(
+    recorded: torch.fx.GraphModule, before: Mapping[str, Tensor], after: Mapping[str, Tensor]
+) -> None:
+    """A plain attribute that a step reads and then replaces would be another one at the next step."""
+    read = [getattr(recorded, str(node.target), None) for node in recorded.graph.nodes if node.op == "get_attr"]
+    for name, tensor in before.items():
+        if after.get(name) is not tensor and any(other is tensor for other in read):
+            raise UnsupportedError(f"the model reads {name} and then replaces it: {_REGISTER}")
+
+
+def _call_without_lowering(recorded: torch.fx.GraphModule) -> str:
+    """The first call that something is known to use instead of, with its line and that."""
+    for node in recorded.graph.nodes:
+        name = call_name(node) if node.op == "call_function" else ""
+        if name not in LOWERINGS and name.rsplit(".", 1)[0] in INSTEAD:
+            where = user_line(node.stack_trace) or "in the model"
+            return f"{where}: {name} cannot be lowered: {advice(name)}"
+    return ""
 
 
 def _batch_norm(*arguments: Any) -> Any:
@@ -306,7 +369,7 @@ class _Builder(Recorder):
             self.known[next(nodes)] = self._add_state(name, to_numpy(parameter, name))
         for name, buffer in self.buffers.items():
             if name in changed:
-                self.known[next(nodes)] = self._add_state(name, to_numpy(buffer, name))
+                self.known[next(nodes)] = self._typed(self._add_state(name, to_numpy(buffer, name)), buffer)
             elif (step_input := step_input_of(name)) is not None:
                 self.known[next(nodes)] = self._step_input(step_input, name, buffer, indices)
             else:
@@ -314,6 +377,16 @@ class _Builder(Recorder):
         for number, (node, tensor) in enumerate(zip(nodes, self.example_batch, strict=True)):
             meta = TensorMeta(TYPE_NAMES[tensor.dtype], tuple(tensor.shape))
             (self.known[node],) = self.add("assay.gather", (DataInput(number), indices), [meta])
+
+    def _typed(self, state: StateInput, buffer: Tensor) -> Input:
+        """A state tensor as the model's calls take it: states are float32 or int32, and PyTorch's kernels tell truth
+        values, and indices, from those."""
+        if buffer.dtype != torch.bool and (buffer.dtype != torch.int64 or buffer.dim() == 0):
+            return state
+        name = TYPE_NAMES[buffer.dtype]
+        meta = TensorMeta(name, tuple(buffer.shape))
+        (value,) = self.add("aten._to_copy.default", (state,), [meta], {"dtype": TypeName(name)})
+        return value
 
     def _step_input(self, kind: str, name: str, buffer: Tensor, indices: Value) -> Value:
         """The value of a buffer that stands for the step's number or its samples."""

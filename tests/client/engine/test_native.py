@@ -97,6 +97,36 @@ def test_native_and_canonical_training_agree(optimizer: Optimizer) -> None:
             assert np.linalg.norm(ours.astype(np.float64) - theirs) / moved < 1e-3, descriptor.name
 
 
+class Memories(nn.Module):
+    """Truth values and indices that are state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(288, 5)
+        self.register_buffer("seen", torch.zeros(5, dtype=torch.bool))
+        self.register_buffer("order", torch.arange(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.head(x.flatten(1))
+        y = torch.where(~self.seen, x * 0.5, x).gather(1, self.order.clone().expand(x.shape))
+        self.seen |= x.detach().sum(0) > 0
+        self.order += 1
+        self.order %= 5
+        return y
+
+
+def test_truth_values_and_indices_of_the_state_are_what_the_kernels_take() -> None:
+    torch.manual_seed(3)
+    task = trace(Memories(), "cross_entropy", SGD(0.1), tuple(part[:4] for part in data()), 10)
+    program = lower_step(task.graph)
+    run, state = native(task), list(task.initial_state)
+    for step in range(3):
+        run.advance(step)
+        state = run_section(program, Role.STEP, Inputs(state, arrays(), StepContext(SEED, step))).next_state()
+    for descriptor, ours, theirs in zip(program.state, run.copy_state(), state, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6, err_msg=descriptor.name)
+
+
 def test_a_run_resumed_from_its_state_goes_on_as_it_would_have(task: TracedTask) -> None:
     whole = native(task)
     for step in range(3):

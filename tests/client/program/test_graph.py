@@ -42,9 +42,9 @@ def task() -> TracedTask:
 class Custom(nn.Module):
     """A weight and a function of it and the batch."""
 
-    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor], size: int = 4) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(4))
+        self.weight = nn.Parameter(torch.ones(size))
         self.function = function
 
     def forward(self, x: Tensor) -> Tensor:
@@ -128,8 +128,9 @@ REFUSED: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_lowered_is_refused_with_the_line_and_a_remedy(name: str) -> None:
     function, remedy = REFUSED[name]
+    batch = (uniform_data(3, 4), uniform_data(3, 4))
     with pytest.raises(UnsupportedError, match=remedy) as caught:
-        lower_step(trace(Custom(function), "mse", SGD(0.1), (uniform_data(3, 4), uniform_data(3, 4)), 5).graph)
+        lower_step(trace(Custom(function), lambda a, b: a.mean() + b.mean(), SGD(0.1), batch, 5).graph)
     assert "test_graph.py:" in str(caught.value)
 
 
@@ -142,6 +143,8 @@ def test_wrong_uses_of_trace_are_refused() -> None:
         ((module, "mse", SGD(0.1), (x, y), 0), "samples"),
         ((module, "mse", SGD(0.1), (x.double(), y), 5), "float32"),
         ((module, lambda a, b: a - b, SGD(0.1), (x, y), 5), "scalar"),
+        ((module, lambda a, b: b.mean(), SGD(0.1), (x, y), 5), "does not depend on any parameter"),
+        ((Custom(lambda w, x: x * w, 0), "mse", SGD(0.1), (x, y), 5), "weight of the module has shape"),
         ((Custom(lambda w, x: x * w).double(), "mse", SGD(0.1), (x, y), 5), "weight of the module is torch.float64"),
         ((nn.ReLU(), "mse", SGD(0.1), (x, y), 5), "no parameters"),
     ):
@@ -261,6 +264,53 @@ def test_a_next_state_of_the_wrong_shape_is_refused(task: TracedTask) -> None:
         lower_step(Graph(state, graph.data, graph.constants, graph.nodes, graph.next_state, graph.loss))
     with pytest.raises(GraphError, match="loss"):
         lower_step(Graph(graph.state, graph.data, graph.constants, graph.nodes, graph.next_state, Value(1)))
+
+
+class Remembering(nn.Module):
+    """Adds what it remembers of earlier steps, and remembers by a function of its own."""
+
+    def __init__(self, remember: Callable[[nn.Module, Tensor], None]) -> None:
+        super().__init__()
+        self.weight, self.memory, self.remember = nn.Parameter(torch.ones(4)), torch.zeros(4), remember
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * self.weight + self.memory
+        self.remember(self, x.detach().mean(0))
+        return x
+
+
+def _remember_in_place(module: nn.Module, mean: Tensor) -> None:
+    module.memory += mean
+
+
+def _remember_anew(module: nn.Module, mean: Tensor) -> None:
+    module.memory = module.memory * 0.5 + mean
+
+
+@pytest.mark.parametrize("remember", [_remember_in_place, _remember_anew])
+def test_what_lasts_from_step_to_step_in_a_plain_attribute_is_refused(
+    remember: Callable[[nn.Module, Tensor], None],
+) -> None:
+    with pytest.raises(UnsupportedError, match="register_buffer"):
+        trace(Remembering(remember), "mse", SGD(0.1), (uniform_data(3, 4), uniform_data(3, 4)), 5)
+
+
+def test_an_attribute_that_a_step_writes_before_it_reads_it_is_no_state() -> None:
+    class Noting(Remembering):
+        def forward(self, x: Tensor) -> Tensor:
+            self.memory = x * self.weight
+            return self.memory + 1
+
+    task = trace(Noting(_remember_anew), "mse", SGD(0.1), (uniform_data(3, 4), uniform_data(3, 4)), 5)
+    assert [t.name for t in task.graph.state] == ["weight"]
+
+
+def test_a_buffer_keeps_its_type_and_shape() -> None:
+    module = Remembering(lambda module, mean: setattr(module, "memory", mean[None]))
+    del module.memory
+    module.register_buffer("memory", torch.zeros(4))
+    with pytest.raises(UnsupportedError, match="memory from torch.float32 of shape"):
+        trace(module, "mse", SGD(0.1), (uniform_data(3, 4), uniform_data(3, 4)), 5)
 
 
 def test_evaluation_mode_keeps_running_statistics() -> None:

@@ -82,6 +82,36 @@ def test_running_statistics_and_counters_are_state() -> None:
     assert by_name["norm.running_var"] == pytest.approx(trained.torch_state["norm.running_var"], rel=1e-5)
 
 
+class Memories(torch.nn.Module):
+    """Buffers that forward() puts others in the place of: a moving mean, a truth value and a table of indices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(12, 5)
+        self.register_buffer("mean", torch.zeros(5))
+        self.register_buffer("seen", torch.zeros(5, dtype=torch.bool))
+        self.register_buffer("order", torch.arange(5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.layer(x)
+        y = (x + self.mean).masked_fill(~self.seen, 0.1).gather(1, self.order.expand(x.shape))
+        self.mean = 0.5 * self.mean + x.detach().mean(0)
+        self.seen = self.seen | (x.detach().sum(0) > 0)
+        self.order = (self.order + 1) % 5
+        return x + y
+
+
+def test_buffers_that_a_step_replaces_are_state() -> None:
+    torch.manual_seed(1)
+    data = (uniform_data(6, 12), token_data(5, 6))
+    trained = train_both(Memories(), "cross_entropy", SGD(0.1), data, batch=3, steps=4)
+    assert trained.losses == pytest.approx(trained.torch_losses, rel=2e-5)
+    by_name = {what.name: value for what, value in zip(trained.program.state, trained.state, strict=True)}
+    assert by_name["order"].tolist() == trained.torch_state["order"].tolist() == [4, 0, 1, 2, 3]
+    assert by_name["seen"].tolist() == trained.torch_state["seen"].tolist()
+    assert trained.worst_update_error() < 5e-4
+
+
 def test_batches_straddle_epochs() -> None:
     torch.manual_seed(1)
     data = (uniform_data(5, 12), token_data(5, 5))
