@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 import assay.program
 from assay.errors import AssayError
@@ -120,6 +121,14 @@ REFUSED: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str]] = {
     "integer beyond 32 bits": (lambda w, x: x * w * (x.long() < 2**33), "32 bits"),
     "fill beyond 32 bits": (lambda w, x: x * w * x.long().masked_fill(x > 0, torch.iinfo(torch.int64).max), "32 bits"),
     "range beyond 32 bits": (lambda w, x: x * w * torch.arange(2**31 - 2, 2**31 + 2), "32 bits"),
+    "maximum of integers": (lambda w, x: x * w * torch.relu(x.long()), "convert them with .float()"),
+    "product of integers": (lambda w, x: x * w * (x.long() @ torch.arange(4)).sum(), "convert them with .float()"),
+    "empty tensor": (lambda w, x: x * w + (x * w)[:, 4:].sum(), "without elements"),
+    "more dimensions than loops have": (
+        lambda w, x: functional.conv3d(x.repeat(1, 32).reshape(3, 2, 4, 4, 4), w.repeat(8).reshape(2, 2, 2, 2, 2)),
+        "8 are possible",
+    ),
+    "recurrent layer": (lambda w, x: nn.LSTM(4, 4)(x * w)[0], "unroll nn.LSTMCell"),
     "double": (lambda w, x: (x.double() * w).float(), "float32 and int32"),
     "complex": (lambda w, x: torch.fft.fft(x * w).abs(), "float32 and int32|Fourier"),
 }

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import prod
 
 from assay.arithmetic import binary32
+from assay.program.encoding import MAX_DIMENSIONS
 from assay.program.lowering import view as views
 from assay.program.lowering.view import NotAffineError, View
 from assay.program.operator import (
@@ -106,6 +107,8 @@ class Builder:
             outer = merged[0].shape[: merged[0].rank - len(inner)]
         else:
             merged, outer, inner = [], ((prod(shape),) if prod(shape) > 1 else ()), ()
+        if len(outer) + len(inner) > MAX_DIMENSIONS:
+            raise ValueError(f"a loop over {len(outer)} + {len(inner)} dimensions; {MAX_DIMENSIONS} are possible")
         operator = Operator(body, kind, outer, tuple(view.operand for view in merged), inner, p0, p1)
         number = self._known.get(operator)
         if number is None:

@@ -175,6 +175,8 @@ class _Walker:
             )
         arguments = [self._argument(a) for a in node.arguments]
         keywords = {name: self._argument(a) for name, a in node.keywords}
+        if _has_empty((arguments, *keywords.values())):
+            raise UnsupportedError(f"{place}{node.call} (node {number}) reads a tensor without elements: leave it out")
         if node.call in _SHAPED_CALLS:
             keywords["shape"] = self._meta(node, 0).shape
         boolean = bool(node.outputs) and node.outputs[0] is not None and node.outputs[0].type == "bool"
@@ -215,6 +217,11 @@ class _Walker:
                 continue
             kind = FLOAT if meta.type == "float32" else INT
             if (output.shape, output.type) != (meta.shape, kind):
+                if node.where:  # PyTorch itself recorded this result here
+                    raise UnsupportedError(
+                        f"{node.where}: {node.call} (node {number}) gives {meta.type} of shape {meta.shape} for these "
+                        "arguments, which is not lowered: convert them with .float(), or write it with other calls"
+                    )
                 raise GraphError(
                     f"node {number} ({node.call}) says output {place} is {meta.type} of shape {meta.shape}, "
                     f"its arguments give {output.type.name.lower()} of shape {output.shape}"
@@ -253,6 +260,13 @@ class _Walker:
         if operand.source == Source.STATE and operand.index == number and view.is_whole:
             return None
         return self.builder.copy(view).operand.index
+
+
+def _has_empty(argument: object) -> bool:
+    """Whether an argument is, or holds, a tensor without elements, which no program has."""
+    if isinstance(argument, list | tuple):
+        return any(_has_empty(part) for part in argument)
+    return isinstance(argument, View) and argument.count == 0
 
 
 def used_constants(section: Section, constants: list[Array]) -> tuple[Section, tuple[Array, ...]]:
