@@ -103,6 +103,12 @@ FOLDS: dict[str, Forward] = {
     "attention with mask": lambda p, x: f.scaled_dot_product_attention(
         (p * x)[:, None], (x + p)[:, None], x[:, None] * p, attn_mask=torch.ones(4, 4).tril() * 2, scale=0.3
     ),
+    "attention that sees nothing": lambda p, x: f.scaled_dot_product_attention(
+        (p * x)[:, None], (x + p)[:, None], x[:, None] * p, attn_mask=torch.ones(4, 4, dtype=torch.bool).tril(-1)
+    ),
+    "logsumexp of infinities": lambda p, x: (
+        p + torch.where(x > 0, x, -torch.inf)[:, :, :2].logsumexp(-1, keepdim=True).exp() * p
+    ),
     "cosine similarity": lambda p, x: f.cosine_similarity(p.expand(3, 4, 5), x, dim=-1),
 }
 

@@ -26,7 +26,10 @@ def _scale(query: View, scale: float | None) -> float:
 def _probabilities(
     b: Builder, query: View, key: View, causal: bool, mask: View | None, scale: float
 ) -> tuple[View, View, View]:
-    """softmax(query key^T scale + mask) over keys; and the shifted scores' maximum and sum for the log-sum-exp."""
+    """softmax(query key^T scale + mask) over keys; and the shifted scores' maximum and sum for the log-sum-exp.
+
+    A query whose mask hides all keys has probabilities of 0, as in PyTorch's kernels.
+    """
     product = matrix_product(b, query, _transposed(key))  # (batch, heads, queries, keys)
     if causal:
         # Query i sees key j where i - j >= 0; the others read minus infinity.
@@ -39,8 +42,10 @@ def _probabilities(
         else:
             scores = b.apply(Body.SELECT, mask, scores, float("-inf"), kind=FLOAT)
     top = b.reduce(Body.FOLD_MAX, [scores], [scores.rank - 1], True)
-    _, grown, total = softmax_parts(b, scores, scores.rank - 1)
-    return b.apply(Body.DIV, grown, total), top, total
+    _, grown, total = softmax_parts(b, scores, scores.rank - 1, mask is not None)
+    # A sum over any key has the largest one's exp(0).
+    divisor = total if mask is None else b.apply(Body.MAX, total, 1.0)
+    return b.apply(Body.DIV, grown, divisor), top, total
 
 
 @lowers("aten._scaled_dot_product_flash_attention_for_cpu.default")

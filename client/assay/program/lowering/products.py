@@ -178,9 +178,18 @@ def vector_norm(
 # --- softmax ---------------------------------------------------------------------------------------------------------
 
 
-def softmax_parts(b: Builder, x: View, place: int) -> tuple[View, View, View]:
-    """(x - max, exp of that, sum of those) along a dimension; the sum and the maximum keep it with extent 1."""
+LARGEST = 2.0**128 - 2.0**104
+"""The largest finite binary32."""
+
+
+def softmax_parts(b: Builder, x: View, place: int, may_be_empty: bool = False) -> tuple[View, View, View]:
+    """(x - max, exp of that, sum of those) along a dimension; the sum and the maximum keep it with extent 1.
+
+    Where all is minus infinity the differences are NaN, or with `may_be_empty` minus infinity, and the sum is 0.
+    """
     top = b.reduce(Body.FOLD_MAX, [x], [place], True)
+    if may_be_empty:
+        top = b.apply(Body.MAX, top, -LARGEST)
     shifted = b.apply(Body.SUB, x, top)
     grown = b.apply(Body.EXP, shifted)
     return shifted, grown, b.reduce(Body.FOLD_ADD, [grown], [place], True)
@@ -220,7 +229,8 @@ def log_softmax_backward(b: Builder, gradient: View, y: View, place: int, dtype:
 @lowers("aten.logsumexp.default")
 def logsumexp(b: Builder, x: View, places: Sequence[int], keepdim: bool = False) -> View:
     chosen = _all(x, places)
-    top = b.reduce(Body.FOLD_MAX, [x], chosen, True)
+    # Infinities stay: they are not taken from themselves.
+    top = b.apply(Body.MIN, b.apply(Body.MAX, b.reduce(Body.FOLD_MAX, [x], chosen, True), -LARGEST), LARGEST)
     total = b.reduce(Body.FOLD_ADD, [b.apply(Body.EXP, b.apply(Body.SUB, x, top))], chosen, True)
     result = b.apply(Body.ADD, b.apply(Body.LOG, total), top)
     return result if keepdim else views.reshape(result, [e for d, e in enumerate(x.shape) if d not in chosen])
