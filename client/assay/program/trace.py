@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import itertools
 import linecache
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,8 @@ import torch
 import torch.fx.traceback
 from torch import Tensor, nn
 from torch.func import functional_call, functionalize
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, make_fx
+from torch.overrides import TorchFunctionMode
 
 from assay.program.errors import UnsupportedError
 from assay.program.graph import (
@@ -156,7 +158,9 @@ def _record(
 
         hook = module.register_forward_hook(look)
         try:
-            output = functional_call(module, {**leaves, **after}, tuple(batch[:-1]))
+            with _ValuesStayTensors():
+                output = functional_call(module, {**leaves, **after}, tuple(batch[:-1]))
+                value = loss(output, batch[-1])
         finally:
             hook.remove()
         for name, tensor in kept.items():
@@ -165,12 +169,17 @@ def _record(
                     f"the step turns {name} from {tensor.dtype} of shape {tuple(tensor.shape)} into "
                     f"{after[name].dtype} of shape {tuple(after[name].shape)}: a buffer's type and shape are fixed"
                 )
-        value = loss(output, batch[-1])
         if value.shape != ():
             raise UnsupportedError(f"the loss has shape {tuple(value.shape)}: reduce it to a scalar (mean or sum)")
         if not value.requires_grad:
             raise UnsupportedError("the loss does not depend on any parameter: return the model's loss, not detached")
+        recorded_before = len(_nodes_so_far())
         gradients = torch.autograd.grad(value, [leaves[name] for name in trained], allow_unused=True)
+        if any(_is_random(node) for node in _nodes_so_far()[recorded_before:]):
+            raise UnsupportedError(
+                "the backward pass draws random numbers anew, where it computes a forward pass with dropout again: "
+                "leave torch.utils.checkpoint out, which changes no result"
+            )
         return [value, *gradients, *after.values()]
 
     trained_set = frozenset(trained)
@@ -193,10 +202,7 @@ def _record(
         raise
     except RuntimeError as error:
         if "_local_scalar_dense" in str(error) or "data-dependent" in str(error) or "get a value out of" in str(error):
-            raise UnsupportedError(
-                f"{_user_line_of(error)}: the model reads a tensor's value into Python (item(), bool(), an `if` on a "
-                "tensor); a program is a fixed list of operators: use torch.where or a mask instead"
-            ) from error
+            raise UnsupportedError(f"{_user_line_of(error)}: {_READS_VALUE}") from error
         if "mutating a non-functional tensor" in str(error):
             where = user_line(str(error)) or "in the model"
             raise UnsupportedError(f"{where}: changes a tensor in place that is no buffer: {_REGISTER}") from error
@@ -205,6 +211,52 @@ def _record(
         raise
     recorded.graph.eliminate_dead_code()
     return _Recorded(recorded, tuple(name for name, has in zip(trained, used, strict=True) if has))
+
+
+_READS_VALUE = (
+    "the model reads a tensor's value into Python (item(), bool(), an `if` on a tensor); a program is a fixed list of "
+    "operators: use torch.where or a mask instead"
+)
+
+
+def _nodes_so_far() -> list[torch.fx.Node]:
+    """The calls that the recording under way has."""
+    mode = get_proxy_mode()
+    return [] if mode is None else list(mode.tracer.graph.nodes)
+
+
+def _is_random(node: torch.fx.Node) -> bool:
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+
+
+class _ValuesStayTensors(TorchFunctionMode):
+    """Refuses what would make values of the example batch a part of the program; PyTorch itself refuses only item()."""
+
+    _READS = frozenset({Tensor.numpy, Tensor.tolist, Tensor.__array__})
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if function in self._READS and _depends_on_inputs(args[0]):
+            line = user_line("".join(traceback.format_stack()[:-1]))
+            raise UnsupportedError(f"{line or 'in the model'}: {_READS_VALUE}")
+        return function(*args, **(kwargs or {}))
+
+
+def _depends_on_inputs(tensor: Tensor) -> bool:
+    """Whether a tensor follows, in the recording under way, from parameters, buffers or the batch."""
+    mode = get_proxy_mode()
+    slot = None if mode is None else get_proxy_slot(tensor, mode.tracer, None)
+    waiting = [] if slot is None else [slot.proxy.node]
+    seen: set[torch.fx.Node] = set()
+    while waiting:
+        node = waiting.pop()
+        if node.op == "placeholder":
+            return True
+        if node not in seen:
+            seen.add(node)
+            waiting.extend(node.all_input_nodes)
+    return False
 
 
 _REGISTER = "what lasts from one step to the next has to be a buffer (register_buffer)"

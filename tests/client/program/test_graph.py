@@ -9,10 +9,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 import assay.program
 from assay.errors import AssayError
@@ -111,6 +113,9 @@ def _assigned(x: Tensor) -> Tensor:
 REFUSED: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], str]] = {
     "item": (lambda w, x: x * w if x.sum().item() > 0 else x, "torch.where or a mask"),
     "branch on a tensor": (lambda w, x: x * w if (x > 0).any() else x, "torch.where or a mask"),
+    "list of values": (lambda w, x: x * w * x[0].tolist()[2], "torch.where or a mask"),
+    "numpy": (lambda w, x: x * w * float(x.detach().numpy().max()), "torch.where or a mask"),
+    "array": (lambda w, x: x * w + torch.from_numpy(np.asarray(w.detach() * 2)), "torch.where or a mask"),
     "assignment to a part": (lambda w, x: _assigned(x * w), "torch.where"),
     "sort": (lambda w, x: (x * w).sort(dim=1).values, "use max, amax or argmax"),
     "cumsum": (lambda w, x: (x * w).cumsum(1), "triangular matrix"),
@@ -273,6 +278,22 @@ def test_a_next_state_of_the_wrong_shape_is_refused(task: TracedTask) -> None:
         lower_step(Graph(state, graph.data, graph.constants, graph.nodes, graph.next_state, graph.loss))
     with pytest.raises(GraphError, match="loss"):
         lower_step(Graph(graph.state, graph.data, graph.constants, graph.nodes, graph.next_state, Value(1)))
+
+
+def test_numbers_that_do_not_depend_on_the_step_may_be_read() -> None:
+    module = Custom(lambda w, x: x * w * torch.arange(4).tolist()[3] + float(torch.arange(4).numpy()[2]))
+    trace(module, "mse", SGD(0.1), (uniform_data(3, 4), uniform_data(3, 4)), 5)
+
+
+def test_a_forward_pass_that_is_computed_again_draws_no_other_random_numbers() -> None:
+    def again(w: Tensor, x: Tensor, rate: float) -> Tensor:
+        return checkpoint(lambda v: functional.dropout(v * x, rate).tanh(), w, use_reentrant=False)
+
+    batch = (uniform_data(3, 4), uniform_data(3, 4))
+    with pytest.raises(UnsupportedError, match=r"leave torch\.utils\.checkpoint out"):
+        trace(Custom(lambda w, x: again(w, x, 0.5)), "mse", SGD(0.1), batch, 5)
+    trained = train_both(Custom(lambda w, x: again(w, x, 0.0)), "mse", SGD(0.1), batch, batch=3, steps=1)
+    assert trained.worst_update_error() < 2e-4
 
 
 class Remembering(nn.Module):
