@@ -97,6 +97,35 @@ def test_native_and_canonical_training_agree(optimizer: Optimizer) -> None:
             assert np.linalg.norm(ours.astype(np.float64) - theirs) / moved < 1e-3, descriptor.name
 
 
+class Transposed(nn.Module):
+    """Group norm and attention of what lies in memory in another order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.head = nn.Parameter(torch.randn(12)), nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (x * self.scale).permute(3, 0, 1, 2).contiguous().sigmoid().permute(1, 0, 2, 3)
+        x = functional.group_norm(x, 3)
+        y = (x.permute(0, 3, 2, 1).contiguous() * 2).tanh()
+        y = functional.scaled_dot_product_attention(y, y * 0.5, y + 1)
+        return self.head(functional.group_norm(y.transpose(1, 3), 4).mean((2, 3)))
+
+
+def test_kernels_that_want_an_order_in_memory_get_it() -> None:
+    torch.manual_seed(3)
+    task = trace(Transposed(), "cross_entropy", SGD(0.1), tuple(part[:4] for part in data()), 10)
+    program = lower_step(task.graph)
+    run, state = native(task), list(task.initial_state)
+    for step in range(2):
+        run.advance(step)
+        result = run_section(program, Role.STEP, Inputs(state, arrays(), StepContext(SEED, step)))
+        state = result.next_state()
+        assert run.loss() == pytest.approx(float(result.outputs[program.loss or 0]), rel=1e-5)
+    for descriptor, ours, theirs in zip(program.state, run.copy_state(), state, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6, err_msg=descriptor.name)
+
+
 class Memories(nn.Module):
     """Truth values and indices that are state."""
 

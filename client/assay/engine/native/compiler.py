@@ -42,6 +42,9 @@ _RESHAPES = frozenset({"aten.view.default", "aten._unsafe_view.default"})
 kernels of another device may choose others, and parts of a step get values that were made elsewhere: a reshape looks
 where it can, and copies where it must."""
 
+_CONTIGUOUS = frozenset({"aten.native_group_norm.default", "aten.native_group_norm_backward.default"})
+"""Calls whose kernels want their arguments in memory in order."""
+
 EXTERNAL = "assay.external"
 """A node that computes nothing: its value is in the environment before the calls are made (a part of a step)."""
 
@@ -154,7 +157,14 @@ class Compiler:
 
     def _aten(self, number: int, node: Node) -> NodeCall | None:
         function = resolve("aten.reshape.default" if node.call in _RESHAPES else node.call)
+        if node.call in _CONTIGUOUS:
+            function = _with_arguments(function, Tensor.contiguous)
+        elif node.call in attention.RECORDED:
+            function = _with_arguments(function, _rows_in_order)  # else the CPU's kernel computes something else
         keywords: dict[str, Any] = {name: self.operands.operand(argument)[0] for name, argument in node.keywords}
+        if node.call == "aten.clone.default":
+            # Mostly contiguous(), for the sake of a kernel that follows.
+            keywords["memory_format"] = torch.contiguous_format
         if any(has_input(argument) for _, argument in node.keywords):
             return self._with_keyword_tensors(function, node)
         if node.call in _FACTORIES:
@@ -249,6 +259,20 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
     if isinstance(value, list):
         return [_cast(part, dtype) for part in value]
     return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+def _with_arguments(function: Callable[..., Any], change: Callable[[Tensor], Tensor]) -> Callable[..., Any]:
+    """The function with each of its tensors changed first."""
+
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        return function(*(change(a) if isinstance(a, Tensor) else a for a in arguments), **keywords)
+
+    return call
+
+
+def _rows_in_order(tensor: Tensor) -> Tensor:
+    """The tensor with neighbours along its last dimension side by side in memory."""
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
 _LISTS = frozenset(
