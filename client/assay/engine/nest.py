@@ -13,7 +13,7 @@ from functools import cached_property
 from itertools import pairwise
 from math import prod
 
-from assay.program.operator import BODY_RULES, ElementType, Guard, Operand, Operator, Source, row_major_strides
+from assay.program.operator import BODY_RULES, Body, ElementType, Guard, Operand, Operator, Source, row_major_strides
 
 MEMORYLESS = (Source.IMMEDIATE, Source.STEP, Source.INDEX)
 """Sources that read no tensor."""
@@ -205,6 +205,8 @@ def stays_in_row(operand: Operand, consumer: Rowed, row_elements: int) -> bool:
 
 def reads_same_place(operand: Operand, consumer: Rowed, producer: Rowed) -> bool:
     """Whether the consumer, a map, reads of the producer exactly the element that it computes itself."""
+    if consumer.operator.body == Body.GATHER and operand == consumer.operator.operands[0]:
+        return False  # read where an index says
     if operand.guards or operand.offset or producer.inner_extents != consumer.inner_extents:
         return False
     if consumer.operator.reduced or not stays_in_row(operand, consumer, producer.row_elements):

@@ -230,6 +230,29 @@ def test_gather_reads_rows_scalars_and_zero_outside() -> None:
     assert_same(program_of([rows, single, scatter], [table, chosen]), [table, chosen])
 
 
+def test_gather_reads_what_its_own_kernel_computes() -> None:
+    """Along a dimension of one element: but for the index, the table is read where it is written."""
+    generator = np.random.default_rng(3)
+    values = random_floats(generator, (6, 5))
+    chosen = generator.integers(-1, 2, (6, 5)).astype(np.int32)
+    index = tensor(Source.STATE, 1, (6, 5))
+    operators = [
+        Operator(Body.NEG, FLOAT, (6, 5), (tensor(Source.STATE, 0, (6, 5)),)),
+        Operator(Body.GATHER, FLOAT, (6, 5), (tensor(Source.OPERATOR, 0, (6, 5)), index), p0=1, p1=1),
+        Operator(Body.ISUB, INT, (6, 5), (index, index)),
+        Operator(
+            Body.GATHER,
+            FLOAT,
+            (6, 5),
+            (tensor(Source.OPERATOR, 1, (6, 5)), tensor(Source.OPERATOR, 2, (6, 5))),
+            (),
+            1,
+            1,
+        ),
+    ]
+    assert_same(program_of(operators, [values, chosen]), [values, chosen])
+
+
 def test_matrix_products_in_every_orientation() -> None:
     generator = np.random.default_rng(4)
     a, b = random_floats(generator, (2, 13, 24), False), random_floats(generator, (2, 24, 17), False)
