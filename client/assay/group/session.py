@@ -23,8 +23,8 @@ from torch._C._distributed_c10d import TCPStore
 
 from assay.group.cluster_file import read_cluster_file
 from assay.group.declared import Declared
-from assay.group.errors import MemberFailedError
-from assay.group.generation import DONE, SLOW
+from assay.group.errors import ClusterError, GroupMessageError, MemberFailedError
+from assay.group.generation import DONE, FAILED, SLOW
 from assay.group.member_process import member_environment
 from assay.group.plan import GroupPlan, read_plan, render_plan, replan
 from assay.program.local_schedule import LocalSteps
@@ -94,9 +94,12 @@ def run_session(orders: SessionOrders) -> SessionResult:
         if orders.name in _guilty(store, generation):
             raise MemberFailedError(f"the group found that {orders.name!r} sent garbage and excluded it: see its audit")
         store.set(f"join/{generation}/{orders.name}", "here")
-        if generation > 0:
-            plan = _agree(store, orders, plan, everybody, generation)
-        status, report = _run_generation(store, orders, plan, generation, ends)
+        try:
+            if generation > 0:
+                plan = _agree(store, orders, plan, everybody, generation)
+            status, report = _run_generation(store, orders, plan, generation, ends)
+        except GroupMessageError as error:
+            status, report = FAILED, {"error": _announce(store, orders, generation, str(error))}
         if status == DONE:
             return SessionResult(generation + 1, plan, report, tuple(failures))
         failures.append(str(report.get("error", "a member failed")))
@@ -134,7 +137,18 @@ def _agree(store: TCPStore, orders: SessionOrders, plan: GroupPlan, everybody: l
             attempt += 1
     path = Path(orders.directory) / f"plan-{generation}-{orders.name}.toml"
     path.write_bytes(store.get(published))
-    return read_plan(path)
+    try:
+        found = read_plan(path)
+    except (ClusterError, RecursionError) as error:
+        raise GroupMessageError(f"what was left as the plan of generation {generation} is none: {error}") from error
+    # Later plans are made from this one.
+    strangers = {*found.members, *found.spares} - set(everybody)
+    if strangers or found.compression != plan.compression or not 0 < sum(found.layers) <= sum(plan.layers):
+        raise GroupMessageError(
+            f"the plan of generation {generation} is not one for this group (layers {found.layers}, {found.compression}"
+            f"{', strangers: ' + ', '.join(sorted(strangers)) if strangers else ''})"
+        )
+    return found
 
 
 def _plan_anew(
@@ -147,15 +161,14 @@ def _plan_anew(
     while time.monotonic() < waited and not all(_joined(store, generation, name) for name in expected):
         time.sleep(POLL_SECONDS)
     absent = guilty | {name for name in expected if not _joined(store, generation, name)}
-    if store.check([f"slow/{generation - 1}"]):
-        absent |= set(json.loads(store.get(f"slow/{generation - 1}")))
+    absent |= _names(store, f"slow/{generation - 1}")
     description = read_cluster_file(Path(orders.cluster))
     # The plan may have been made for what a task declares, which the cluster's description does not say.
     local = orders.arguments.get("local_steps")
     declared = Declared(local_steps=LocalSteps(**local)) if local else None
     description = replace(description, compression=plan.compression, declared=declared)
     costs = description.costs(plan.stages, plan.replicas)
-    done = max((int(store.get(f"progress/{n}")) for n in everybody if store.check([f"progress/{n}"])), default=0)
+    done = max((_progress(store, name) for name in everybody), default=0)
     known = {device.name for device in description.cluster.devices}
     absent |= known - set(everybody)
     return replan(description.cluster, costs, plan, sorted(absent), max(1, orders.steps - done)).plan
@@ -163,8 +176,26 @@ def _plan_anew(
 
 def _guilty(store: TCPStore, generation: int) -> set[str]:
     """Members that an audit of an earlier generation found to cheat."""
-    keys = [f"guilty/{earlier}" for earlier in range(generation)]
-    return {str(name) for key in keys if store.check([key]) for name in json.loads(store.get(key))}
+    return set[str]().union(*(_names(store, f"guilty/{earlier}") for earlier in range(generation)))
+
+
+def _names(store: TCPStore, key: str) -> set[str]:
+    """Members that are named under a key; none where no list can be read there, whoever wrote it."""
+    content = store.get(key) if store.check([key]) else b"[]"
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return set()
+    return {str(name) for name in found} if isinstance(found, list) else set()
+
+
+def _progress(store: TCPStore, name: str) -> int:
+    """The step that a member says it has reached; 0 where that is no number."""
+    content = store.get(f"progress/{name}") if store.check([f"progress/{name}"]) else b"0"
+    try:
+        return int(content)
+    except ValueError:
+        return 0
 
 
 def _joined(store: TCPStore, generation: int, name: str) -> bool:
@@ -181,7 +212,7 @@ def _run_generation(
             if store.check([finished]):
                 return DONE, {}
             if store.check([failed]):
-                return 1, {"error": store.get(failed).decode()}
+                return 1, {"error": store.get(failed).decode(errors="replace")}
             if time.monotonic() > ends:
                 return 1, {"error": "the deadline passed while waiting as a spare"}
             time.sleep(POLL_SECONDS)
@@ -217,10 +248,15 @@ def _run_generation(
         store.set(finished, "done")
         return DONE, result
     error = str(result.get("error") or f"the trainer of {orders.name!r} ended with status {trainer.returncode}")
-    # The first failure is the cause; the others lost contact because of it.
-    store.compare_set(failed, "", f"{orders.name}: {error}")
-    cause = store.get(failed).decode()
+    cause = _announce(store, orders, generation, error)
     return (SLOW if trainer.returncode == SLOW else 1), {"error": cause}
+
+
+def _announce(store: TCPStore, orders: SessionOrders, generation: int, error: str) -> str:
+    """Tell everybody that a generation has failed; returns what it failed by. The first failure is the cause; the
+    others lost contact because of it."""
+    store.compare_set(f"failed/{generation}", "", f"{orders.name}: {error}")
+    return str(store.get(f"failed/{generation}").decode(errors="replace"))
 
 
 if __name__ == "__main__":
