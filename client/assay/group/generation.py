@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -27,6 +28,9 @@ from assay.group.errors import MemberFailedError
 from assay.group.transcript import Statement, Transcript, account_signer, check_statement, make_statement
 
 DONE, FAILED, SLOW = 0, 3, 4
+
+UNFORESEEN = "unforeseen"
+"""Code of an error that is no AssayError."""
 
 COMPILING_LIMITS = 5
 """Compiling what a member trains and reading its data may take so many times the limit for a message."""
@@ -150,6 +154,11 @@ def run_trainer(train: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     except RuntimeError as error:
         # gloo and the store report lost and late peers this way.
         result, status = {"error": f"lost contact with the group: {error}", "code": MemberFailedError.code}, FAILED
+    except OSError as error:
+        result, status = {"error": f"{error}: free the disk, or repair it, and start again", "code": "disk"}, FAILED
+    except Exception as error:  # others may have sent what nobody foresaw
+        traceback.print_exc()
+        result, status = {"error": f"an error that nobody foresaw: {error!r}", "code": UNFORESEEN}, FAILED
     report.write_text(json.dumps(result), encoding="utf-8")
     # Threads of a broken process group would keep a normal exit waiting.
     sys.stdout.flush()

@@ -23,8 +23,8 @@ from torch._C._distributed_c10d import TCPStore
 
 from assay.group.cluster_file import read_cluster_file
 from assay.group.declared import Declared
-from assay.group.errors import ClusterError, GroupMessageError, MemberFailedError
-from assay.group.generation import DONE, FAILED, SLOW
+from assay.group.errors import ClusterError, FalseStageError, GroupMessageError, MemberFailedError
+from assay.group.generation import DONE, FAILED, SLOW, UNFORESEEN, SlowMemberError
 from assay.group.member_process import member_environment
 from assay.group.plan import GroupPlan, read_plan, render_plan, replan
 from assay.program.local_schedule import LocalSteps
@@ -32,6 +32,11 @@ from assay.program.local_schedule import LocalSteps
 POLL_SECONDS = 0.1
 PLANNING_SECONDS = 60.0
 """What a leader may need to plan beyond its waiting, before another takes the lead."""
+
+OTHERS_CAUSES = (
+    GroupMessageError.code, FalseStageError.code, MemberFailedError.code, SlowMemberError.code, UNFORESEEN,
+)  # fmt: skip
+"""Codes of errors of a trainer that other members may have caused. Any other is this member's own trouble."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,8 @@ class SessionResult:
 def run_session(orders: SessionOrders) -> SessionResult:
     """Take part until the group is done. A member that comes late waits as a spare until the group needs it.
 
-    Raises MemberFailedError when this member was found to cheat or the deadline passed.
+    Raises MemberFailedError when this member was found to cheat, cannot go on (a plan that the task cannot be divided
+    by, a full disk), or the deadline passed.
     """
     ends = time.monotonic() + orders.deadline_seconds
     store = TCPStore(
@@ -219,6 +225,7 @@ def _run_generation(
     folder = Path(orders.directory) / "members" / orders.name
     folder.mkdir(parents=True, exist_ok=True)
     plan_path, report = folder / f"plan-{generation}.toml", folder / f"report-{generation}.json"
+    report.unlink(missing_ok=True)  # of a generation of the same number, at another meeting place
     plan_path.write_text(render_plan(plan), encoding="utf-8")
     given = {**orders.__dict__, "plan": str(plan_path), "generation": generation}
     order_path = folder / f"orders-{generation}.json"
@@ -249,6 +256,9 @@ def _run_generation(
         return DONE, result
     error = str(result.get("error") or f"the trainer of {orders.name!r} ended with status {trainer.returncode}")
     cause = _announce(store, orders, generation, error)
+    if result.get("code", UNFORESEEN) not in OTHERS_CAUSES:
+        # Its next attempt would end the same way, and the others' with it.
+        raise MemberFailedError(f"{orders.name!r} cannot go on: {error}")
     return (SLOW if trainer.returncode == SLOW else 1), {"error": cause}
 
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from planned_group import planned
 from torch._C._distributed_c10d import TCPStore
 
+from assay.group.errors import GroupMessageError, MemberFailedError
+from assay.group.generation import run_trainer
 from assay.group.plan import render_plan
 from assay.group.session import SessionOrders, SessionResult, run_session
 
-DONE = 0
+DONE, FAILED = 0, 3
 
 
 @pytest.fixture
@@ -74,3 +78,59 @@ def test_a_plan_that_is_none_is_followed_by_another_generation(
     assert "left as the plan of generation 1 is none" in failures[0]
     assert all("is not one for this group" in failure for failure in failures[2:])
     assert failures[4].endswith("strangers: mallory)")
+
+
+@pytest.mark.parametrize("code", ["placement", "checkpoint", "disk"])
+def test_a_member_that_cannot_go_on_says_so_and_leaves_the_others_to_it(
+    store: TCPStore, orders: SessionOrders, tmp_path: Path, code: str
+) -> None:
+    trainer_that_ends(tmp_path, FAILED, {"error": "no space left", "code": code})
+    with pytest.raises(MemberFailedError, match="'ann' cannot go on: no space left"):
+        run_session(orders)
+    assert store.get("failed/0") == b"ann: no space left"
+    assert not store.check(["join/1/ann"])
+
+
+def test_a_member_that_lost_others_goes_on_without_them(store: TCPStore, orders: SessionOrders, tmp_path: Path) -> None:
+    trainer_that_ends(tmp_path, FAILED, {"error": "lost contact with 'ben'", "code": MemberFailedError.code})
+    with pytest.raises(MemberFailedError, match="the deadline passed after"):
+        run_session(replace(orders, deadline_seconds=3))
+    assert store.get("failed/1") == b"ann: lost contact with 'ben'"
+
+
+def test_what_an_earlier_trainer_reported_is_not_what_this_one_failed_by(
+    store: TCPStore, orders: SessionOrders, tmp_path: Path
+) -> None:
+    report = tmp_path / "members" / "ann" / "report-0.json"
+    report.parent.mkdir(parents=True)
+    report.write_text(json.dumps({"error": "lost contact with 'ben'", "code": MemberFailedError.code}))
+    (tmp_path / "told_trainer.py").write_text("import os\nos._exit(9)\n")
+    with pytest.raises(MemberFailedError, match="the deadline passed"):
+        run_session(replace(orders, deadline_seconds=0.1))
+    assert store.get("failed/0") == b"ann: the trainer of 'ann' ended with status 9"
+
+
+@pytest.mark.parametrize(
+    ("problem", "code", "told"),
+    [
+        (OSError(28, "No space left on device", "messages.bin"), "disk", "No space left on device: 'messages.bin'"),
+        (KeyError("ben"), "unforeseen", "nobody foresaw: KeyError('ben')"),
+        (GroupMessageError("'ben' sent garbage"), "group-message", "'ben' sent garbage"),
+    ],
+)
+def test_a_trainer_reports_whatever_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: Exception, code: str, told: str
+) -> None:
+    def train(_orders: dict[str, Any]) -> dict[str, Any]:
+        raise problem
+
+    (tmp_path / "orders.json").write_text("{}")
+    monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "orders.json"), str(tmp_path / "report.json")])
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    monkeypatch.setattr("assay.group.generation._end_with_parent", lambda _parent: None)
+    with pytest.raises(SystemExit) as ended:
+        run_trainer(train)
+    assert ended.value.code == FAILED
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["code"] == code
+    assert told in report["error"]
