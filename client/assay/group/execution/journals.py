@@ -7,7 +7,8 @@ all keepers but one without a disk that everybody can reach.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import Store
 
-from assay.group.errors import MemberFailedError
+from assay.commitments import tree
+from assay.group.errors import GroupMessageError, MemberFailedError
 from assay.program.operator import Array, Program
 from assay.training.canonical import aligned
 from assay.training.checkpoint import CheckpointFolder
@@ -51,10 +53,11 @@ class Journals:
             self.folder.write(0, initial)
         journal = [root.hex() for root in self._journal()]
         self.store.set(f"journal/{self.generation}/{self.members[self.rank]}", json.dumps(journal))
-        journals = [
-            [bytes.fromhex(root) for root in json.loads(self.store.get(f"journal/{self.generation}/{name}"))]
-            for name in self.members
-        ]
+        journals = []
+        for name in self.members:
+            content = self.store.get(f"journal/{self.generation}/{name}")
+            with readable(name, "journal"):
+                journals.append([root_of(text) for text in json.loads(content)])
         lengths = [self._agreed_length(roots) for roots in journals]
         source = max(range(len(journals)), key=lambda rank: (lengths[rank], -rank))
         roots = journals[source][: lengths[source]]
@@ -101,6 +104,23 @@ class Journals:
         tensors = {number: aligned(self.program.state[number]) for number in numbers}
         wait_all([dist.irecv(bytes_of(array), src=source, tag=_RESTORE_TAG + n) for n, array in tensors.items()])
         return tensors
+
+
+@contextmanager
+def readable(name: str, what: str) -> Iterator[None]:
+    """Raises GroupMessageError naming a member where what it left for the others is not what it should be."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise GroupMessageError(f"{name!r} left no {what} that can be read ({error!r}); exclude it") from error
+
+
+def root_of(text: str) -> bytes:
+    """A root out of its hexadecimal digits. Raises ValueError or TypeError where it is none."""
+    root = bytes.fromhex(text)
+    if len(root) != tree.HASH_BYTES:
+        raise ValueError(f"a root has {tree.HASH_BYTES} bytes, not {len(root)}")
+    return root
 
 
 def wait_all(works: Sequence[dist.Work | None]) -> None:

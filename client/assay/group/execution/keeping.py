@@ -14,7 +14,7 @@ from torch._C._distributed_c10d import Store
 
 from assay.commitments import tensor, tree
 from assay.group.errors import GroupMessageError
-from assay.group.execution.journals import Journals, bytes_of, wait_all
+from assay.group.execution.journals import Journals, bytes_of, readable, root_of, wait_all
 from assay.group.execution.partition import Partition
 from assay.program.operator import Array, Program
 from assay.training.canonical import aligned
@@ -25,10 +25,7 @@ _COPY_TAG = 2_500_000
 
 
 class Keeping(Journals):
-    """One member's part in the checkpoints of a group that is divided into stages. Rank and stage number are the same.
-
-    `repeatable`: whether a segment that is trained again, by other members, ends with the same bits.
-    """
+    """One member's part in the checkpoints of a group that is divided into stages. Ranks are the stages' numbers."""
 
     def __init__(
         self,
@@ -39,10 +36,9 @@ class Keeping(Journals):
         partition: Partition,
         folder: CheckpointFolder,
         copies: int,
-        repeatable: bool = True,
     ) -> None:
         super().__init__(store, generation, members, program, folder, copies)
-        self.partition, self.repeatable = partition, repeatable
+        self.partition = partition
         self.tensor_roots: list[bytes] = []
         self.stated: list[dict[int, bytes]] = []
 
@@ -71,10 +67,14 @@ class Keeping(Journals):
                 if rank != source:
                     self._send_all(state, sorted({*part.state, *part.copies}), rank)
             return {number: state[number] for number in held}
-        self.tensor_roots = [bytes.fromhex(each) for each in json.loads(self.store.get(key))]
+        content = self.store.get(key)
+        with readable(self.members[source], "roots of tensors"):
+            self.tensor_roots = [root_of(text) for text in json.loads(content)]
         tensors = self._receive(held, source)
-        if tree.root(self.tensor_roots) != root or any(
-            tensor.root(array) != self.tensor_roots[number] for number, array in tensors.items()
+        if (
+            len(self.tensor_roots) != len(initial)
+            or tree.root(self.tensor_roots) != root
+            or any(tensor.root(array) != self.tensor_roots[number] for number, array in tensors.items())
         ):
             raise GroupMessageError(
                 f"{self.members[source]!r} sent other tensors than those of checkpoint {index}; exclude it"
@@ -93,10 +93,12 @@ class Keeping(Journals):
         self.store.set(f"{prefix}/{self.members[self.rank]}", json.dumps(encoded))
         self.stated = []
         for stage, name in enumerate(self.members):
-            given = json.loads(self.store.get(f"{prefix}/{name}"))
-            if sorted(map(int, given)) != list(self.partition.parts[stage].state):
+            content = self.store.get(f"{prefix}/{name}")
+            with readable(name, "roots"):
+                given = {int(number): root_of(root) for number, root in json.loads(content).items()}
+            if sorted(given) != list(self.partition.parts[stage].state):
                 raise GroupMessageError(f"{name!r} hashed other tensors than the plan gives it; exclude it")
-            self.stated.append({int(number): bytes.fromhex(root) for number, root in given.items()})
+            self.stated.append(given)
         return tree.root(self.agreed_roots)
 
     def collect(self, index: int, state: Mapping[int, Array], root: bytes) -> None:
@@ -104,14 +106,13 @@ class Keeping(Journals):
 
         Raises GroupMessageError naming a member whose tensors are not what it hashed.
         """
-        agreed = self.store.compare_set(f"checkpoint/{index}", "", root.hex()).decode()
-        if agreed != root.hex() and not self.repeatable:
-            # Of a generation that was lost before any keeper that is left had it.
-            self.store.set(f"checkpoint/{index}", root.hex())
-        elif agreed != root.hex():
+        agreed = self.store.compare_set(f"agreed/{self.generation}/{index}", "", root.hex()).decode()
+        if agreed != root.hex():
             raise GroupMessageError(
                 f"checkpoint {index} has root {root.hex()} here and {agreed} elsewhere in the group; audit the segment"
             )
+        # Of a generation that was lost before any keeper that is left had it there may be another.
+        self.store.set(f"checkpoint/{index}", root.hex())
         roots = self.agreed_roots
         works = []
         for keeper in self.keepers:
@@ -153,7 +154,11 @@ class Keeping(Journals):
         owned = frozenset(self.partition.parts[self.rank].state)
         works = []
         for rank, name in enumerate(self.members):
-            asked = json.loads(self.store.get(f"{prefix}/{name}")) if rank != self.rank else []
+            content = self.store.get(f"{prefix}/{name}") if rank != self.rank else b"[]"
+            with readable(name, "list of copies"):
+                asked = [int(number) for number in json.loads(content)]
+                if len(set(asked)) != len(asked):
+                    raise ValueError("a copy is asked for twice")
             works += [
                 dist.isend(bytes_of(held[number]), dst=rank, tag=_COPY_TAG + number)
                 for number in asked

@@ -67,7 +67,7 @@ def train_generation(orders: dict[str, Any]) -> dict[str, Any]:
     folder.claim(task.fingerprint.hex())
     wait_until_ready(store, generation, orders["name"], members, float(orders["timeout_seconds"]))
     copies = int(settings.get("keepers", KEEPERS))
-    keeping = Keeping(store, generation, members, task.program, divided, folder, copies, engine.is_exact)
+    keeping = Keeping(store, generation, members, task.program, divided, folder, copies)
     roots, tensors = keeping.begin(task.state, run.held)
     run.load(tensors)
     del tensors

@@ -35,7 +35,7 @@ def member(rank: int, port: int, folder: Path, lies: bool, found: Any) -> None:
     """One member, whose copy of tensor 0 lies a rounding apart on ben."""
     store = TCPStore("127.0.0.1", port, is_master=rank == 0, wait_for_workers=False)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    keeping = Keeping(store, 0, MEMBERS, PROGRAM, PARTITION, CheckpointFolder(folder, PROGRAM.state), 1, False)
+    keeping = Keeping(store, 0, MEMBERS, PROGRAM, PARTITION, CheckpointFolder(folder, PROGRAM.state), 1)
     keeping.tensor_roots = [tensor.root(owned(number)) for number in range(3)]
     part = PARTITION.parts[rank]
     held = {number: owned(number) for number in (*part.state, *part.copies)}
