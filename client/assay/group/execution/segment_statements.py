@@ -5,6 +5,7 @@ court decides on it."""
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 from torch._C._distributed_c10d import Store
 
@@ -23,10 +24,13 @@ class SegmentStatements:
         self._program_root = program_root(task.program)
         self._data_root = tree.root([tensor.root(part) for part in task.data])
 
-    def sign(self, segment: int, start: bytes, end: bytes) -> None:
-        """Sign for a segment that was trained here, between the states with these roots, and hand it to everybody."""
+    def sign(self, segment: int, start: bytes, end: bytes, keep: Callable[[SignedStage], None]) -> None:
+        """Sign for a segment that was trained here, between the states with these roots, and hand it to everybody,
+        after `keep` has put what defends it on disk."""
         work = self._work(segment, self.signer.until, start, end)
-        self.store.set(self._key(segment), json.dumps({"until": work.until, "signature": self.signer.sign(work).hex()}))
+        signed = SignedStage(work, self.signer.sign(work), {})
+        keep(signed)
+        self.store.set(self._key(segment), json.dumps({"until": work.until, "signature": signed.signature.hex()}))
 
     def check(self, segment: int, name: str, start: bytes, end: bytes) -> SignedStage:
         """What the member `name` signed for its segment. Raises GroupMessageError where that is not what follows."""

@@ -342,18 +342,26 @@ class _Rounds:
         """Sign for the own segments; what all have signed, by segment. A record of each is kept."""
         if self.statements is None or self.signer is None:
             return {}
+        drop_expired(self.group.place / "audit" / RECORDS, self.signer.now)
         for segment in segments:
             if self.group.trainer_of(segment) == self.group.rank:
-                self.statements.sign(segment, self.roots[segment], self.roots[segment + 1])
+                self.statements.sign(segment, self.roots[segment], self.roots[segment + 1], self._keep)
         signed = {}
-        audit = self.group.place / "audit"
-        drop_expired(audit / RECORDS, self.signer.now)
         for segment in segments:
-            name = self.group.members[self.group.trainer_of(segment)]
-            found = self.statements.check(segment, name, self.roots[segment], self.roots[segment + 1])
-            write_dossier(audit / RECORDS, name, segment % self.local.members, (), found, self._files(segment))
+            rank = self.group.trainer_of(segment)
+            found = self.statements.check(
+                segment, self.group.members[rank], self.roots[segment], self.roots[segment + 1]
+            )
+            if rank != self.group.rank:
+                self._keep(found)
             signed[segment] = found
         return signed
+
+    def _keep(self, signed: SignedStage) -> None:
+        """Put a record of what a segment's member signed on disk."""
+        segment = signed.work.segment
+        name, run = self.group.members[self.group.trainer_of(segment)], segment % self.local.members
+        write_dossier(self.group.place / "audit" / RECORDS, name, run, (), signed, self._files(segment))
 
     def _files(self, segment: int) -> RecordFiles:
         return RecordFiles(Path(self.group.orders["plan"]), self.folder.path(segment), None)
