@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from assay.cli.options import json_option
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import TCPStore
 
 
 @click.command()
@@ -16,10 +21,8 @@ from assay.cli.options import json_option
 @json_option
 def meet(listen: str, as_json: bool) -> None:
     """Run the place where a group's members meet, until interrupted. It sees plans and roots, no tensors."""
-    from torch._C._distributed_c10d import TCPStore
-
     host, port = _address(listen)
-    store = TCPStore(host, port, is_master=True, wait_for_workers=False)
+    store = open_meeting_place(host, port)
     if as_json:
         click.echo(json.dumps({"host": host, "port": store.port}))
     else:
@@ -94,6 +97,7 @@ def member(
     from assay.group.errors import ClusterError
     from assay.group.execution.run import Seat, run_group_training
     from assay.group.plan import read_plan
+    from assay.market.group_agreement import account_of
     from assay.tasks.bundle import load_bundle
     from assay.training.task import Mode
 
@@ -103,7 +107,13 @@ def member(
         label, equals, address = signer.partition("=")
         if not equals:
             raise ClusterError(f"{signer!r} is not NAME=ADDRESS")
-        addresses[label] = address
+        addresses[label] = account_of(address)
+    agreed = read_plan(plan_path)
+    unsigned = [each for each in (*agreed.members, *agreed.spares) if each not in addresses]
+    if keystore is not None and unsigned:
+        raise ClusterError(
+            f"--signer does not say who signs for {', '.join(unsigned)}: with --keystore, every member needs one"
+        )
     private_key = ""
     if keystore is not None:
         account = open_keystore(keystore, read_password(f"password of {keystore}: ", password_file))
@@ -114,7 +124,7 @@ def member(
     )  # fmt: skip
     loaded = load_bundle(bundle)
     graph = loaded.graph if loaded.task.mode is Mode.TOLERANT else None
-    done = run_group_training(loaded.task, read_plan(plan_path), seat, folder, graph, loaded.manifest.local_steps)
+    done = run_group_training(loaded.task, agreed, seat, folder, graph, loaded.manifest.local_steps)
     not_shared = str(done.report.get("not_shared", ""))
     result = {
         "name": name,
@@ -139,6 +149,25 @@ def member(
         click.echo(f"  survived: {failure}")
     if done.proof is not None:
         click.echo(f"the proof lies in {done.proof.folder}" + ("; this member registers it" if done.leader else ""))
+
+
+def open_meeting_place(host: str, port: int) -> TCPStore:
+    """A store that listens there and nowhere else; on all addresses for 0.0.0.0. Raises ClusterError if it cannot."""
+    from torch._C._distributed_c10d import TCPStore
+
+    from assay.group.errors import ClusterError
+
+    name = host.strip("[]")
+    try:
+        if name == "0.0.0.0" and socket.has_dualstack_ipv6():
+            listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+        else:
+            listener = socket.create_server((name, port), family=socket.AF_INET6 if ":" in name else socket.AF_INET)
+    except (OSError, OverflowError) as error:
+        raise ClusterError(f"cannot listen on {host}:{port}: {error}; choose another address or port") from error
+    port = int(listener.getsockname()[1])
+    # Left to itself it would listen on every address, whatever host it is given.
+    return TCPStore(name, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())
 
 
 def _address(text: str) -> tuple[str, int]:
