@@ -142,7 +142,8 @@ def plan(
     if rounds is not None:
         click.echo(rounds.in_words())
     for label, seconds in (("members as listed", made.naive_seconds), ("random placement", made.random_seconds)):
-        click.echo(f"{label:<19} {seconds:10.4f} s  ({seconds / made.time.total:.2f} times as long)")
+        times = f"  ({seconds / made.time.total:.2f} times as long)" if made.time.total else ""  # one member, no speed
+        click.echo(f"{label:<19} {seconds:10.4f} s{times}")
     if lower is not None:
         proven = " (proven: every better combination excluded)" if lower.method == "enumeration" else ""
         click.echo(f"lower bound         {lower.seconds:10.4f} s  of communication{proven}")

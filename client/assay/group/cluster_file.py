@@ -130,6 +130,15 @@ def _over_cuts(ratio: float, cuts: int, compressed: int) -> float:
     return cuts / (compressed / ratio + cuts - compressed)
 
 
+def _number(value: Any, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < MOST:
+        raise ClusterError(f"{what} is {value!r}; write a number below {MOST:.0e}")
+    return float(value)
+
+
+MOST = 1e30
+"""Whoever writes a larger number has something else in mind."""
+
 PROGRAM_KEYS = {
     "stages", "replicas", "activation_bytes", "parameter_bytes", "model_bytes", "layers", "layer_flops",
     "layer_memory_bytes", "microbatches", "compression",
@@ -142,7 +151,7 @@ def read_cluster_file(path: Path) -> ClusterFile:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ClusterError(f"cannot read {path}: {error.strerror}; give the path of a cluster.toml") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # also what is no text
         raise ClusterError(f"{path} is not valid TOML: {error}") from error
     return parse_cluster(document)
 
@@ -158,7 +167,10 @@ def parse_cluster(document: dict[str, Any]) -> ClusterFile:
         addresses = tuple("" for _ in regions)
     else:
         cluster, regions, addresses = _devices_and_links(document)
-    program = dict(document.get("program", {}))
+    program = document.get("program", {})
+    if not isinstance(program, dict):
+        raise ClusterError(f"[program] is {program!r}; write it as a table")
+    program = dict(program)
     compression = str(program.pop("compression", "none"))
     parse_compression(compression)
     unknown = set(program) - PROGRAM_KEYS
@@ -168,7 +180,7 @@ def parse_cluster(document: dict[str, Any]) -> ClusterFile:
         raise ClusterError(
             "[program] needs activation_bytes, and parameter_bytes (a stage) or model_bytes (all layers)"
         )
-    values = {key: float(value) for key, value in program.items()}
+    values = {key: _number(value, f"[program] {key}") for key, value in program.items()}
     return ClusterFile(cluster, regions, addresses, values, compression, _shapes(values, cluster.network.size))
 
 
@@ -186,9 +198,12 @@ def _shapes(program: dict[str, float], devices: int) -> tuple[tuple[int, int], .
 
 
 def _devices_and_links(document: dict[str, Any]) -> tuple[Cluster, tuple[str, ...], tuple[str, ...]]:
-    entries = document.get("device", [])
+    entries, links = document.get("device", []), document.get("link", [])
     if not entries:
         raise ClusterError("the cluster has no [[device]]; list the members, or name a scenario")
+    for what, rows in (("device", entries), ("link", links)):
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise ClusterError(f"{what} is {rows!r}; write each as a table, [[{what}]]")
     for entry in entries:
         if "name" not in entry:
             raise ClusterError(f"a [[device]] has no name: {entry}")
@@ -196,17 +211,21 @@ def _devices_and_links(document: dict[str, Any]) -> tuple[Cluster, tuple[str, ..
         if unknown:
             raise ClusterError(f"device {entry['name']!r} has unknown entries {sorted(unknown)}")
     names = [str(entry["name"]) for entry in entries]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ClusterError(f"several [[device]] are named {', '.join(twice)}: give each a name of its own")
     regions = [str(entry.get("region", entry["name"])) for entry in entries]
     devices = tuple(
-        Device(name, float(entry.get("flops", 0)), float(entry.get("memory_bytes", 0)))
+        Device(name, *(_number(entry.get(key, 0), f"{key} of {name!r}") for key in ("flops", "memory_bytes")))
         for name, entry in zip(names, entries, strict=True)
     )
     n = len(devices)
     delay, bandwidth = np.full((n, n), np.nan), np.full((n, n), np.nan)
     # Links between regions first, so that links between two devices override them.
     for by_device in (False, True):
-        for link in document.get("link", []):
-            between = [str(end) for end in link.get("between", [])]
+        for link in links:
+            ends_named = link.get("between", [])
+            between = [str(end) for end in ends_named] if isinstance(ends_named, list) else []
             if len(between) != 2 or not {"delay_ms", "bandwidth_mbps"} <= set(link):
                 raise ClusterError(f"a [[link]] needs between = [a, b], delay_ms and bandwidth_mbps: {link}")
             if all(end in names for end in between) != by_device:
@@ -217,10 +236,12 @@ def _devices_and_links(document: dict[str, Any]) -> tuple[Cluster, tuple[str, ..
                 if not matched:
                     raise ClusterError(f"a link names {end!r}, which is neither a device nor a region")
                 ends.append(matched)
+            seconds = _number(link["delay_ms"], f"delay_ms between {' and '.join(between)}") / 1e3
+            rate = _number(link["bandwidth_mbps"], f"bandwidth_mbps between {' and '.join(between)}") * 1e6 / 8
             for i in ends[0]:
                 for j in ends[1]:
-                    delay[i, j] = delay[j, i] = float(link["delay_ms"]) / 1e3
-                    bandwidth[i, j] = bandwidth[j, i] = float(link["bandwidth_mbps"]) * 1e6 / 8
+                    delay[i, j] = delay[j, i] = seconds
+                    bandwidth[i, j] = bandwidth[j, i] = rate
     missing = np.isnan(delay) & ~np.eye(n, dtype=bool)
     if missing.any():
         i, j = np.argwhere(missing)[0]

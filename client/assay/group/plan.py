@@ -247,7 +247,10 @@ def _migration_seconds(cluster: Cluster, costs: TrainingCosts, plan: GroupPlan, 
 
 def write_plan(plan: GroupPlan, path: Path) -> None:
     """Write `plan.toml`, which every member passes to `assay solver run --group`."""
-    path.write_text(render_plan(plan), encoding="utf-8")
+    try:
+        path.write_text(render_plan(plan), encoding="utf-8")
+    except OSError as error:
+        raise ClusterError(f"cannot write the plan to {path}: {error.strerror}; name another place") from error
 
 
 def render_plan(plan: GroupPlan) -> str:

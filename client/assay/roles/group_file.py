@@ -45,7 +45,7 @@ class GroupFile:
         agreement = Agreement(
             self.members,
             self.owners,
-            int(str(limits.get("task", "0")), 0),
+            _task(limits.get("task", "0")),
             _coins(limits.get("least_price", "0"), "limits.least_price"),
             _coins(limits["most_stake"], "limits.most_stake"),
             form_by,
@@ -140,10 +140,23 @@ def _coins(value: Any, what: str) -> int:
 
 
 def _share(value: Any, name: str) -> int:
-    share = Decimal(str(value)) * MILLION
-    if not 1 <= share <= MILLION or share != share.to_integral_value():
+    try:
+        share = Decimal(str(value)) * MILLION
+    except InvalidOperation:
+        share = Decimal(0)
+    if not share.is_finite() or not 1 <= share <= MILLION or share != share.to_integral_value():
         raise GroupAgreementError(f"the share of {name} is {value!r}: between 0.000001 and 1, at most 6 decimal places")
     return int(share)
+
+
+def _task(value: Any) -> int:
+    try:
+        number = int(str(value), 0)
+    except ValueError:
+        number = -1
+    if not 0 <= number < 1 << 256:
+        raise GroupAgreementError(f"limits.task is {value!r}: write the number of a task, such as 0x1f..")
+    return number
 
 
 def _fraction(limits: Mapping[str, Any], name: str, default: float) -> float:

@@ -96,6 +96,51 @@ def test_misspelt_entries_are_refused() -> None:
         parse_cluster(document)
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "problem"),
+    [
+        ("delay_ms = 1\n", 'delay_ms = "fast"\n', "delay_ms between dai and eri is 'fast'"),
+        ("bandwidth_mbps = 1000\n", "bandwidth_mbps = nan\n", "bandwidth_mbps between dai and eri is nan"),
+        ('between = ["dai", "eri"]', "between = 7", r"needs between = \[a, b\]"),
+        ('name = "eri"', 'name = "dai"', "named dai"),
+        ("layers = 8", "layers = inf", r"\[program\] layers is inf"),
+        ("stages = 2", 'stages = "two"', r"\[program\] stages is 'two'"),
+    ],
+)
+def test_what_is_no_number_or_no_link_is_named(cluster_path: Path, before: str, after: str, problem: str) -> None:
+    cluster_path.write_text(after.join(CLUSTER.rsplit(before, 1)))
+    with pytest.raises(ClusterError, match=problem):
+        read_cluster_file(cluster_path)
+
+
+@pytest.mark.parametrize(
+    "text", ['program = 3\n[[device]]\nname = "ann"', "device = 3\n[program]\nactivation_bytes = 1", "device = [3]"]
+)
+def test_what_is_no_table_is_named(cluster_path: Path, text: str) -> None:
+    cluster_path.write_text(text)
+    with pytest.raises(ClusterError, match="as a table"):
+        read_cluster_file(cluster_path)
+
+
+def test_what_is_no_text_is_refused(cluster_path: Path) -> None:
+    cluster_path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ClusterError, match="not valid TOML"):
+        read_cluster_file(cluster_path)
+
+
+def test_plan_command_plans_for_one_device(cluster_path: Path) -> None:
+    cluster_path.write_text('[program]\nactivation_bytes = 1\nparameter_bytes = 1\n[[device]]\nname = "ann"\n')
+    result = CliRunner().invoke(group, ["plan", str(cluster_path)])
+    assert result.exit_code == 0, result.exception
+    assert "members as listed" in result.output
+
+
+def test_plan_command_says_where_it_cannot_write(cluster_path: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(group, ["plan", str(cluster_path), "--output", str(tmp_path / "none" / "plan.toml")])
+    assert isinstance(result.exception, ClusterError)
+    assert "name another place" in str(result.exception)
+
+
 def test_a_plan_survives_its_file(cluster_path: Path, tmp_path: Path) -> None:
     plan = planned(cluster_path)
     write_plan(plan, tmp_path / "plan.toml")

@@ -86,3 +86,19 @@ def test_members_answer_for_their_stages_as_long_as_their_records_are_kept(
     draft = terms.draft(1, 31337, FACTORY, 2)
     plan, seat = terms.training(draft, account, "")
     assert (plan, seat.record_seconds) == (made, seconds)
+
+
+@pytest.mark.parametrize("value", ['"half"', '"nan"', "inf", "0.0000001", "2"])
+def test_what_is_no_share_is_refused(tmp_path: Path, value: str) -> None:
+    path = group_file(tmp_path, "")
+    path.write_text(path.read_text().replace("share = 0.5", f"share = {value}"))
+    with pytest.raises(GroupAgreementError, match="the share of ann is"):
+        read_group_file(path)
+
+
+@pytest.mark.parametrize("value", ["0x1g", "0x" + 65 * "1", "-1", ""])
+def test_what_is_no_task_is_refused(tmp_path: Path, value: str) -> None:
+    path = group_file(tmp_path, "")
+    path.write_text(path.read_text().replace('# task = "0x1f.."', f'task = "{value}"'))
+    with pytest.raises(GroupAgreementError, match="limits.task is"):
+        read_group_file(path).draft(1, 31337, FACTORY, 2)
