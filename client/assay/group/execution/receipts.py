@@ -169,7 +169,7 @@ class Receipts:
     def _is_signed(self, receipt: Receipt) -> bool:
         statement = receipt.statement(self.signer.task)
         known = set(self.signer.addresses.values())
-        return all(
+        return bool(receipt.accounts) and all(
             account in known and statement_signer(statement, self.signer.chain_id, self.signer.group, made) == account
             for account, made in receipt.signatures.items()
         )

@@ -183,6 +183,7 @@ def test_a_receipt_that_not_all_signed_is_not_taken(tmp_path: Path) -> None:
         replace(receipt, run=1),
         replace(receipt, accounts=receipt.accounts[::-1]),
         Receipt(0, 2, (stranger.address,), {stranger.address: bytes(65)}),
+        Receipt(0, 3, (), {}),
     ]
     for each in forged:
         first.books["ann"].add(each)
