@@ -26,6 +26,9 @@ from assay.training.errors import CheckpointError
 
 _RESTORE_TAG = 2_000_000
 
+TRAINED = "trained"
+"""Key at the meeting place: a segment has been trained since it was opened."""
+
 
 class Journals:
     """One member's part in the group's checkpoints during one generation: the first `copies` members are keepers."""
@@ -90,10 +93,16 @@ class Journals:
 
     def _agreed_length(self, roots: Sequence[bytes]) -> int:
         """How many checkpoints of a journal are those that the group agreed on; the rest is not trusted."""
+        is_new = not self.store.check([TRAINED])
         for index, root in enumerate(roots):
             key = f"checkpoint/{index}"
-            # What nobody recorded was made in an earlier session of this group: record it.
-            if self.store.compare_set(key, "", root.hex()).decode() != root.hex():
+            # What nobody recorded before anything was trained at this meeting place was made in an earlier session of
+            # this group: record it. Afterwards all are told of a checkpoint before anybody keeps it.
+            if is_new:
+                recorded = self.store.compare_set(key, "", root.hex())
+            else:
+                recorded = self.store.get(key) if self.store.check([key]) else b""
+            if recorded.decode() != root.hex():
                 return index
         return len(roots)
 

@@ -14,7 +14,7 @@ from torch._C._distributed_c10d import Store
 
 from assay.commitments import tensor, tree
 from assay.group.errors import GroupMessageError
-from assay.group.execution.journals import Journals, bytes_of, readable, root_of, wait_all
+from assay.group.execution.journals import TRAINED, Journals, bytes_of, readable, root_of, wait_all
 from assay.group.execution.partition import Partition
 from assay.program.operator import Array, Program
 from assay.training.canonical import aligned
@@ -113,6 +113,7 @@ class Keeping(Journals):
             )
         # Of a generation that was lost before any keeper that is left had it there may be another.
         self.store.set(f"checkpoint/{index}", root.hex())
+        self.store.set(TRAINED, "trained")
         roots = self.agreed_roots
         works = []
         for keeper in self.keepers:

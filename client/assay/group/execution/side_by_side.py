@@ -28,7 +28,7 @@ from assay.commitments.execution import state_root
 from assay.engine.cpu.device import CpuDevice
 from assay.group.errors import GroupMessageError, MemberFailedError
 from assay.group.execution.audit import is_audited, judge_distance
-from assay.group.execution.journals import Journals, bytes_of, wait_all
+from assay.group.execution.journals import TRAINED, Journals, bytes_of, wait_all
 from assay.group.execution.partition import member_order
 from assay.group.execution.receipts import RECEIPTS, ReceiptBook, Receipts
 from assay.group.execution.run import AUDIT_RATE, PROOF, member_folder
@@ -336,6 +336,7 @@ class _Rounds:
                 self.receipts.exchange(segment)
             root = self.roots[segment + 1]
             self.group.store.set(f"checkpoint/{segment + 1}", root.hex())
+            self.group.store.set(TRAINED, "trained")
             self.folder.note(segment + 1, root)
 
     def _sign(self, segments: range) -> dict[int, SignedStage]:

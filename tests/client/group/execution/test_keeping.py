@@ -94,3 +94,27 @@ def test_members_that_agreed_on_different_states_in_one_generation_go_no_further
     root = keeping.agree(1, {0: ROOTS[0], 1: ROOTS[1]})
     with pytest.raises(GroupMessageError, match="elsewhere in the group"):
         keeping.collect(1, {0: STATE[0], 1: STATE[1]}, root)
+
+
+def test_a_checkpoint_that_one_member_alone_tells_of_is_not_believed_once_the_group_trains(
+    store: TCPStore, keeping: Keeping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.set("journal/4/ben", "[]")
+    (start,), _ = keeping.catch_up([np.zeros_like(array) for array in STATE])
+    store.set("roots/4/1/ben", json.dumps({"2": ROOTS[2].hex()}))
+    monkeypatch.setattr(dist, "irecv", receive_from_ben)
+    root = keeping.agree(1, {0: ROOTS[0], 1: ROOTS[1]})
+    keeping.collect(1, {0: STATE[0], 1: STATE[1]}, root)
+    keeping.generation = 5
+    # What members have of a segment, they all have been told of: ben made the second up.
+    store.set("journal/5/ben", json.dumps([start.hex(), root.hex(), ROOT]))
+    assert keeping.catch_up(STATE) == ([start, root], 0)
+    assert not store.check(["checkpoint/2"])
+
+
+def test_checkpoints_of_an_earlier_session_are_believed_at_a_new_meeting_place(
+    store: TCPStore, keeping: Keeping
+) -> None:
+    roots = [keeping.folder.write(index, [array + index for array in STATE]) for index in range(3)]
+    store.set("journal/4/ben", "[]")
+    assert keeping.catch_up(STATE) == (roots, 0)
