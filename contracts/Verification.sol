@@ -156,8 +156,8 @@ contract Verification is IVerification {
             return;
         }
         if (number != PROFILE && _shares[taskId][0].segmentSeed == 0) {
-            // INVARIANT: segments are drawn once for a proof.
-            _shares[taskId][0].segmentSeed = Draws.segmentSeedOf(seed);
+            // INVARIANT: segments are drawn once for a proof, and are the same whichever of its shares is drawn first.
+            _shares[taskId][0].segmentSeed = Draws.segmentSeedOf(SEEDS.seedAt(share.drawBlock, bytes32(taskId)));
         }
         address verifier = _choose(taskId, number, share, terms, seed);
         if (verifier == address(0)) {

@@ -8,7 +8,7 @@ import pytest
 from eth_abi import encode
 from eth_utils import keccak
 
-from market_chain import Chain, RevertedError, address_of
+from market_chain import Chain, RevertedError, RevmChain, address_of, artifacts
 from market_world import (
     ESCROW,
     ETHER,
@@ -54,6 +54,16 @@ def test_shares_are_disjoint_and_drawn_for_different_verifiers(chain: Chain) -> 
     rounds = [world.draw(task, share) for share in range(4)]
     assert sorted(s for round_ in rounds for s in round_.segments) == list(range(8))
     assert len({round_.verifier for round_ in rounds}) == 4
+
+
+def test_whoever_draws_first_does_not_choose_among_the_shares_segments() -> None:
+    drawn = []
+    for first in range(4):
+        world = populated(RevmChain(artifacts()), verifiers=6)
+        task = world.registered(steps=1000, verifiers=4, perVerifier=2)
+        world.draw(task, first)
+        drawn.append([list(world.see("Verification", "segmentsOf", task, share)) for share in range(4)])
+    assert drawn[1:] == drawn[:1] * 3
 
 
 def test_a_replacement_gets_the_same_segments_and_other_trace_positions(world: World) -> None:
