@@ -132,6 +132,12 @@ contract Settlement {
             VERIFICATION.markVoid(roundId);
             ANSWERS.voidRound(roundId);
             if (JACKPOT.prizeOf(roundId) != 0) JACKPOT.fixWinners(roundId, 0);
+            if (round.state != RoundState.Drawn) {
+                // INVARIANT: a lottery is paid for whatever it says. Else accomplices could end their task, by a fault hidden in its
+                // program or by keeping back its files, whenever a round is not forced, and play for jackpots without the tax.
+                STAKES.move(Class.Escrow, taskId, Class.Pool, 0, tax);
+                tax = 0;
+            }
             _payFee(taskId, number, terms, disclosed ? round.verifier : address(0), tax);
             emit Released(taskId, number, roundId, round.verifier, false, false, 0, disclosed);
         } else {

@@ -14,6 +14,7 @@ from market_world import (
     DEMAND,
     ESCROW,
     ETHER,
+    FREE,
     MILLION,
     PROFILE,
     RESERVE,
@@ -289,6 +290,46 @@ def test_program_refuted_under_a_round(world: World, progress: str) -> None:
         assert world.credit(verifier) == credit + paid
         assert world.stake_of(verifier) == 5 * ETHER
     assert_nothing_is_left(world, task)
+
+
+@pytest.mark.parametrize("progress", ["drawn", "committed", "shown"])
+def test_who_refutes_its_own_program_when_its_round_is_not_forced_has_paid_for_the_lottery(
+    world: World, progress: str
+) -> None:
+    """Else a program with a fault that only its submitter knows would make every jackpot a free try."""
+    round_ = world.draw(world.registered())
+    if progress != "drawn":
+        world.commit_for(round_, forced=False)
+    escrow, gained, pool = world.bucket(ESCROW, round_.task), world.credit(SUBMITTER), world.pool
+    price = world.see("Market", "taskOf", round_.task)[14]
+    if progress == "shown":
+        world.join(BLOWERS[0], round_)
+        world.show(round_)
+    world.do(world.deployer, "HarnessCourt", "refute", round_.task, CHALLENGER)
+    world.do(world.deployer, "Settlement", "release", round_.task, 0)
+    reward, parameters = world.posting()["highestReward"], world.parameters
+    tax = 0 if progress == "drawn" else part(reward, parameters["taxRate"])
+    earned = part(price, parameters["compensationRate"]) + part(reward, parameters["refuterRate"])
+    assert world.pool == pool + tax
+    assert world.credit(SUBMITTER) == gained + escrow - earned - tax
+
+
+def test_who_keeps_its_files_back_when_a_round_is_not_forced_has_paid_for_the_lottery(chain: Chain) -> None:
+    world = populated(chain, verifiers=6, maximalReplacements=4, maximalStepBacks=4)
+    task = world.registered(verifiers=2)
+    served = world.draw(task, 0)
+    world.commit_for(served, forced=False)
+    tax = part(world.posting()["highestReward"], world.parameters["taxRate"]) // 2
+    for _ in range(4):
+        kept_out = world.draw(task, 1)
+        world.do(kept_out.verifier, "Verification", "stepBack", kept_out.id)
+    assert world.state(task) == "Unavailable"
+    world.do(world.deployer, "Settlement", "release", task, 1)
+    pool = world.pool
+    world.do(world.deployer, "Settlement", "release", task, 0)
+    assert world.pool == pool + tax
+    assert world.bucket(ESCROW, task) == 0
+    assert world.bucket(FREE, served.verifier) == 5 * ETHER
 
 
 def test_refuting_the_program_of_a_task_that_has_ended_changes_nothing(world: World) -> None:

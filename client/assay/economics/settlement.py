@@ -390,12 +390,18 @@ def round_fell(parameters: Parameters, released: Released, claimant: Hashable, a
     return each + prize, moves
 
 
-def round_ended_with_its_task(parameters: Parameters, released: Released, disclosed: bool) -> Moves:
-    """The task ended under a round: seat back, the fee to a verifier that had disclosed, jackpot back to the pool."""
+def round_ended_with_its_task(
+    parameters: Parameters, released: Released, disclosed: bool, committed: bool = False
+) -> Moves:
+    """The task ended under a round: seat back, the fee to a verifier that had disclosed, jackpot back to the pool.
+
+    The tax goes back to the submitter, unless the verifier had committed, and so had its lottery: then to the pool.
+    """
     tax = 0 if released.failed and not released.is_profile else tax_of(parameters, released.terms)
     _, fixed = winners_fixed(released)
-    paid = fee_paid(released, released.verifier if disclosed else None, tax)
-    return [unlock(released.verifier, released.seat), *fixed, *paid]
+    paid = fee_paid(released, released.verifier if disclosed else None, 0 if committed else tax)
+    kept = [Move(released.terms.escrow, POOL, tax)] if committed else []
+    return [unlock(released.verifier, released.seat), *fixed, *kept, *paid]
 
 
 def share_without_round(parameters: Parameters, released: Released) -> Moves:

@@ -204,6 +204,9 @@ class Mirror:
     def on_verification_nobodydrawn(self, values: dict[str, Any], *_: Any) -> None:
         self.charged[values["taskId"], values["share"]] = False
 
+    def on_verification_committed(self, values: dict[str, Any], *_: Any) -> None:
+        self.rounds[values["roundId"]].state = "Committed"
+
     def on_verification_voided(self, values: dict[str, Any], actor: int, *_: Any) -> None:
         round_ = self.rounds[values["roundId"]]
         verifier, fault = round_.verifier, values["fault"]
@@ -346,7 +349,7 @@ class Mirror:
         released = replace(released, verifier=round_.verifier, seat=seat, reserve=reserve)
         if state == "Void" or round_.state != "Disclosed" or line is None:
             disclosed = round_.state == "Disclosed"
-            moves = rules.round_ended_with_its_task(self.parameters, released, disclosed)
+            moves = rules.round_ended_with_its_task(self.parameters, released, disclosed, round_.state != "Drawn")
             self.apply(f"round ended with its task ({disclosed})", moves)
             round_.state, round_.is_void = "Void", True
         else:
