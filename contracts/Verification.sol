@@ -166,7 +166,10 @@ contract Verification is IVerification {
             return;
         }
         if (share.attempt == 0) STAKES.move(Class.Escrow, taskId, Class.Credit, uint160(msg.sender), DRAW_BOUNTY);
-        else if (share.isCharged) STAKES.move(Class.Pool, 0, Class.Credit, uint160(msg.sender), DRAW_BOUNTY);
+        else if (share.isCharged && STAKES.balanceOf(Class.Pool, 0) >= DRAW_BOUNTY) {
+            // INVARIANT: no draw waits for coin, whatever jackpots have taken from the pool meanwhile.
+            STAKES.move(Class.Pool, 0, Class.Credit, uint160(msg.sender), DRAW_BOUNTY);
+        }
         _begin(taskId, number, share, terms, verifier, seed);
     }
 

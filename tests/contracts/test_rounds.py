@@ -508,6 +508,27 @@ def test_the_pool_pays_only_draws_that_somebody_was_charged_for(world: World) ->
     assert (world.pool, world.credit(world.deployer)) == (pool, 0)
 
 
+def test_a_jackpot_that_took_from_the_pool_what_a_step_back_paid_keeps_no_draw_back(chain: Chain) -> None:
+    world = populated(chain, verifiers=4)
+    task = world.registered(verifiers=2)
+    working, gone = world.draw(task, 0), world.draw(task, 1)
+    assert world.pool == 0
+    world.do(gone.verifier, "Verification", "stepBack", gone.id)
+    assert world.pool == world.parameters["drawBounty"]
+    world.commit_for(working, forced=True)
+    whistleblower = address_of("whistleblower 0")
+    world.join(whistleblower, working)
+    world.show(working)
+    world.answer(whistleblower, working, world.true_root(working))
+    world.reveal(whistleblower, working, world.true_root(working))
+    world.disclose(working)
+    pool = world.pool
+    assert pool < world.parameters["drawBounty"]
+    outsider = address_of("outsider")
+    world.draw(task, 1, caller=outsider)
+    assert (world.pool, world.credit(outsider)) == (pool, 0)
+
+
 def test_the_one_who_can_work_gets_the_charges_of_those_who_could_not(world: World) -> None:
     task = world.registered()
     first = world.draw(task)

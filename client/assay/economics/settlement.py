@@ -186,7 +186,8 @@ def unlock(account: Hashable, amount: int) -> Move:
 
 
 def draw_carried_out(parameters: Parameters, terms: Terms, caller: Hashable, first: bool, charged: bool) -> Moves:
-    """The bounty of a draw: from escrow for a share's first, from the pool where the verifier before paid for it."""
+    """The bounty of a draw: from escrow for a share's first, from the pool where the verifier before paid for it (and
+    the pool holds as much: `charged`)."""
     if first:
         return [Move(terms.escrow, (Bucket.CREDIT, caller), parameters.draw_bounty)]
     return [Move(POOL, (Bucket.CREDIT, caller), parameters.draw_bounty)] if charged else []

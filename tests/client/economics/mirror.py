@@ -190,7 +190,7 @@ class Mirror:
         task, share, round_id = values["taskId"], values["share"], values["roundId"]
         verifier = int(values["verifier"], 16)
         if function == "draw":
-            charged = self.charged.pop((task, share), False)
+            charged = self.charged.pop((task, share), False) and self.ledger[rules.POOL] >= self.parameters.draw_bounty
             first = values["attempt"] == 0
             self.apply(
                 "drawn" if first else "drawn again",
