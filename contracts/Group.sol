@@ -55,8 +55,8 @@ contract Group is IGroup {
     Limits private _limits;
     Position[] private _members;
     uint8[] private _owners;
-    /// @notice Cases in which the leader acted for a silent owner.
-    mapping(uint256 caseId => bool) public isRelieved;
+    /// @notice Segments for which the leader acted in court for a silent owner. What it showed binds every case on the segment.
+    mapping(uint32 segment => bool) public isRelieved;
 
     constructor(Modules memory modules, address stageClaims, address presence) {
         STAKES = Stakes(modules.stakes);
@@ -200,7 +200,7 @@ contract Group is IGroup {
             if (msg.sender != leader || block.timestamp + COURT.EXTENSION() <= COURT.deadlineOf(caseId)) {
                 revert NotTheOwner(msg.sender, owner, segment);
             }
-            isRelieved[caseId] = true;
+            isRelieved[segment] = true;
             emit Relieved(caseId, owner, msg.sender);
         }
         COURT.expand(caseId, position, root, shown);
@@ -210,10 +210,10 @@ contract Group is IGroup {
 
     /// @inheritdoc IGroup
     function blameCase(Work calldata work, bytes calldata signature) external {
-        uint256 caseId = CLAIMS.causeOf(task);
-        // INVARIANT: nobody is charged for a case that another has played.
-        if (isRelieved[caseId]) revert NotProven();
-        _blame(_segmentOf(caseId), work, signature);
+        uint32 segment = _segmentOf(CLAIMS.causeOf(task));
+        // INVARIANT: nobody is charged for a case that another has played, or has made it lose by what it showed in one before.
+        if (isRelieved[segment]) revert NotProven();
+        _blame(segment, work, signature);
     }
 
     /// @inheritdoc IGroup

@@ -129,7 +129,31 @@ def test_a_leader_stands_in_for_a_silent_owner_who_is_then_not_charged(market: G
     with pytest.raises(RevertedError, match="NotTheOwner"):
         market.do(THIRD.address, "Group", "expand", case, view.position, *move.arguments)
     assert market.play_out(case, world.claimant_of(liar), truth)
-    assert group.see("isRelieved", case)
+    assert group.see("isRelieved", SEGMENT)
+    closed(group, task)
+    with pytest.raises(RevertedError, match="NotProven"):
+        group.anyone("blameCase", *group.work(OWNER, task, SEGMENT))
+
+
+def test_an_owner_is_not_charged_for_what_its_leader_showed_in_a_case_before(market: GroupsMarket) -> None:
+    """What a claimant shows binds all cases on its claim: the owner has no truth left to tell in the next one."""
+    group, task, case = group_with(market, None)
+    market.chain.move(seconds=market.see("Court", "deadlineOf", case) - group.now - EXTENSION // 2)
+    view = market.view(case)
+    lie = world.claimant_of(market.cheating(SEGMENT))(view)
+    assert lie is not None
+    market.do(LEADER.address, "Group", "expand", case, view.position, *lie.arguments)
+    # The challenger, its accomplice, lets this case be lost, and opens another.
+    assert not market.play_out(case, silent, silent)
+    claim = market.do(CHALLENGER, "Claims", "publishTraining", task).value
+    evidence = market.training_evidence(task, SEGMENT + 1)
+    another = market.take_to_court(CHALLENGER, claim, SEGMENT + 1, Part.END, evidence)
+    view = market.view(another)
+    truth = world.claimant_of(execution(SEGMENT, 0, program=EXACT_PROGRAM))(view)
+    assert truth is not None
+    with pytest.raises(RevertedError, match="ExpansionBound"):
+        market.do(OWNER.address, "Group", "expand", another, view.position, *truth.arguments)
+    assert market.play_out(another, silent, silent)
     closed(group, task)
     with pytest.raises(RevertedError, match="NotProven"):
         group.anyone("blameCase", *group.work(OWNER, task, SEGMENT))
