@@ -247,13 +247,15 @@ contract Group is IGroup {
     /// @dev The owner of a segment that failed the task signed for it as it was registered: it is charged first.
     function _blame(uint32 segment, Work calldata work, bytes calldata signature) private {
         _in(GroupState.Closed);
-        if (MARKET.stateOf(task) != State.Failed) revert NotProven();
+        Terms memory terms = MARKET.termsOf(task);
+        // INVARIANT: nobody is charged for how another solver's proof of the same task fails, once the group has given it up.
+        if (terms.state != State.Failed || terms.solver != address(this)) revert NotProven();
         address owner = ownerOf(segment);
         if (owner == address(0)) revert NobodysSegment(segment);
         {
             // INVARIANT: nobody is charged for what the leader registered in place of what the member had trained.
             bytes32 root = MARKET.checkpointRootOf(task);
-            uint256 depth = Trees.depthOf(uint256(MARKET.termsOf(task).segments) + 1);
+            uint256 depth = Trees.depthOf(uint256(terms.segments) + 1);
             Trees.verify(work.start, segment, depth, work.startProof, root);
             Trees.verify(work.end, uint256(segment) + 1, depth, work.endProof, root);
         }

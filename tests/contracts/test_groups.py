@@ -487,6 +487,27 @@ def test_only_a_segment_that_fails_in_a_claim_that_stands_is_blamed(world: World
         group.anyone("blameAccusation", segment, ACCUSER, work, signature)
 
 
+def test_nobody_is_charged_for_the_proof_of_whoever_took_the_task_after_the_group(world: World) -> None:
+    group = group_of(world, owners=(1,), evidenceSeconds=30 * DAY).ready()
+    task = world.submit(address_of("submitter"), world.posting(False))
+    world.profiled(task)
+    group.lead("take", task, 0)
+    group.lead("stepDown")
+    group.anyone("close")
+    # Who takes it then registers what the members had trained, and lets an untrue claim fail it.
+    solver = world.staked("another solver")
+    world.take(solver, task)
+    world.register(solver, task)
+    round_ = world.draw(task, failing=True)
+    world.finish(round_)
+    world.after_window()
+    world.do(world.deployer, "Settlement", "settle", task)
+    assert world.state(task) == "Failed"
+    with pytest.raises(RevertedError, match="NotProven"):
+        blame_round(group, round_, 0, SECOND)
+    assert not any(each.is_liable for each in group.positions)
+
+
 def test_a_segment_that_is_nobodys_is_nobodys_fault(world: World) -> None:
     group = group_of(world).ready()
     _, round_ = failed_round(group)
