@@ -291,6 +291,25 @@ def accuse(world: World, round_: Round, accuser: str = CHALLENGER, distance: int
     return int(world.do(accuser, "Claims", "accuse", round_.task, segment, [leaf], openings, value=bond).value)
 
 
+def test_a_copied_accusation_that_is_closed_first_takes_the_finders_part_and_no_bond(world: World) -> None:
+    """A bound: nothing ties what an accusation says to who says it."""
+    round_ = disclosed(world)
+    segment = undrawn(round_)
+    leaf = (named("end"), 0x40000000, named("trace"))
+    arguments = (round_.task, segment, [leaf], world.openings(round_.task, [segment]))
+    bond, before = world.parameters["accusationBond"], world.credit(SECOND)
+    copy, original = (
+        world.do(accuser, "Claims", "accuse", *arguments, value=bond).value for accuser in (SECOND, CHALLENGER)
+    )
+    stake = world.see("Market", "stakeOf", round_.task)
+    world.after_window()
+    world.do(SECOND, "Claims", "closeAccusation", copy)
+    world.do(CHALLENGER, "Claims", "closeAccusation", original)
+    found = (stake - world.posting()["verifierFee"]) * world.parameters["finderRate"] // MILLION
+    assert world.state(round_.task) == "Failed"
+    assert (world.credit(SECOND) - before, world.credit(CHALLENGER)) == (bond + found, bond)
+
+
 def test_an_accusation_that_stands_fails_the_task(world: World) -> None:
     round_ = disclosed(world)
     line = accuse(world, round_)
