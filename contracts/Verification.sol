@@ -165,10 +165,11 @@ contract Verification is IVerification {
             _next(taskId, number, share, false);
             return;
         }
-        if (share.attempt == 0) STAKES.move(Class.Escrow, taskId, Class.Credit, uint160(msg.sender), DRAW_BOUNTY);
-        else if (share.isCharged && STAKES.balanceOf(Class.Pool, 0) >= DRAW_BOUNTY) {
-            // INVARIANT: no draw waits for coin, whatever jackpots have taken from the pool meanwhile.
-            STAKES.move(Class.Pool, 0, Class.Credit, uint160(msg.sender), DRAW_BOUNTY);
+        bool first = share.attempt == 0;
+        // INVARIANT: no draw waits for coin, whatever jackpots have taken from the pool meanwhile.
+        if (first || (share.isCharged && STAKES.balanceOf(Class.Pool, 0) >= DRAW_BOUNTY)) {
+            (Class source, uint256 id) = first ? (Class.Escrow, taskId) : (Class.Pool, 0);
+            STAKES.move(source, id, Class.Credit, uint160(msg.sender), DRAW_BOUNTY);
         }
         _begin(taskId, number, share, terms, verifier, seed);
     }
@@ -469,12 +470,12 @@ contract Verification is IVerification {
         STAKES.move(Class.Locked, id, Class.Free, id, SEAT - charge);
         emit Voided(roundId, msg.sender, Fault.SteppedBack, charge);
         Share storage share = _shares[taskId][number];
-        bool isProfile = number == PROFILE;
-        uint256 stepBacks = ++_shares[taskId][isProfile ? PROFILE : 0].stepBacks;
         // All who are drawn at once do not end a task by one bad hour, and more of them do not end it more easily.
+        bool isProfile = number == PROFILE;
         uint256 most = isProfile ? 0 : uint256(terms.verifiers) + 2;
         if (most < STEP_BACKS) most = STEP_BACKS;
-        if (stepBacks == most) {
+        // INVARIANT: only who was drawn by chance says that files cannot be fetched; anyone could volunteer to say so.
+        if (share.attempt <= REPLACEMENTS && ++_shares[taskId][isProfile ? PROFILE : 0].stepBacks == most) {
             share.state = ShareState.Volunteers;
             MARKET.abandoned(taskId, true);
         } else {

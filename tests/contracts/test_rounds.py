@@ -468,6 +468,25 @@ def test_volunteers_are_not_wanted_where_somebody_could_not_fetch(chain: Chain) 
     assert world.state(task) == "Unavailable"
 
 
+def test_who_volunteers_only_to_step_back_ends_no_task_for_it(chain: Chain) -> None:
+    """It would cost a part of the price, and the solver all of it and the forfeit."""
+    world = populated(chain, verifiers=4, maximalVolunteers=2)
+    task = world.registered()
+    stake = world.stake_of(SOLVER)
+    exhaust(world, task)
+    spoiler, volunteer = world.staked("spoiler", 2 * ETHER), world.staked("volunteer", 2 * ETHER)
+    round_ = world.round_of(world.do(spoiler, "Verification", "volunteer", task, 0).event("Drawn"))
+    world.do(spoiler, "Verification", "stepBack", round_.id)
+    assert world.worth(spoiler) == 2 * ETHER - charge_of(world, price_of(world, task))
+    assert world.state(task) == "Verifying"
+    round_ = world.round_of(world.do(volunteer, "Verification", "volunteer", task, 0).event("Drawn"))
+    world.finish(round_)
+    world.after_window()
+    world.do(world.deployer, "Settlement", "settle", task)
+    assert world.state(task) == "Settled"
+    assert world.stake_of(SOLVER) == stake
+
+
 def test_step_backs_count_whatever_came_in_between(chain: Chain) -> None:
     world = populated(chain, verifiers=5, maximalReplacements=4)
     task = world.registered()

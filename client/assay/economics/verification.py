@@ -102,7 +102,8 @@ class Share:
             elif verifier.behaviour == "griefing" or (self.task.withheld and not verifier.in_ring):
                 market.apply(rules.stepped_back(p, verifier.number, self.charges, self.task.terms.price))
                 verifier.cost += market.config.prices.gas("verifier") / 3
-                self.task.step_backs += 1
+                # A volunteer was not drawn by chance.
+                self.task.step_backs += self.attempt <= p.maximal_replacements
                 self.again()
                 verifiers = 0 if self.is_profile else self.task.terms.verifiers
                 if self.task.step_backs == rules.most_step_backs(p, verifiers):
