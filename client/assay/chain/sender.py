@@ -114,6 +114,10 @@ class Sender:
                 "outcome TEXT NOT NULL, block INTEGER, "
                 "gas_used INTEGER, contract TEXT, fee TEXT, PRIMARY KEY (scope, key), UNIQUE (scope, nonce)) STRICT"
             )
+            # Asked for several times a second, among all that was ever sent.
+            database.execute(
+                "CREATE INDEX IF NOT EXISTS outbox_pending ON outbox (scope, nonce) WHERE outcome = 'pending'"
+            )
         self._reopen_missing()
 
     @property
