@@ -72,11 +72,11 @@ def plan(
     from assay.group.bound import proven_bound
     from assay.group.cluster_file import read_cluster_file
     from assay.group.cost import cost_tables
-    from assay.group.declared import declared_by
     from assay.group.picture import draw_svg, draw_text
     from assay.group.plan import choose_plan, write_plan
     from assay.group.rounds import RoundTime
     from assay.group.search import SearchSettings
+    from assay.tasks.declared import declared_by
     from assay.tasks.task_file import read_task_file
 
     description = read_cluster_file(cluster)

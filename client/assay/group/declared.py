@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from assay.group.compression.choice import parse_compression
 from assay.program.local_schedule import LocalSteps
-from assay.program.optimizer import SGD
-
-if TYPE_CHECKING:
-    from assay.tasks.task_file import TaskFile
 
 
 @dataclass(frozen=True)
@@ -50,15 +45,3 @@ class Declared:
         dealt = f" ({parts // replicas} for each of the {replicas} that the cluster asks for)"
         each = "" if replicas == parts else dealt
         return f"{parts} replicas{each}, their gradients in {self.gradient_bits} bits; {crossing}"
-
-
-def declared_by(task: TaskFile) -> Declared:
-    """What a task.toml declares."""
-    if task.local_steps is not None:
-        optimizer = task.optimizer
-        moments = int(optimizer.momentum > 0) if isinstance(optimizer, SGD) else 2
-        return Declared(local_steps=task.local_steps, moments=moments)
-    if task.group is None:
-        return Declared()
-    terms = task.group
-    return Declared(terms.boundaries, terms.compression, terms.replicas, terms.gradient_bits)

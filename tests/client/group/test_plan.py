@@ -14,11 +14,12 @@ from assay.cli.group import group
 from assay.group.cluster_file import ClusterFile, parse_cluster, read_cluster_file
 from assay.group.compression.choice import parse_compression, wire_ratios
 from assay.group.cost import cost_tables
-from assay.group.declared import Declared, declared_by
+from assay.group.declared import Declared
 from assay.group.errors import ClusterError
 from assay.group.picture import draw_svg, draw_text
 from assay.group.plan import GroupPlan, make_plan, read_plan, replan, write_plan
 from assay.program.local_schedule import LocalSteps
+from assay.tasks.declared import declared_by
 from assay.tasks.task_file import read_task_file
 from assay.templates import template, write_task
 
